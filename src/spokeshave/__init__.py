@@ -1,0 +1,1 @@
+"""Spokeshave shapes neural networks for the machine that will run them."""
