@@ -1,0 +1,1 @@
+"""Nouns that regularizers, rewrites and targets share; functions on tensors and graphs."""

@@ -1,0 +1,65 @@
+"""AlexNet in Caffe's two forms: CaffeNet (pooling before normalization) and BVLC AlexNet (normalization before pooling).
+
+Krizhevsky et al., NIPS 2012. SSL's "AlexNet" (Table 4) and the authors' published sparse weights are CaffeNet's; force
+regularization uses BVLC AlexNet. Five convolutions: 96@11x11/4, 256@5x5 (2 groups), 384@3x3, 384@3x3 (2), 256@3x3 (2).
+Departs from the paper: nothing known.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class AlexNet(nn.Module):
+    """AlexNet for 227 x 227 colour images.
+
+    Args:
+        classes: number of outputs.
+        norm_before_pool: false for CaffeNet, true for BVLC AlexNet.
+
+    Example:
+        >>> [tuple(AlexNet(10).get_submodule(f"conv{i}").weight.shape) for i in (2, 4)]
+        [(256, 48, 5, 5), (384, 192, 3, 3)]
+    """
+
+    def __init__(self, classes: int = 1000, norm_before_pool: bool = False) -> None:
+        super().__init__()
+        self.norm_before_pool = norm_before_pool
+        self.conv1 = nn.Conv2d(3, 96, 11, stride=4)
+        self.conv2 = nn.Conv2d(96, 256, 5, padding=2, groups=2)
+        self.conv3 = nn.Conv2d(256, 384, 3, padding=1)
+        self.conv4 = nn.Conv2d(384, 384, 3, padding=1, groups=2)
+        self.conv5 = nn.Conv2d(384, 256, 3, padding=1, groups=2)
+        self.norm1 = nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)
+        self.norm2 = nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)
+        self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.fc6 = nn.Linear(256 * 6 * 6, 4096)
+        self.drop6 = nn.Dropout(0.5)
+        self.fc7 = nn.Linear(4096, 4096)
+        self.drop7 = nn.Dropout(0.5)
+        self.fc8 = nn.Linear(4096, classes)
+        self._initialise()
+
+    def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch classes"]:
+        """Class scores (logits) of a batch of images."""
+        features = self._pool_and_norm(torch.relu(self.conv1(images)), self.norm1)
+        features = self._pool_and_norm(torch.relu(self.conv2(features)), self.norm2)
+        features = torch.relu(self.conv4(torch.relu(self.conv3(features))))
+        features = self.pool(torch.relu(self.conv5(features)))
+        features = self.drop6(torch.relu(self.fc6(torch.flatten(features, 1))))
+        return self.fc8(self.drop7(torch.relu(self.fc7(features))))
+
+    def _pool_and_norm(self, features: Tensor, norm: nn.Module) -> Tensor:
+        if self.norm_before_pool:
+            return self.pool(norm(features))
+        return norm(self.pool(features))
+
+    def _initialise(self) -> None:
+        ones = {"conv2", "conv4", "conv5", "fc6", "fc7"}
+        narrow = {"fc6", "fc7"}
+        for name, module in self.named_children():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.normal_(module.weight, std=0.005 if name in narrow else 0.01)
+                assert module.bias is not None
+                one = 0.1 if self.norm_before_pool else 1.0
+                nn.init.constant_(module.bias, one if name in ones else 0.0)

@@ -1,0 +1,167 @@
+"""Groups of weights: a weight cut into filters, channels, filter shapes, kernels, layers or tiles, and written back.
+
+Structured Sparsity Learning (Wen et al., NIPS 2016, section 3): the weight of a convolution is
+W in R^(N x C x M x K) (filter, channel, kernel height, kernel width), and a group is
+
+    filter  W[n,:,:,:]    channel W[:,c,:,:]    shape W[:,c,m,k]    kernel W[n,c,:,:]    layer W
+
+A shape is a column of the lowered N x (C*M*K) matrix, a filter is a row of it. Inside a grouped convolution the groups
+are taken in each convolution group on its own.
+Departs from the paper: tiles at the edge of a matrix may be smaller (the authors' code wants sizes that divide).
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from math import prod
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from spokeshave.errors import InvalidArgument
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+class GroupKind(Enum):
+    """What a group of weights is; the value is the plural that arguments and tables use."""
+
+    FILTER = "filters"
+    CHANNEL = "channels"
+    SHAPE = "shapes"
+    KERNEL = "kernels"
+    LAYER = "depth"
+    TILE = "tiles"
+
+
+# Axes of the canonical view (convolution group, output, input, kernel position) that a group runs along.
+_SUMMED_AXES = {
+    GroupKind.FILTER: (2, 3),
+    GroupKind.CHANNEL: (1, 3),
+    GroupKind.SHAPE: (1,),
+    GroupKind.KERNEL: (3,),
+    GroupKind.LAYER: (0, 1, 2, 3),
+}
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """How one weight is cut into groups.
+
+    Attributes:
+        shape: of the weight, as its module holds it.
+        kind: what a group is.
+        conv_groups: `groups` of the convolution, 1 for a linear layer.
+        transposed: true for a transposed convolution, whose weight is (inputs, outputs / groups, *kernel).
+        tile: rows and columns of a tile of the lowered matrix, for `GroupKind.TILE` only.
+
+    Raises:
+        InvalidArgument: where the shape does not divide into `conv_groups`, or a tile size is missing or below 1.
+
+    Example:
+        >>> Grouping((4, 2, 3, 3), GroupKind.FILTER).sizes().tolist()
+        [18, 18, 18, 18]
+    """
+
+    shape: tuple[int, ...]
+    kind: GroupKind
+    conv_groups: int = 1
+    transposed: bool = False
+    tile: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.shape) < 2 or self.conv_groups < 1 or self.shape[0] % self.conv_groups:
+            raise InvalidArgument(
+                f"a weight of at least 2 dimensions, the first divisible by conv_groups, is expected; "
+                f"got shape {self.shape} with conv_groups={self.conv_groups}"
+            )
+        if (self.kind is GroupKind.TILE) != (self.tile is not None):
+            raise InvalidArgument(f"tile=(rows, columns) goes with GroupKind.TILE only, got {self.kind} and {self.tile}")
+        if self.tile is not None and min(self.tile) < 1:
+            raise InvalidArgument(f"tile sizes must be at least 1, got {self.tile}")
+
+    @staticmethod
+    def of(module: nn.Module, kind: GroupKind, tile: tuple[int, int] | None = None) -> "Grouping":
+        """Cut the weight of a convolution or a linear layer.
+
+        Args:
+            module: any of `CONVOLUTIONS`, or `nn.Linear`.
+            kind: what a group is.
+            tile: rows and columns of a tile, for `GroupKind.TILE`.
+
+        Raises:
+            InvalidArgument: for another module.
+        """
+        if isinstance(module, nn.Linear):
+            return Grouping(tuple(module.weight.shape), kind, tile=tile)
+        if isinstance(module, CONVOLUTIONS):
+            transposed = isinstance(module, TRANSPOSED)
+            return Grouping(tuple(module.weight.shape), kind, module.groups, transposed, tile)
+        raise InvalidArgument(f"a convolution or nn.Linear is expected, got {type(module).__name__}")
+
+    def sums(self, values: Float[Tensor, "..."]) -> Float[Tensor, " groups"]:
+        """Sum what has the weight's shape over each group.
+
+        Args:
+            values: a tensor of the weight's shape.
+
+        Returns:
+            One sum a group, in row-major order of (convolution group, output, input, kernel position).
+        """
+        canonical = self._canonical(values)
+        if self.tile is None:
+            return canonical.sum(_SUMMED_AXES[self.kind]).reshape(-1)
+        rows, columns = self.tile
+        matrix = canonical.reshape(canonical.shape[0] * canonical.shape[1], -1)
+        matrix = nn.functional.pad(matrix, (0, -matrix.shape[1] % columns, 0, -matrix.shape[0] % rows))
+        blocks = matrix.reshape(matrix.shape[0] // rows, rows, matrix.shape[1] // columns, columns)
+        return blocks.sum((1, 3)).reshape(-1)
+
+    def spread(self, per_group: Tensor) -> Tensor:
+        """Give every weight its group's value: the opposite of `sums`.
+
+        Args:
+            per_group: one value a group, in the order of `sums`.
+
+        Returns:
+            A tensor of the weight's shape.
+        """
+        groups, outputs, inputs, positions = self._canonical_shape()
+        if self.tile is None:
+            kept = [1 if axis in _SUMMED_AXES[self.kind] else size for axis, size in enumerate(self._canonical_shape())]
+            canonical = per_group.reshape(kept).expand(groups, outputs, inputs, positions)
+        else:
+            rows, columns = self.tile
+            height, width = groups * outputs, inputs * positions
+            blocks = per_group.reshape(-(-height // rows), -(-width // columns))
+            matrix = blocks.repeat_interleave(rows, 0)[:height].repeat_interleave(columns, 1)[:, :width]
+            canonical = matrix.reshape(groups, outputs, inputs, positions)
+        return (canonical.transpose(1, 2) if self.transposed else canonical).reshape(self.shape)
+
+    def norms(self, weight: Float[Tensor, "..."]) -> Float[Tensor, " groups"]:
+        """Euclidean norm of each group; its gradient is 0, not NaN, where a group is all zero."""
+        squares = self.sums(weight * weight)
+        positive = squares > 0
+        return torch.where(positive, squares, 1.0).sqrt() * positive
+
+    def zero(self, weight: Tensor) -> Bool[Tensor, " groups"]:
+        """True for each group whose weights are all exactly zero."""
+        return self.sums((weight != 0).float()) == 0
+
+    def sizes(self) -> Int64[Tensor, " groups"]:
+        """Number of weights in each group."""
+        return self.sums(torch.ones(self.shape, dtype=torch.float64)).long()
+
+    def _canonical_shape(self) -> tuple[int, int, int, int]:
+        first, second = self.shape[0] // self.conv_groups, self.shape[1]
+        outputs, inputs = (second, first) if self.transposed else (first, second)
+        return self.conv_groups, outputs, inputs, prod(self.shape[2:])
+
+    def _canonical(self, weight: Tensor) -> Tensor:
+        if tuple(weight.shape) != self.shape:
+            raise InvalidArgument(f"a tensor of the weight's shape {self.shape} is expected, got {tuple(weight.shape)}")
+        groups, outputs, inputs, positions = self._canonical_shape()
+        if self.transposed:
+            return weight.reshape(groups, inputs, outputs, positions).transpose(1, 2)
+        return weight.reshape(groups, outputs, inputs, positions)
