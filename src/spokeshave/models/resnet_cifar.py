@@ -49,7 +49,7 @@ class ResNetCifar(nn.Module):
 
     Example:
         >>> sum(p.numel() for p in ResNetCifar(20).parameters())
-        272778
+        272298
     """
 
     def __init__(self, depth: int = 20, classes: int = 10, widths: tuple[int, int, int] = (16, 32, 64)) -> None:
