@@ -1,0 +1,85 @@
+"""Rules that a file can be held to: its name, its length, its header, its test, what it may not mention."""
+
+import ast
+import re
+from pathlib import Path
+
+ROLE_WORDS = {"base", "core", "utils", "config", "layer", "api", "helpers", "common", "misc", "types"}
+LONGEST = 400
+UNTESTED_BY_NAME: dict[str, str] = {
+    "errors.py": "only declares classes; every test of an error imports it",
+    "cli/compress.py": "parses options for recipes/compression.py; driven whole in tests/recipes/test_compression.py",
+}
+"""Source file -> why no test file carries its name."""
+
+MACHINE_PATHS = re.compile(r"(?<![\w.])/(wor[k]|roo[t]|home/\w+|Users/\w+|tmp/team)/")
+UNFINISHED = re.compile(r"\b(TOD[O]|FIXM[E]|XX[X]|NotImplemented[E]rror)\b")
+
+
+def test_no_file_is_named_by_its_role(sources: dict[str, ast.Module]) -> None:
+    assert not [path for path in sources if Path(path).stem in ROLE_WORDS]
+
+
+def test_at_most_two_folders_deep(sources: dict[str, ast.Module]) -> None:
+    assert max(path.count("/") for path in sources) <= 2
+
+
+def test_files_stay_short(package: Path, sources: dict[str, ast.Module]) -> None:
+    lines = {path: len((package / path).read_text().splitlines()) for path in sources}
+    assert not {path: count for path, count in lines.items() if count > LONGEST}
+
+
+def test_every_file_with_code_says_what_it_is(sources: dict[str, ast.Module]) -> None:
+    assert not [path for path, tree in sources.items() if tree.body and not ast.get_docstring(tree)]
+
+
+def test_no_postponed_annotations(sources: dict[str, ast.Module]) -> None:
+    """With them the shapes in signatures could not be checked in the tests."""
+    postponed = [
+        path
+        for path, tree in sources.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__"
+    ]
+    assert not postponed
+
+
+def test_only_errors_defines_exceptions(sources: dict[str, ast.Module]) -> None:
+    raised = re.compile(r"(Exception|Error|Warning)$")
+    elsewhere = [
+        f"{path}: {node.name}"
+        for path, tree in sources.items()
+        if path != "errors.py"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and any(raised.search(ast.unparse(base)) for base in node.bases)
+    ]
+    assert not elsewhere
+
+
+def test_every_source_file_has_a_test_file_of_its_name(root: Path, sources: dict[str, ast.Module]) -> None:
+    missing = [
+        path
+        for path in sources
+        if Path(path).stem not in ("__init__", "__main__") and path not in UNTESTED_BY_NAME
+        if not (root / "tests" / Path(path).with_name(f"test_{Path(path).name}")).is_file()
+    ]
+    assert not missing, f"write tests/<folder>/test_<stem>.py for {sorted(missing)}"
+
+
+def test_exemptions_are_needed(root: Path, sources: dict[str, ast.Module]) -> None:
+    for path in UNTESTED_BY_NAME:
+        assert path in sources
+        assert not (root / "tests" / Path(path).with_name(f"test_{Path(path).name}")).is_file()
+
+
+def test_nothing_mentions_a_path_of_one_machine_or_is_unfinished(root: Path) -> None:
+    folders = ("src", "tests", "docs", "examples", "benchmarks")
+    files = [file for folder in folders for file in (root / folder).rglob("*") if file.suffix in (".py", ".md", ".j2")]
+    files += [root / name for name in ("README.md", "Makefile", "pyproject.toml", "mkdocs.yml", ".ci/run")]
+    assert len(files) > 40
+    found = [
+        f"{file.relative_to(root)}: {match.group()}"
+        for file in files
+        for match in [*MACHINE_PATHS.finditer(file.read_text()), *UNFINISHED.finditer(file.read_text())]
+    ]
+    assert not found, "\n".join(found)
