@@ -4,7 +4,7 @@ The per-pixel mean with std 1/255 is Caffe's mean-image subtraction; `scale_only
 """
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -57,7 +57,7 @@ class Normalization:
         return images.float().mul_(scale).add_(shift)
 
     @classmethod
-    def per_channel(cls, split: Split) -> Self:
+    def per_channel(cls, split: Split) -> "Normalization":
         """Give each channel mean 0 and standard deviation 1 over a split (a constant channel is divided by 1).
 
         Args:
@@ -76,7 +76,7 @@ class Normalization:
         return cls(torch.tensor(means).view(-1, 1, 1), torch.tensor(stds).view(-1, 1, 1))
 
     @classmethod
-    def per_pixel_mean(cls, split: Split, std: float = 1 / 255) -> Self:
+    def per_pixel_mean(cls, split: Split, std: float = 1 / 255) -> "Normalization":
         """Subtract the mean image of a split, as Caffe's `mean_file` does.
 
         Args:
@@ -88,7 +88,7 @@ class Normalization:
         return cls(mean, torch.full((len(mean), 1, 1), std))
 
     @classmethod
-    def scale_only(cls, channels: int, factor: float = 1 / 255) -> Self:
+    def scale_only(cls, channels: int, factor: float = 1 / 255) -> "Normalization":
         """Multiply grey levels 0..255 by a factor and subtract nothing (Caffe's LeNet: 0.00390625).
 
         Args:
@@ -102,7 +102,7 @@ class Normalization:
         return {"mean": self.mean.tolist(), "std": self.std.tolist()}
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> Self:
+    def from_dict(cls, state: dict[str, Any]) -> "Normalization":
         """Rebuild from `to_dict`; float32 values come back bit for bit."""
         return cls(torch.tensor(state["mean"], dtype=torch.float32), torch.tensor(state["std"], dtype=torch.float32))
 

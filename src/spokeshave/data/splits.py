@@ -5,7 +5,6 @@ Images stay as uint8 in the order of their source files; every cut is a pure fun
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -49,7 +48,7 @@ class Split:
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
-    def subset(self, indices: Int64[Tensor, " k"] | Sequence[int]) -> Self:
+    def subset(self, indices: Int64[Tensor, " k"] | Sequence[int]) -> "Split":
         """Take some of the images, in the order given.
 
         Args:
@@ -61,7 +60,7 @@ class Split:
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         return type(self)(self.images[chosen], self.labels[chosen])
 
-    def hold_out(self, count_or_fraction: int | float, seed: int) -> tuple[Self, Self]:
+    def hold_out(self, count_or_fraction: int | float, seed: int) -> tuple["Split", "Split"]:
         """Cut this split in two, stratified by class: what is left, and what is held out.
 
         Args:
