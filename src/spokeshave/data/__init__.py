@@ -9,7 +9,8 @@ from pkgutil import iter_modules
 
 from spokeshave.data.augmentation import Augmentation
 from spokeshave.data.batches import Batches
-from spokeshave.data.locate import locate_source
+from spokeshave.data.image_folder import load_image_folder
+from spokeshave.data.locate import existing_folder, locate_source
 from spokeshave.data.normalization import Normalization, normalization_of
 from spokeshave.data.sources import DatasetName, Source
 from spokeshave.data.splits import Split, Splits
@@ -24,6 +25,7 @@ __all__ = [
     "Split",
     "Splits",
     "load",
+    "load_image_folder",
     "locate",
     "normalization_of",
 ]
@@ -87,6 +89,8 @@ def load(name: DatasetName | str, data_dir: Path | str | None = None, download: 
     """
     source = _source(name)
     if not source.folders:
+        if data_dir is not None:
+            existing_folder(data_dir, "the data folder")
         return source.read(Path())
     folder = locate_source(source, data_dir)
     if folder is None:

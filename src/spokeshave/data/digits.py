@@ -28,11 +28,11 @@ def read_digits(folder: Path | None = None) -> Splits:
     """
     from sklearn.datasets import load_digits  # imports scipy, a second that `import spokeshave` should not cost
 
-    bunch = load_digits()
-    levels = torch.as_tensor(bunch["images"], dtype=torch.float64)[:, None]  # 0..16
+    flat, numbers = load_digits(return_X_y=True)
+    levels = torch.as_tensor(flat, dtype=torch.float64).view(-1, 1, 8, 8)  # 0..16
     large = torch.nn.functional.interpolate(levels, SIZE_PIXELS, mode="bilinear", align_corners=False)
     images = (large * (255 / 16)).round().clamp(0, 255).to(torch.uint8)
-    whole = Split(images, torch.as_tensor(bunch["target"], dtype=torch.int64))
+    whole = Split(images, torch.as_tensor(numbers, dtype=torch.int64))
     train, test = whole.hold_out(TEST_SHARE, seed=_TEST_SEED)
     return Splits("digits", train, test, tuple("0123456789"))
 

@@ -1,21 +1,30 @@
 """Downloads a data set from its official address, checks it, and puts it in place as a whole or not at all.
 
 Files arrive in a staging folder beside their destination and are moved there once all have the right checksum, so a
-killed download leaves nothing half done, and the next call goes on with the files that were complete.
+killed download leaves nothing half done, and the next call goes on with the files that were complete. Processes that
+want the same set at once (as under torchrun) wait for the first of them.
 """
 
+import errno
+import os
 import shutil
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from spokeshave.data.locate import ENVIRONMENT, data_folders
+from spokeshave.data.locate import ENVIRONMENT, data_folders, holds
 from spokeshave.data.sources import Remote, Source
-from spokeshave.errors import DataError
+from spokeshave.errors import DataError, FileError
 from spokeshave.files import file_error
 
 TIMEOUT_S = 30
+_CHUNK_BYTES = 1 << 16
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class RichProgressBar:
@@ -32,6 +41,7 @@ class RichProgressBar:
             DownloadColumn(),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
+            console=Console(stderr=True),  # standard output belongs to the command's own answer
         )
         self._task = self._progress.add_task(label, total=None)
         self._started = False
@@ -81,16 +91,14 @@ def download(remote: Remote, folder: Path) -> Path:
     for url in remote.urls:
         bar = RichProgressBar(remote.name)
         try:
-            path = pooch.retrieve(
-                url,
-                known_hash=f"md5:{remote.md5}",
-                fname=remote.name,
-                path=folder,
-                downloader=pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT_S, chunk_size=1 << 16),  # pyright: ignore[reportArgumentType] pooch takes any object with this protocol
-            )
-            return Path(path)
-        except Exception as error:  # noqa: BLE001  requests, urllib3, ssl, and pooch's own ValueError for a wrong checksum
-            failures.append(f"{url}: {_reason(error)}")
+            # Any: pooch's annotations allow neither a progress bar of one's own nor its own downloader.
+            downloader: Any = pooch.HTTPDownloader(timeout=TIMEOUT_S, chunk_size=_CHUNK_BYTES)
+            downloader.progressbar = bar
+            return Path(pooch.retrieve(url, f"md5:{remote.md5}", remote.name, folder, downloader=downloader))
+        except Exception as error:  # requests, urllib3, ssl, and pooch's ValueError for a wrong checksum
+            if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+                raise file_error(folder / remote.name, "writing", error) from error
+            failures.append(f"{url}: {type(error).__name__}: {' '.join(str(error).split())[:400]}")
         finally:
             bar.close()
     raise DataError(f"{remote.name} could not be downloaded:\n  " + "\n  ".join(failures))
@@ -118,11 +126,22 @@ def unpack(archive: Path, folder: Path) -> None:
         raise DataError(f"{archive} cannot be unpacked: {error}; remove it and download it again") from error
 
 
+@contextmanager
+def only_one_process(lock: Path) -> Iterator[None]:
+    """Let one process at a time in; the lock goes with the process, so a killed one leaves nothing to clear."""
+    with lock.open("w") as held:
+        if os.name == "posix":
+            import fcntl  # not on Windows, where two processes at once would download twice
+
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
 def fetch(source: Source, data_dir: Path | str | None = None, allowed: bool = True) -> Path:
     """Download a set into the first of the data folders.
 
     Args:
-        source: the set; nothing of it is on this machine yet.
+        source: the set; it is nowhere on this machine yet.
         data_dir: as the user gave it.
         allowed: False only says what is missing.
 
@@ -133,54 +152,46 @@ def fetch(source: Source, data_dir: Path | str | None = None, allowed: bool = Tr
         DataError: where downloading is not allowed or fails; says which layout a copy of the set must have.
         FileError: where the folder cannot be written.
     """
-    searched = data_folders(data_dir)
+    searched = tuple(data_folders(data_dir))
     remedy = (
         f"to use a copy, give the folder that holds {source.layout} as --data-dir (data_dir in Python) or in the "
         f"environment variable {ENVIRONMENT}"
     )
-    if not allowed or not source.remotes:
+    if not allowed:
         raise DataError(
-            f"{source.title} was not found in {', '.join(map(str, searched))}, and was not downloaded "
+            f"{source.title} is not in {', '.join(map(str, searched))}, and was not downloaded "
             f"because that was switched off; {remedy}"
         )
-    root = searched[0]
-    destination = root / source.folders[0]
-    staging = root / ".downloads" / source.name.value
+    destination = searched[0] / source.folders[0]
+    downloads = searched[0] / ".downloads"
     try:
-        staging.mkdir(parents=True, exist_ok=True)
-        try:
-            paths = [download(remote, staging) for remote in source.remotes]
-        except DataError as error:
-            raise DataError(f"{source.title}: {error}\n{remedy}") from error
-        ready = _ready_folder(source, staging)
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        if destination.is_dir() and not any(destination.iterdir()):
-            destination.rmdir()
-        ready.rename(destination)
-        for path in paths:
-            path.unlink(missing_ok=True)
-        shutil.rmtree(staging, ignore_errors=True)
+        downloads.mkdir(parents=True, exist_ok=True)
+        with only_one_process(downloads / f"{source.name.value}.lock"):
+            if not holds(destination, source, shared=False):  # another process may have been first
+                try:
+                    _download_to(destination, source, downloads / source.name.value)
+                except DataError as error:
+                    raise DataError(f"{source.title}: {error}\n{remedy}") from error
     except OSError as error:
+        if isinstance(error, FileError):
+            raise
         raise file_error(destination, f"downloading {source.title} to", error) from error
     return destination
 
 
-def _ready_folder(source: Source, staging: Path) -> Path:
-    """Give the folder to move into place: the unpacked one of an archive, or the downloaded files themselves."""
-    packed = [remote for remote in source.remotes if remote.unpacks_to]
-    if not packed:
-        return staging
-    unpacked = staging / "unpacked"
-    shutil.rmtree(unpacked, ignore_errors=True)
-    for remote in packed:
-        unpack(staging / remote.name, unpacked)
-    inner = unpacked / str(packed[0].unpacks_to)
-    if not inner.is_dir():
-        raise DataError(f"{source.title}: expected a folder {inner.name} in the archive, found none; download it again")
-    return inner
-
-
-def _reason(error: Exception) -> str:
-    """Give the innermost cause in one line: connection errors wrap each other four deep."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}"
+def _download_to(destination: Path, source: Source, staging: Path) -> None:
+    staging.mkdir(exist_ok=True)
+    files = [download(remote, staging) for remote in source.remotes]
+    ready = staging
+    for remote, file in zip(source.remotes, files, strict=True):
+        if remote.unpacks_to:
+            shutil.rmtree(staging / "unpacked", ignore_errors=True)
+            unpack(file, staging / "unpacked")
+            ready = staging / "unpacked" / remote.unpacks_to
+            if not ready.is_dir():
+                raise DataError(f"expected a folder {remote.unpacks_to} in {file}, found none; remove it and try again")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    if destination.is_dir():
+        destination.rmdir()  # an empty one, or `holds` would have called the set incomplete
+    ready.rename(destination)
+    shutil.rmtree(staging, ignore_errors=True)

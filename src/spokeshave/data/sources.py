@@ -62,5 +62,6 @@ class Source:
 
     @property
     def layout(self) -> str:
-        """The files expected below a data folder, for messages."""
-        return ", ".join(str(Path(self.folders[0]) / " or ".join(choices)) for choices in self.files)
+        """The files expected below a data folder, for messages; of alternatives the one that is downloaded."""
+        names = dict.fromkeys(choices[-1] for choices in self.files)
+        return f"{self.folders[0]}/ with {', '.join(names)}"
