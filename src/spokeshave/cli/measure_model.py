@@ -48,9 +48,9 @@ def command(arguments: list[str]) -> int:
     options = tyro.cli(Options, prog="spokeshave measure", args=arguments)
     import torch
 
-    from spokeshave.cli.model_argument import load_model, parse_shape
     from spokeshave.files import atomic_write
     from spokeshave.measure import compare, measure
+    from spokeshave.models.named_model import load_model
 
     console = Console()
     shape = parse_shape(options.input)
@@ -73,3 +73,29 @@ def command(arguments: list[str]) -> int:
     if options.json is not None:
         atomic_write(options.json, json.dumps(numbers, indent=1) + "\n")
     return 0
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Read the shape of one input, without the batch: `1,28,28`.
+
+    Args:
+        text: whole numbers of at least 1, with commas (or the letter x) between them.
+
+    Returns:
+        The shape.
+
+    Raises:
+        InvalidArgument: where it is anything else.
+
+    Example:
+        >>> parse_shape("3,32,32")
+        (3, 32, 32)
+    """
+    parts = text.strip("()[] ").replace("x", ",").split(",")
+    try:
+        shape = tuple(int(part) for part in parts if part.strip())
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise InvalidArgument(f"--input: expected the shape of one input such as 1,28,28 (no batch), got {text!r}")
+    return shape

@@ -156,7 +156,7 @@ def _closeness(one: str, words: list[str], exact: bool = False) -> float:
         shorter, longer = sorted((one, word), key=len)
         if len(shorter) >= 4 and longer.startswith(shorter):
             best = max(best, 0.95)
-        elif not exact and len(one) >= 5:
+        elif not exact and len(one) >= 4:
             ratio = difflib.SequenceMatcher(None, one, word).ratio()
             best = max(best, ratio if ratio >= 0.84 else 0.0)
     return best

@@ -1,4 +1,6 @@
-"""A model named on the command line: `package.module:factory`, `path/to/file.py:factory`, or a saved `.pt2` program.
+"""Named model: a module, file or saved program and a factory, in one word, as typed on a command line.
+
+Forms: `package.module:factory`, `path/to/file.py:factory`, or a `.pt2` file that `torch.export` wrote.
 
 The factory is anything that returns an `nn.Module` when called without arguments (a class, a function), or the
 module itself.
@@ -53,32 +55,6 @@ def load_model(named: str) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise InvalidArgument(f"{named} gave a {type(made).__name__}, not a torch.nn.Module")
     return made
-
-
-def parse_shape(text: str) -> tuple[int, ...]:
-    """Read the shape of one input, without the batch: `1,28,28`.
-
-    Args:
-        text: whole numbers of at least 1, with commas (or the letter x) between them.
-
-    Returns:
-        The shape.
-
-    Raises:
-        InvalidArgument: where it is anything else.
-
-    Example:
-        >>> parse_shape("3,32,32")
-        (3, 32, 32)
-    """
-    parts = text.strip("()[] ").replace("x", ",").split(",")
-    try:
-        shape = tuple(int(part) for part in parts if part.strip())
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1:
-        raise InvalidArgument(f"--input: expected the shape of one input such as 1,28,28 (no batch), got {text!r}")
-    return shape
 
 
 def _import_module(name: str) -> ModuleType:
