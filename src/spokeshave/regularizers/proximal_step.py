@@ -17,7 +17,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from spokeshave.errors import InvalidArgument
 from spokeshave.structures.groups import Grouping
 
-_NEWTON_STEPS = 12  # the secular equation below is nearly linear: 4 steps reach float32 precision in practice
+_NEWTON_STEPS = 12  # the secular equation below is nearly linear: about 4 steps reach float32 precision
 
 
 def step_metric(optimizer: Optimizer, parameter: Tensor) -> tuple[float, Tensor | None]:
@@ -96,7 +96,11 @@ def shrink_groups(
         inner = (metric * grouping.spread(length) + kappa).clamp_min(1e-30)
         total = grouping.sums((scaled / inner) ** 2).clamp_min(1e-30)
         slope = grouping.sums(scaled**2 * metric / inner**3).clamp_min(1e-30)  # -d total / dt, halved
-        length = (length + total * (total.sqrt() - 1) / slope).clamp_min(0.0)
+        longer = (length + total * (total.sqrt() - 1) / slope).clamp_min(0.0)
+        done = bool(((longer - length).abs() <= 1e-6 * longer + 1e-12)[alive].all())
+        length = longer
+        if done:
+            break
     inner = (metric * grouping.spread(length) + kappa).clamp_min(1e-30)
     shrunk = torch.where(kappa > 0, scaled * grouping.spread(length) / inner, weight)
     return shrunk * grouping.spread(alive.to(weight.dtype))

@@ -47,10 +47,10 @@ def layer_sparsity(module: nn.Module) -> LayerSparsity:
     with torch.no_grad():
         weight = module.get_parameter("weight")
         shares = [
-            Grouping.of(module, kind).zero(weight).float().mean().item()
+            Grouping.of(module, kind).zero(weight).double().mean().item()
             for kind in (GroupKind.FILTER, GroupKind.CHANNEL, GroupKind.SHAPE)
         ]
-        return LayerSparsity((weight == 0).float().mean().item(), *shares)
+        return LayerSparsity((weight == 0).double().mean().item(), *shares)
 
 
 def sparsity(model: nn.Module) -> dict[str, LayerSparsity]:

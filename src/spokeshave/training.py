@@ -1,0 +1,432 @@
+"""The one training loop: any model, any regularizers, checkpoints that resume bit for bit, CPU, GPU or `torchrun`.
+
+Everything that changes from step to step is either a pure function of the step (batches, learning rate) or in the
+checkpoint (weights, optimizer, random state, best weights so far, history), so a run killed at any moment and resumed
+ends with the same bytes as one that was not, on a CPU with the same number of threads.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from spokeshave.checkpoints import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
+from spokeshave.data import Batches
+from spokeshave.divergence import first_non_finite
+from spokeshave.errors import CheckpointError, InvalidArgument, TrainingDiverged
+from spokeshave.progress import Progress
+from spokeshave.regularizers import Freeze, GroupLasso
+from spokeshave.structures.sparsity import sparsity
+
+
+class OptimizerName(Enum):
+    """Optimizers that the loop makes."""
+
+    SGD = "sgd"
+    ADAM = "adam"
+    ADAMW = "adamw"
+
+
+class Schedule(Enum):
+    """How the learning rate falls over a stage."""
+
+    CONSTANT = "constant"
+    STEPS = "steps"
+    COSINE = "cosine"
+
+
+class Precision(Enum):
+    """Number format of the forward and backward pass; weights stay float32."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How one stage of training goes.
+
+    Attributes:
+        epochs: passes over the training split, at least 1.
+        learning_rate: at the start, positive.
+        optimizer: sgd has Nesterov-free momentum.
+        momentum: of sgd, 0..1.
+        weight_decay: L2, on weights with 2 or more dimensions only (no bias, no batch normalization).
+        schedule: of the learning rate.
+        milestones: for steps: fractions of the stage, 0..1, at which the rate is multiplied by `gamma`.
+        gamma: factor at a milestone.
+        warmup_epochs: of linear warm-up from 0; fractions are allowed.
+        precision: of forward and backward pass.
+        label_smoothing: of the cross entropy, 0..1.
+        clip_norm: largest norm of the whole gradient, before any regularizer; 0 for none.
+        channels_last: memory format of the convolutions; faster on most CPUs and GPUs.
+        keep_best: end with the weights of the best validation epoch instead of the last.
+        checkpoint_every: steps between checkpoints; 0 for one an epoch.
+        seed: of dropout and anything else that the model draws.
+    """
+
+    epochs: int = 10
+    learning_rate: float = 0.01
+    optimizer: OptimizerName = OptimizerName.SGD
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Schedule = Schedule.COSINE
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    gamma: float = 0.1
+    warmup_epochs: float = 0.0
+    precision: Precision = Precision.FLOAT32
+    label_smoothing: float = 0.0
+    clip_norm: float = 0.0
+    channels_last: bool = False
+    keep_best: bool = False
+    checkpoint_every: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or not self.learning_rate > 0 or self.checkpoint_every < 0:
+            raise InvalidArgument(
+                "epochs must be at least 1, learning_rate positive, checkpoint_every at least 0; got "
+                f"{self.epochs}, {self.learning_rate}, {self.checkpoint_every}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings as JSON values."""
+        return {k: v.value if isinstance(v, Enum) else v for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model scores on a split.
+
+    Attributes:
+        accuracy: share of images whose highest score is their label, 0..1.
+        loss: mean cross entropy, in nats.
+        images: number of images.
+    """
+
+    accuracy: float
+    loss: float
+    images: int
+
+
+@dataclass
+class History:
+    """What happened, an epoch a row.
+
+    Attributes:
+        rows: JSON values: epoch, step, train_loss, validation_accuracy, validation_loss, learning_rate, sparsity
+            ({layer: {elements, filters, channels, shapes}}), wall_s.
+        best_epoch: of the best validation accuracy so far, -1 before the first.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = -1
+
+    @property
+    def best_accuracy(self) -> float:
+        """Best validation accuracy so far, 0 before the first epoch."""
+        return max((row["validation_accuracy"] for row in self.rows), default=0.0)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: Batches) -> Evaluation:
+    """Score a classifier on every image of a split, once, without augmentation.
+
+    Args:
+        model: left in the mode (train or eval) it was in.
+        batches: their device must be the model's.
+
+    Raises:
+        TrainingDiverged: where the scores are not finite.
+    """
+    training = model.training
+    model.eval()
+    correct, loss, images = 0, 0.0, 0
+    try:
+        for inputs, labels in batches:
+            scores = model(inputs).float()
+            correct += int((scores.argmax(1) == labels).sum())
+            loss += float(functional.cross_entropy(scores, labels, reduction="sum"))
+            images += len(labels)
+    finally:
+        model.train(training)
+    if not math.isfinite(loss):
+        raise TrainingDiverged(f"evaluation gave a loss of {loss}: {first_non_finite(model, inputs)} is not finite")
+    return Evaluation(correct / images, loss / images, images)
+
+
+def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """Make the optimizer of a stage; weight decay is left off biases and normalization."""
+    matrices = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer is OptimizerName.SGD:
+        return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
+    kind = torch.optim.Adam if settings.optimizer is OptimizerName.ADAM else torch.optim.AdamW
+    return kind(groups, lr=settings.learning_rate)
+
+
+def rate_at(settings: TrainSettings, step: int, steps_an_epoch: int) -> float:
+    """Learning rate of a step: a pure function, so that resuming needs no scheduler state.
+
+    Example:
+        >>> s = TrainSettings(epochs=2, learning_rate=1.0, schedule=Schedule.STEPS, milestones=(0.5,), gamma=0.1)
+        >>> [rate_at(s, step, 10) for step in (0, 9, 10)]
+        [1.0, 1.0, 0.1]
+    """
+    total, warmup = settings.epochs * steps_an_epoch, settings.warmup_epochs * steps_an_epoch
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / (warmup + 1)
+    if settings.schedule is Schedule.CONSTANT:
+        return settings.learning_rate
+    if settings.schedule is Schedule.STEPS:
+        passed = sum(step >= milestone * total for milestone in settings.milestones)
+        return settings.learning_rate * settings.gamma**passed
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def train(
+    model: nn.Module,
+    batches: Batches,
+    validation: Batches,
+    settings: TrainSettings,
+    regularizers: Sequence[GroupLasso | Freeze] = (),
+    run_dir: Path | None = None,
+    resume: bool = False,
+    label: str = "training",
+    log: Callable[[dict[str, Any]], None] | None = None,
+) -> History:
+    """Train a classifier in place.
+
+    Args:
+        model: on the batches' device; ends with the last epoch's weights, or the best ones with `keep_best`.
+        batches: of the training split.
+        validation: of a split held out of the training set.
+        settings: of this stage.
+        regularizers: attached to the optimizer for this stage.
+        run_dir: where checkpoints go; None for none.
+        resume: go on from the checkpoint in `run_dir`, if there is one; a finished stage is loaded, not run again.
+        label: shown beside the progress bar.
+        log: called with each row of the history.
+
+    Returns:
+        The history, whole, also of what ran before a resume.
+
+    Raises:
+        TrainingDiverged: where the loss became NaN or infinite; names step, layer and last good checkpoint.
+        CheckpointError: where the checkpoint is damaged or was made with other settings, or `run_dir` holds one and
+            `resume` is false.
+        FileError: where a checkpoint cannot be written; the one before it is kept.
+    """
+    state = _State(model, batches, validation, settings, regularizers, run_dir, label)
+    if run_dir is not None and has_checkpoint(run_dir):
+        if not resume:
+            raise CheckpointError(f"{run_dir} already holds a run: resume it, or name another folder; nothing was changed")
+        state.load()
+    try:
+        with Progress(label, settings.epochs * len(batches), state.step, quiet=not _is_first()) as progress:
+            while state.step < settings.epochs * len(batches):
+                progress.advance(state.train_step())
+                if state.step % len(batches) == 0:
+                    row = state.end_epoch()
+                    progress.row(row)
+                    if log is not None:
+                        log(row)
+                elif settings.checkpoint_every and state.step % settings.checkpoint_every == 0:
+                    state.save()
+    finally:
+        state.detach()
+    if settings.keep_best and state.best:
+        model.load_state_dict(state.best)
+    return state.history
+
+
+class _State:
+    """What a training run is made of, between two steps."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Batches,
+        validation: Batches,
+        settings: TrainSettings,
+        regularizers: Sequence[GroupLasso | Freeze],
+        run_dir: Path | None,
+        label: str,
+    ) -> None:
+        self.model, self.batches, self.validation, self.settings = model, batches, validation, settings
+        self.regularizers, self.run_dir, self.label = regularizers, run_dir, label
+        if settings.channels_last:
+            model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.optimizer = make_optimizer(model, settings)
+        self.attachments = [regularizer.attach(self.optimizer) for regularizer in regularizers]
+        self.step = 0
+        self.loss_sum = torch.zeros((), dtype=torch.float64)
+        self.history = History()
+        self.best: dict[str, Tensor] = {}
+        self.started = time.perf_counter()
+        self.earlier_s = 0.0
+        self.scaler = torch.amp.GradScaler(
+            batches.device.type, enabled=settings.precision is Precision.FLOAT16 and batches.device.type == "cuda"
+        )
+        shares = distributed.is_available() and distributed.is_initialized()
+        self.forward: nn.Module = DistributedDataParallel(model) if shares else model
+        torch.manual_seed(settings.seed)
+
+    def train_step(self) -> float:
+        """Do one step; return its loss."""
+        epoch, index = divmod(self.step, len(self.batches))
+        rate = rate_at(self.settings, self.step, len(self.batches))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        inputs, labels = self.batches.batch(epoch, index)
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        dtype = torch.float16 if self.settings.precision is Precision.FLOAT16 else torch.bfloat16
+        mixed = self.settings.precision is not Precision.FLOAT32
+        with torch.autocast(inputs.device.type, dtype, enabled=mixed):
+            scores = self.forward(inputs)
+        loss = functional.cross_entropy(scores.float(), labels, label_smoothing=self.settings.label_smoothing)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise self._diverged(inputs, value)
+        self.scaler.scale(loss).backward()
+        if self.settings.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+        self.loss_sum += value
+        return value
+
+    def end_epoch(self) -> dict[str, Any]:
+        """Validate, note a row, write a checkpoint."""
+        score = evaluate(self.model, self.validation)
+        row = {
+            "epoch": self.step // len(self.batches),
+            "step": self.step,
+            "train_loss": float(self.loss_sum) / len(self.batches),
+            "validation_accuracy": score.accuracy,
+            "validation_loss": score.loss,
+            "learning_rate": rate_at(self.settings, self.step - 1, len(self.batches)),
+            "sparsity": {name: asdict(layer) for name, layer in sparsity(self.model).items()},
+            "wall_s": self.earlier_s + time.perf_counter() - self.started,
+        }
+        if score.accuracy > self.history.best_accuracy or not self.history.rows:
+            self.history.best_epoch = row["epoch"]
+            if self.settings.keep_best:
+                self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        self.history.rows.append(row)
+        self.loss_sum.zero_()
+        self.save()
+        return row
+
+    def save(self) -> None:
+        """Write a checkpoint of a state that is finite."""
+        if self.run_dir is None or not _is_first():
+            return
+        for name, parameter in self.model.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise self._diverged(self.batches.batch(0, 0)[0], float("nan"), name)
+        tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
+        tensors |= {f"best.{n}": t for n, t in self.best.items()}
+        for index, parameter in enumerate(self._parameters()):
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                if value is not None:
+                    tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
+        for index, regularizer in enumerate(self.regularizers):
+            tensors |= {f"regularizer.{index}.{n}": t for n, t in regularizer.state_dict().items()}
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if self.batches.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.batches.device)
+        tensors["loss_sum"] = self.loss_sum
+        facts = {
+            "step": self.step,
+            "identity": self._identity(),
+            "rows": self.history.rows,
+            "best_epoch": self.history.best_epoch,
+            "scaler": self.scaler.state_dict(),
+            "wall_s": self.earlier_s + time.perf_counter() - self.started,
+        }
+        save_checkpoint(self.run_dir, Checkpoint(tensors, facts))
+
+    def load(self) -> None:
+        """Take over the latest checkpoint."""
+        assert self.run_dir is not None
+        saved = load_checkpoint(self.run_dir)
+        changed = [k for k, v in self._identity().items() if saved.facts["identity"].get(k) != v]
+        if changed:
+            was = {k: saved.facts["identity"].get(k) for k in changed}
+            raise CheckpointError(
+                f"{self.run_dir} was made with other settings: {was} there, { {k: self._identity()[k] for k in changed} } "
+                "now; use the same settings to resume, or another folder to start anew"
+            )
+        try:
+            self.model.load_state_dict(saved.part("model"))
+        except RuntimeError as error:
+            raise CheckpointError(f"{self.run_dir} holds another model's checkpoint: {error}") from error
+        self.best = saved.part("best")
+        optimizer = saved.part("optimizer")
+        for index, parameter in enumerate(self._parameters()):
+            state = {n.split(".", 1)[1]: t for n, t in optimizer.items() if n.split(".", 1)[0] == str(index)}
+            if state:
+                self.optimizer.state[parameter] = {
+                    # Adam's step counter stays on the CPU; what has the weight's shape goes where the weight is.
+                    key: value.to(parameter.device) if value.shape == parameter.shape else value
+                    for key, value in state.items()
+                }
+        for index, regularizer in enumerate(self.regularizers):
+            regularizer.load_state_dict(saved.part(f"regularizer.{index}"))
+        torch.set_rng_state(saved.tensors["rng.cpu"])
+        if "rng.cuda" in saved.tensors and self.batches.device.type == "cuda":
+            torch.cuda.set_rng_state(saved.tensors["rng.cuda"], self.batches.device)
+        self.loss_sum = saved.tensors["loss_sum"]
+        self.step, self.earlier_s = saved.facts["step"], saved.facts["wall_s"]
+        self.history = History(saved.facts["rows"], saved.facts["best_epoch"])
+        self.scaler.load_state_dict(saved.facts["scaler"])
+
+    def detach(self) -> None:
+        """Take the regularizers off the optimizer."""
+        for attachment in self.attachments:
+            attachment.remove()
+
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a resumed run to be the same run; JSON values."""
+        settings = {k: list(v) if isinstance(v, tuple) else v for k, v in self.settings.to_dict().items()}
+        settings.pop("checkpoint_every")
+        batches = {"images": len(self.batches.split), "batch_size": self.batches.batch_size, "order": self.batches.seed}
+        return {"label": self.label, **batches, **settings}
+
+    def _diverged(self, inputs: Tensor, loss: float, weight: str | None = None) -> TrainingDiverged:
+        where = f"the weight {weight}" if weight else first_non_finite(self.model, inputs)
+        kept = "no checkpoint was kept (no run_dir)"
+        if self.run_dir is not None:
+            kept = "no checkpoint had been written yet"
+            if has_checkpoint(self.run_dir):
+                kept = f"the last good checkpoint is in {self.run_dir}, step {load_checkpoint(self.run_dir).facts['step']}"
+        return TrainingDiverged(
+            f"{self.label}: the loss became {loss} at step {self.step} (epoch {self.step // len(self.batches) + 1}); "
+            f"first non-finite: {where}; {kept}. Lower learning_rate ({self.settings.learning_rate:g}) or the "
+            "regularizer's strength, or set clip_norm"
+        )
+
+
+def _is_first() -> bool:
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0

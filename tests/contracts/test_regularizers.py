@@ -1,0 +1,95 @@
+"""What every regularizer promises, run over all that `spokeshave.regularizers` exports."""
+
+import inspect
+
+import pytest
+import torch
+from torch import nn
+
+from spokeshave import regularizers
+
+MAKE = {
+    "GroupLasso": lambda net, **k: regularizers.GroupLasso(net, filters=0.1, rows=0.1, shapes=0.1, depth=0.1, **k),
+    "Freeze": lambda net, **k: regularizers.Freeze(net, **k),
+}
+EXPORTED = [
+    name for name in regularizers.__all__ if inspect.isclass(c := getattr(regularizers, name)) and hasattr(c, "attach")
+]
+
+
+def network(zero: bool = False) -> nn.Sequential:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Flatten(), nn.Linear(4, 2))
+    if zero:
+        for parameter in net.parameters():
+            nn.init.zeros_(parameter)
+    return net
+
+
+def test_the_sweep_is_not_empty_and_knows_how_to_make_each():
+    assert len(EXPORTED) >= 2
+    assert set(EXPORTED) == set(MAKE), "add the new regularizer to MAKE"
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_finite_on_zero_weights_strength_zero_and_single_groups(name, zero, strength):
+    net = network(zero)
+    regularizer = MAKE[name](net, strength=strength)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    regularizer.attach(optimizer)
+    for _ in range(3):
+        optimizer.zero_grad()
+        net(torch.ones(2, 1, 2, 2)).square().sum().backward()
+        optimizer.step()
+    assert all(torch.isfinite(p).all() for p in net.parameters())
+    assert regularizer.energy().item() >= 0
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_pull_at_strength_zero_changes_no_gradient(name):
+    net = network()
+    net(torch.ones(2, 1, 2, 2)).sum().backward()
+    before = [p.grad.clone() for p in net.parameters()]
+    MAKE[name](net, strength=0.0).pull()
+    assert all(torch.equal(p.grad, b) for p, b in zip(net.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_force_is_minus_the_gradient_of_a_finite_energy(name):
+    net = network()
+    regularizer = MAKE[name](net)
+    energy = regularizer.energy()
+    if energy.requires_grad:
+        energy.backward()
+    wanted = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in net.parameters()]
+    net.zero_grad(set_to_none=True)
+    regularizer.pull()
+    got = [torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters()]
+    assert all(torch.allclose(g, w, atol=1e-6) for g, w in zip(got, wanted, strict=True))
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_removing_the_handle_leaves_no_trace(name):
+    trained = []
+    for attach in (False, True):
+        net = network()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        before = len(optimizer._optimizer_step_pre_hooks), len(optimizer._optimizer_step_post_hooks)
+        if attach:
+            MAKE[name](net).attach(optimizer).remove()
+        assert (len(optimizer._optimizer_step_pre_hooks), len(optimizer._optimizer_step_post_hooks)) == before
+        net(torch.ones(2, 1, 2, 2)).square().sum().backward()
+        optimizer.step()
+        trained.append([p.detach().clone() for p in net.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*trained, strict=True))
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_state_survives_a_round_trip(name):
+    net = network()
+    state = MAKE[name](net).state_dict()
+    other = MAKE[name](net)
+    other.load_state_dict(state)
+    assert all(torch.equal(torch.as_tensor(other.state_dict()[k]), torch.as_tensor(v)) for k, v in state.items())

@@ -1,0 +1,22 @@
+"""Hooks run in order around a step, and leave no trace when removed."""
+
+import torch
+
+from spokeshave.regularizers.optimizer_hooks import Attachment
+
+
+def test_before_and_after_run_around_the_step_until_removed():
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    seen = []
+    attachment = Attachment(
+        optimizer, before=lambda o: seen.append(weight.item()), after=lambda o: seen.append(weight.item())
+    )
+    weight.grad = torch.ones(1)
+    optimizer.step()
+    assert seen == [1.0, 0.0]
+    attachment.remove()
+    attachment.remove()
+    optimizer.step()
+    assert seen == [1.0, 0.0]
+    assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
