@@ -1,0 +1,161 @@
+"""The page of a run: one HTML file with its styles, figures and pictures inside; it loads nothing and runs nothing."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from spokeshave.files import atomic_write
+from spokeshave.report import wording
+from spokeshave.report.figures import front_figure, training_figures
+from spokeshave.report.layer_rows import Pair, layer_rows, total_row
+from spokeshave.report.run_record import RunRecord
+from spokeshave.report.weight_pictures import draw_weights
+
+PAGE_FILE = "report.html"
+
+
+def write_page(record: RunRecord, path: Path | str) -> Path:
+    """Write a run's page.
+
+    Args:
+        record: the run.
+        path: the HTML file to write, or a folder, which gets a report.html.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        FileError: where it cannot be written.
+    """
+    path = Path(path)
+    path = path / PAGE_FILE if path.is_dir() else path
+    atomic_write(path, render_page(record))
+    return path
+
+
+def render_page(record: RunRecord) -> str:
+    """Give a run's page as HTML text.
+
+    Args:
+        record: the run.
+
+    Returns:
+        The whole document.
+    """
+    rows = layer_rows(record)
+    return _template().render(
+        run=record,
+        verdict=wording.verdict(record),
+        tiles=_tiles(record),
+        front=front_figure(record),
+        published=published_rows(record),
+        rows=rows,
+        total=total_row(rows),
+        pictures=[draw_weights(name, matrix) for name, matrix in record.weights.items()],
+        figures=training_figures(record),
+        shrink=record.shrink or {},
+        command=record.command or f"spokeshave run {record.recipe} --row {record.row}",
+        config=_flat(record.config),
+        words=wording,
+    )
+
+
+def published_rows(record: RunRecord) -> list[tuple[str, str, str]]:
+    """Lay the published row beside ours.
+
+    Args:
+        record: the run; its `paper` maps a quantity to its published value, or to {"published", "ours"}.
+
+    Returns:
+        Quantity, published value and ours ("" where there is none).
+    """
+    final, baseline = record.final, record.baseline
+    ours = {"error": final.error, "accuracy": final.accuracy}
+    ours["flops"] = final.measurement.flops / (baseline.measurement.flops or 1)
+    ours["parameters"] = final.measurement.parameters / (baseline.measurement.parameters or 1)
+    rows = []
+    for quantity, value in (record.paper or {}).items():
+        if quantity == "label":
+            continue
+        own: Any = ours.get(quantity) if isinstance(value, int | float) else None
+        if isinstance(value, Mapping):
+            value, own = value.get("published"), value.get("ours")
+        is_share = quantity in ours
+        rows.append((quantity.replace("_", " "), _shown(value, is_share), _shown(own, is_share)))
+    return rows
+
+
+def _shown(value: Any, is_share: bool) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        return " – ".join(_shown(item, is_share) for item in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_shown(item, is_share)}" for key, item in value.items())
+    if isinstance(value, float) or (is_share and isinstance(value, int)):
+        return wording.percent(value) if is_share else f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _tiles(record: RunRecord) -> list[dict[str, Any]]:
+    """Give the headline numbers: what, how much, from what to what, and the share that is left."""
+    before, after = record.baseline, record.final
+    old, new = before.measurement, after.measurement
+    spread = f" ± {after.error_spread * 100:.2f}" if after.error_spread is not None else ""
+    runs = f"mean of {len(record.seeds)} runs" if len(record.seeds) > 1 else "one run"
+    tiles: list[dict[str, Any]] = [
+        {
+            "label": "Test error",
+            "value": wording.percent(after.error),
+            "detail": f"{wording.percent(before.error)} before{spread and f',{spread} points'}, {runs}",
+            "share": None,
+        }
+    ]
+    for label, unit, what in (
+        ("FLOPs per image", "", "flops"),
+        ("Parameters", "", "parameters"),
+        ("Memory", "B", "bytes"),
+    ):
+        pair = Pair(getattr(old, what), getattr(new, what), 0)
+        tiles.append(
+            {
+                "label": label,
+                "value": wording.times_fewer(pair.before, pair.after).replace(" fewer", " less" if unit else " fewer"),
+                "detail": f"{wording.count(pair.before, unit)} → {wording.count(pair.after, unit)}",
+                "share": pair.after / pair.before if pair.before else None,
+            }
+        )
+    timing = wording.headline_timing(record)
+    if timing is not None:
+        detail = f"{wording.seconds(timing.before_s)} → {wording.seconds(timing.after_s)}, {wording.condition(timing)}"
+        share = timing.after_s / timing.before_s
+        tiles.append(
+            {"label": "Measured", "value": wording.times_faster(timing.ratio), "detail": detail, "share": share}
+        )
+    return tiles
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Give nested settings as dotted names and texts."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            pairs += _flat(value, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    return pairs
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("spokeshave.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2")
