@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 26, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 38, 38
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class _Scale:
 
 
 def line_chart(
-    title: str, lines: Sequence[Line], x: Axis, y: Axis, bands: Sequence[Band] = (), width: int = 340, height: int = 220
+    title: str, lines: Sequence[Line], x: Axis, y: Axis, bands: Sequence[Band] = (), width: int = 340, height: int = 230
 ) -> Markup:
     """Draw curves; values that are None, NaN or infinite leave a gap.
 
@@ -142,7 +142,9 @@ def scatter_chart(
         for a, b in front[1:]:
             corners += [(a, corners[-1][1]), (a, b)]
         points = " ".join(f"{x_scale(a):.1f},{y_scale(b):.1f}" for a, b in corners)
-        parts.append(f'<polyline class="front" points="{points}"><title>Best error at each cost</title></polyline>')
+        parts.append(
+            f'<polyline class="front-line" points="{points}"><title>Best error at each cost</title></polyline>'
+        )
     for mark in marks:
         a, b = x_scale(mark.x), y_scale(mark.y)
         hint = f"<title>{escape(mark.label)}: {_number(mark.x, x)} of the FLOPs, error {_number(mark.y, y)}</title>"
@@ -151,9 +153,10 @@ def scatter_chart(
         )
         if mark.show_label:
             side, anchor = (-10, "end") if a > width * 0.6 else (10, "start")
-            parts.append(_text("mark-label", a + side, b - 8, mark.label, anchor))
+            above = 18 if mark.kind == "after" else -8
+            parts.append(_text("mark-label", a + side, b + above, mark.label, anchor))
     spoken = "; ".join(f"{mark.label}: {_number(mark.x, x)}, {_number(mark.y, y)}" for mark in marks[:12])
-    return _svg(title, spoken, parts, width, height)
+    return _svg(title, spoken, parts, width, height, "chart wide")
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -196,7 +199,7 @@ def ticks(low: float, high: float, log: bool = False, most: int = 5) -> list[flo
     """
     if log:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        steps = (1, 2, 5) if len(powers) <= 3 else (1,)
+        steps = (1, 2, 5) if math.log10(high / low) < 2.3 else (1,)
         values = [float(f"{step}e{power}") for power in powers for step in steps]
         return [value for value in values if low * 0.999 <= value <= high * 1.001]
     raw = (high - low) / most
@@ -272,8 +275,8 @@ def _bands(bands: Sequence[Band], x: _Scale, height: int) -> str:
         start, wide = x(band.start), max(x(band.end) - x(band.start), 0.0)
         kind = f"band band-{index % 2}"
         parts.append(f'<rect class="{kind}" x="{start:.1f}" y="{_TOP}" width="{wide:.1f}" height="{deep}"/>')
-        if wide > 6.5 * len(band.label):
-            parts.append(_text("band-label", start + wide / 2, _TOP + 11, band.label, "middle"))
+        if wide > 5.5 * len(band.label):
+            parts.append(_text("band-label", start + wide / 2, _TOP - 5, band.label, "middle"))
     return "".join(parts)
 
 
@@ -295,7 +298,7 @@ def _spoken(lines: Sequence[Line], y: Axis) -> str:
     return "; ".join(said)
 
 
-def _svg(title: str, spoken: str, parts: Sequence[str], width: int, height: int) -> Markup:
+def _svg(title: str, spoken: str, parts: Sequence[str], width: int, height: int, kind: str = "chart") -> Markup:
     label = escape(f"{title}. {spoken}" if spoken else title)
-    frame = f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">'
+    frame = f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">'
     return Markup(frame + "".join(parts) + "</svg>")

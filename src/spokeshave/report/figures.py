@@ -54,7 +54,8 @@ def front_figure(record: RunRecord) -> Figure:
     after = (max(record.final.measurement.flops, 1) / dense, record.final.error)
     marks.append(Mark("before", *before, kind="before", show_label=True))
     marks.append(Mark("after", *after, kind="after", show_label=True))
-    front = pareto_front([pair for _, pair in _points(record)] + [before, after])
+    sweep = [pair for _, pair in _points(record)]
+    front = pareto_front([*sweep, before, after]) if sweep else []
     x = Axis("FLOPs left (share of the network before, logarithmic)", percent=True, log=True)
     return Figure(
         "Test error against FLOPs", scatter_chart("Error against FLOPs", marks, x, Axis("error", percent=True), front)
@@ -71,13 +72,15 @@ def training_figures(record: RunRecord) -> list[Figure]:
         The figures that have something to show; none where there is no history.
     """
     rows: list[Mapping[str, Any]] = []
+    epochs: list[float] = []
     bands: list[Band] = []
     for stage, stage_rows in record.history.items():
-        bands.append(Band(stage, len(rows), len(rows) + len(stage_rows)))
-        rows += stage_rows
-    if not rows:
+        start = bands[-1].end if bands else 0.0
+        bands.append(Band(stage, start, start + len(stage_rows)))
+        rows += [*stage_rows, {}]  # the empty row breaks the curves between stages
+        epochs += [start + index + 1 for index in range(len(stage_rows) + 1)]
+    if not any(rows):
         return []
-    epochs = [float(index + 1) for index in range(len(rows))]
     x = Axis("epoch")
     figures = []
     losses = [

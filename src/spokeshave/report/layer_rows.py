@@ -6,6 +6,7 @@ from typing import Any
 
 from spokeshave.measure import LayerCost
 from spokeshave.report.run_record import RunRecord
+from spokeshave.timing import ROOT
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _others(
     return [
         LayerRow(
             name="all others",
-            kind=", ".join(dict.fromkeys(cost.kind for cost in [*old, *new])),
+            kind=", ".join(dict.fromkeys("outside layers" if c.name == ROOT else c.kind for c in [*old, *new])),
             removed=False,
             note="",
             filters=None,

@@ -15,6 +15,7 @@ from spokeshave.report.run_record import RunRecord
 from spokeshave.report.weight_pictures import draw_weights
 
 PAGE_FILE = "report.html"
+_QUANTITIES = {"error": "test error", "flops": "FLOPs left", "parameters": "parameters left"}
 
 
 def write_page(record: RunRecord, path: Path | str) -> Path:
@@ -84,7 +85,8 @@ def published_rows(record: RunRecord) -> list[tuple[str, str, str]]:
         if isinstance(value, Mapping):
             value, own = value.get("published"), value.get("ours")
         is_share = quantity in ours
-        rows.append((quantity.replace("_", " "), _shown(value, is_share), _shown(own, is_share)))
+        name = _QUANTITIES.get(quantity, quantity.replace("_", " "))
+        rows.append((name, _shown(value, is_share), _shown(own, is_share)))
     return rows
 
 
@@ -105,12 +107,12 @@ def _tiles(record: RunRecord) -> list[dict[str, Any]]:
     before, after = record.baseline, record.final
     old, new = before.measurement, after.measurement
     spread = f" ± {after.error_spread * 100:.2f}" if after.error_spread is not None else ""
-    runs = f"mean of {len(record.seeds)} runs" if len(record.seeds) > 1 else "one run"
+    runs = f"mean of {len(record.seeds)} runs{spread}" if len(record.seeds) > 1 else "one run"
     tiles: list[dict[str, Any]] = [
         {
             "label": "Test error",
             "value": wording.percent(after.error),
-            "detail": f"{wording.percent(before.error)} before{spread and f',{spread} points'}, {runs}",
+            "detail": f"{wording.percent(before.error)} before; {runs}",
             "share": None,
         }
     ]

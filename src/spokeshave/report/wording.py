@@ -1,8 +1,11 @@
 """Numbers as a reader wants them: percent, SI prefixes, milliseconds, "27× fewer", and the run in one sentence."""
 
+import re
+
 from spokeshave.measure import LatencyRatio
 from spokeshave.report.run_record import RunRecord
 
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=[%kMGTBmµs×±])")
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -41,9 +44,33 @@ def seconds(duration_s: float) -> str:
         whole = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
         return whole if minutes >= 60 else f"{whole} {duration_s % 60:.0f} s"
     for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if duration_s >= size * 0.1 or unit == "µs":
+        if duration_s >= size * 0.9995 or unit == "µs":
             return f"{_three(duration_s / size)} {unit}"
     raise AssertionError("the last unit always returns")
+
+
+def scientific(number: float) -> str:
+    """Write a small number as a power of ten.
+
+    Example:
+        >>> scientific(3.2e-7), scientific(0)
+        ('3.2 × 10⁻⁷', '0')
+    """
+    if number == 0:
+        return "0"
+    digits, power = f"{number:.1e}".split("e")
+    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{digits} × 10{raised}"
+
+
+def unbroken(text: str) -> str:
+    """Keep every number and its unit on one line, with no-break spaces.
+
+    Example:
+        >>> unbroken("5 ms before").split(" ")
+        ['5\\xa0ms', 'before']
+    """
+    return _BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", text)
 
 
 def _three(number: float) -> str:
