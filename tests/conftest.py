@@ -9,6 +9,7 @@ import pytest
 import torch
 
 SEED = 20161205
+NO_DATA = "SPOKESHAVE_DATA is not set"
 
 
 def pytest_report_header() -> str:
@@ -23,10 +24,25 @@ def fixed_seeds() -> None:
     torch.manual_seed(SEED)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "real_data_dir" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.real_data)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name every test that was skipped for lack of data: a green run must not pass for one on real data."""
+    skipped = [report.nodeid for report in terminalreporter.stats.get("skipped", []) if NO_DATA in str(report.longrepr)]
+    if skipped:
+        terminalreporter.section(f"{len(skipped)} tests on real data were NOT run: {NO_DATA}", yellow=True)
+        for name in sorted(skipped):
+            terminalreporter.line(name)
+
+
 @pytest.fixture
 def real_data_dir() -> Path:
     """The folder of the real data sets; a test that asks for it is skipped, by name, where there is none."""
     folder = os.environ.get("SPOKESHAVE_DATA")
     if not folder:
-        pytest.skip("SPOKESHAVE_DATA is not set")
+        pytest.skip(NO_DATA)
     return Path(folder)

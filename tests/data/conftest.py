@@ -48,7 +48,7 @@ def no_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Hide SPOKESHAVE_DATA and the user's cache, so that only what the test writes is found; gives the cache."""
     monkeypatch.delenv("SPOKESHAVE_DATA", raising=False)
     cache = tmp_path / "cache"
-    monkeypatch.setattr("spokeshave.data.locate.cache_folder", lambda: cache)
+    monkeypatch.setattr("spokeshave.data.data_folders.cache_folder", lambda: cache)
     return cache
 
 

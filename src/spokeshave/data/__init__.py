@@ -9,8 +9,8 @@ from pkgutil import iter_modules
 
 from spokeshave.data.augmentation import Augmentation
 from spokeshave.data.batches import Batches
+from spokeshave.data.data_folders import existing_folder, locate_source
 from spokeshave.data.image_folder import load_image_folder
-from spokeshave.data.locate import existing_folder, locate_source
 from spokeshave.data.normalization import Normalization, normalization_of
 from spokeshave.data.sources import DatasetName, Source
 from spokeshave.data.splits import Split, Splits

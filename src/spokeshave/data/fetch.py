@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from spokeshave.data.locate import ENVIRONMENT, data_folders, holds
+from spokeshave.data.data_folders import ENVIRONMENT, data_folders, holds
 from spokeshave.data.sources import Remote, Source
 from spokeshave.errors import DataError, FileError
 from spokeshave.files import file_error

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spokeshave.data.locate import existing_folder
+from spokeshave.data.data_folders import existing_folder
 from spokeshave.data.splits import Split, Splits
 from spokeshave.errors import DataError, InvalidArgument
 

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from spokeshave.data.locate import data_folders
+from spokeshave.data.data_folders import data_folders
 from spokeshave.errors import DataError
 
 FOLDER = "skimcaffe-alexnet"
@@ -102,9 +102,12 @@ def load_alexnet_convolutions(
 def _layers(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / "layers.json"
     try:
-        return dict(sorted(json.loads(path.read_text()).items()))
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is not a JSON table of layers: {error}; {_AGAIN}") from error
+        table = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not a JSON file: {error}; {_AGAIN}") from error
+    if not isinstance(table, dict) or not all(isinstance(entry, dict) for entry in table.values()):
+        raise DataError(f"{path}: expected a table of layers, each a table of its geometry; {_AGAIN}")
+    return dict(sorted(table.items()))
 
 
 def _geometry(path: Path, entry: dict[str, Any]) -> Geometry:
