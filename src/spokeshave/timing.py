@@ -26,7 +26,8 @@ _FEWEST_SAMPLES = 5
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put every module into eval mode, and afterwards each one back into its own."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    for module, _ in modes:  # not eval(): exported programs, whose mode is fixed, refuse it
+        module.training = False
     try:
         yield
     finally:
