@@ -97,6 +97,18 @@ def test_augmented_pixels_are_those_of_the_augmentation() -> None:
         assert any(np.array_equal(image, c) or np.array_equal(image, c[:, :, ::-1]) for c in crops)
 
 
+def test_augmentation_differs_by_seed_epoch_index_and_rank() -> None:
+    """Sixty-four copies of one image: only the draw of the augmentation can tell two batches apart."""
+    image = torch.randint(0, 256, (1, 1, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    split = Split(image.expand(64, 1, 8, 8).clone(), torch.zeros(64, dtype=torch.int64))
+    augment = Augmentation(pad=3, flip=True)
+    one, other = (Batches(split, 8, seed=seed, augment=augment) for seed in (1, 2))
+    ranks = [Batches(split, 8, seed=1, augment=augment, rank=rank, world_size=2) for rank in range(2)]
+    drawn = [one.batch(0, 0), one.batch(0, 1), one.batch(1, 0), other.batch(0, 0), ranks[1].batch(0, 0)]
+    assert len({images.numpy().tobytes() for images, _ in drawn}) == 5
+    assert torch.equal(ranks[0].batch(0, 0)[0], one.batch(0, 0)[0])
+
+
 def test_iterating_is_in_order_whole_and_not_augmented() -> None:
     split = numbered()
     raw = Normalization.scale_only(3, factor=1.0)
