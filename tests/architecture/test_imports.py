@@ -10,8 +10,9 @@ from spokeshave.optional import EXTRAS
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "files", "optional"}),
     frozenset({"structures", "data", "models", "timing"}),
-    frozenset({"regularizers", "rewrites", "measure", "training", "export", "ledger"}),
-    frozenset({"report"}),
+    frozenset({"regularizers", "rewrites", "measure", "export", "ledger"}),
+    frozenset({"checkpoints", "divergence", "progress", "training", "report"}),
+    frozenset({"shaping", "strength_search"}),
     frozenset({"recipes"}),
     frozenset({"cli"}),
 )

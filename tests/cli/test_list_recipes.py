@@ -30,15 +30,6 @@ def test_list_shows_every_recipe_and_its_rows(capsys: pytest.CaptureFixture[str]
             assert row in shown
 
 
-def test_every_module_of_the_recipes_is_one() -> None:
-    import pkgutil
-
-    from spokeshave import recipes
-
-    modules = {module.name for module in pkgutil.iter_modules(recipes.__path__) if not module.name.startswith("_")}
-    assert modules == set(recipe_names())
-
-
 def test_module_without_config_is_no_recipe() -> None:
     assert not is_recipe(recipe({}))
 

@@ -27,7 +27,7 @@ class Config:
 
 
 def test_options_become_a_typed_config() -> None:
-    words = ["--rate", "2", "--seeds", "1", "2", "--run-dir", "runs/a", "--colour", "BLUE"]
+    words = ["--rate", "2", "--seeds", "1", "2", "--run-dir", "runs/a", "--colour", "blue"]
     config = parse(Config, words, prog="p", about="")
     assert config == Config(rate=2.0, seeds=(1, 2), run_dir=Path("runs/a"), colour=Colour.BLUE)
     assert parse(Config, [], prog="p", about="") == Config()

@@ -1,8 +1,10 @@
 """spokeshave compress: makes your own model smaller, within a drop of accuracy that you name."""
 
+from spokeshave.cli.run import parse
+
 
 def command(arguments: list[str]) -> int:
-    """Compress a model.
+    """Compress a model: the options are those of `spokeshave.recipes.compression.Config`.
 
     Args:
         arguments: the words after `compress`.
@@ -10,4 +12,7 @@ def command(arguments: list[str]) -> int:
     Returns:
         The exit code.
     """
+    from spokeshave.recipes.compression import Config, run
+
+    run(parse(Config, arguments, prog="spokeshave compress", about="Make your own model smaller."))
     return 0

@@ -53,4 +53,4 @@ def parse(config: type, arguments: list[str], prog: str, about: str) -> Any:
     Returns:
         The instance.
     """
-    return tyro.cli(config, prog=prog, description=about, args=arguments)
+    return tyro.cli(config, prog=prog, description=about, args=arguments, config=(tyro.conf.EnumChoicesFromValues,))
