@@ -104,7 +104,7 @@ def map_rows(readme: str) -> list[tuple[str, str, str]]:
     for line in readme.splitlines():
         if match := MAP_ROW.match(line.strip()):
             page = re.sub(r"\[[^\]]*\]\(([^)]*)\)", r"\1", match["page"]).strip("` ")
-            rows += [(match["idea"].strip(), file, page) for file in SOURCE.findall(match["files"])]
+            rows += [(match["idea"].strip().replace("**", ""), file, page) for file in SOURCE.findall(match["files"])]
     return rows
 
 
@@ -119,7 +119,11 @@ def search(word: str, places: list[Place]) -> list[Place]:
     if not wanted:
         return []
     scored = sorted(((_score(wanted, place), place) for place in places), key=lambda pair: -pair[0])
-    return [place for score, place in scored if score >= 0.75]
+    best: dict[tuple[Path, int], Place] = {}
+    for score, place in scored:
+        if score >= 0.75:
+            best.setdefault((place.file, place.line), place)
+    return list(best.values())
 
 
 def near_misses(word: str, places: list[Place]) -> list[str]:
