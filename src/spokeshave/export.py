@@ -109,8 +109,8 @@ def load_safetensors(model: nn.Module, path: Path | str) -> None:
             f"the file lacks {missing[:8]}, the model lacks {unknown[:8]}; "
             "build the model with the same architecture (after a shrink: export .pt2, which carries the architecture)"
         )
-    for name, tensor in tensors.items():
-        expected = own[name]
+    for name, expected in own.items():
+        tensor = tensors[name]
         if (tensor.shape, tensor.dtype) != (expected.shape, expected.dtype):
             raise CheckpointError(
                 f"{origin}: {name}: expected {tuple(expected.shape)} {expected.dtype}, got {tuple(tensor.shape)} "
