@@ -68,7 +68,7 @@ if [ -e $(VENV)/.installing ] || ! alive; then \
 fi; \
 echo "installing $(1) into $(VENV) (minutes the first time)"; \
 : > $(VENV)/.installing; \
-if $(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '$(1)'; then \
+if $(BIN)/python -m pip install -qq $(PIP_FLAGS) -c constraints.txt -e '$(1)'; then \
   printf '%s\n' "$$key" > $(VENV)/.spokeshave-$(2); rm -f $(VENV)/.installing; \
 else \
   rm -f $(VENV)/.installing; \
