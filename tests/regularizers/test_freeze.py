@@ -19,7 +19,9 @@ def net_with_zeros() -> nn.Sequential:
     return net
 
 
-@pytest.mark.parametrize("make", [lambda p: torch.optim.SGD(p, 0.1, 0.9, weight_decay=0.1), lambda p: torch.optim.AdamW(p)])
+@pytest.mark.parametrize(
+    "make", [lambda p: torch.optim.SGD(p, 0.1, 0.9, weight_decay=0.1), lambda p: torch.optim.AdamW(p)]
+)
 def test_zero_groups_stay_and_the_rest_moves(make):
     net = net_with_zeros()
     optimizer = make(net.parameters())

@@ -30,7 +30,13 @@ def brute_force_groups(shape, kind, conv_groups, transposed):
     return [groups[key] for key in sorted(groups)]
 
 
-SHAPES = [((6, 4, 3, 2), 1, False), ((6, 4, 3, 2), 3, False), ((6, 1, 3, 3), 6, False), ((6, 2, 3, 2), 2, True), ((5, 7), 1, False)]
+SHAPES = [
+    ((6, 4, 3, 2), 1, False),
+    ((6, 4, 3, 2), 3, False),
+    ((6, 1, 3, 3), 6, False),
+    ((6, 2, 3, 2), 2, True),
+    ((5, 7), 1, False),
+]
 
 
 @pytest.mark.parametrize("kind", [k for k in GroupKind if k is not GroupKind.TILE])

@@ -6,7 +6,7 @@ from torch import nn
 
 from spokeshave.errors import InvalidArgument
 from spokeshave.structures.groups import GroupKind
-from spokeshave.structures.truncation import Keep, truncate
+from spokeshave.structures.truncation import Keep, KeepBlocks, truncate
 
 
 def two_layers() -> nn.Sequential:
@@ -49,11 +49,23 @@ def test_a_layer_is_zeroed_whole():
     assert not model[2].weight.any()
 
 
+def test_the_weakest_branches_are_zeroed_whole_whatever_their_width():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(64, 64, 1), nn.Conv2d(64, 64, 1))
+    with torch.no_grad():
+        for layer, size in zip(net, (2.0, 3.0, 1.0, 4.0), strict=True):  # products 6 and 4
+            layer.weight.fill_(size)
+    assert truncate(net, [KeepBlocks((("0", "1"), ("2", "3")), 1)]) == {"2": 1, "3": 1}
+    assert [bool(layer.weight.any()) for layer in net] == [True, True, False, False]
+
+
 @pytest.mark.parametrize(
     ("keep", "says"),
     [
         (Keep("9", GroupKind.FILTER, 1), "no layer '9'"),
         (Keep("0", GroupKind.FILTER, 0), "at least 1"),
+        (KeepBlocks((("0", "2"),), 2), "0..1 branches"),
+        (KeepBlocks((("0", "7"),), 1), "no layer '7'"),
         (Keep("2", GroupKind.FILTER, 1, "0"), "1 input channels"),
     ],
 )

@@ -6,6 +6,7 @@ Departs from the paper: SSL reports whatever its strengths gave; a wanted count 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from jaxtyping import Bool, Float
@@ -33,6 +34,20 @@ class Keep:
     follower: str | None = None
 
 
+@dataclass(frozen=True)
+class KeepBlocks:
+    """How many residual branches to keep.
+
+    Attributes:
+        blocks: names of the convolutions of each branch. A branch is as strong as the product of their root mean
+            square weights, so that wide blocks are not favoured; the weakest are zeroed, every convolution of them.
+        count: branches kept, at least 0.
+    """
+
+    blocks: tuple[tuple[str, ...], ...]
+    count: int
+
+
 def strongest(norms: Float[Tensor, " groups"], count: int) -> Bool[Tensor, " groups"]:
     """True for the `count` largest norms that are not zero; ties go to the earlier group.
 
@@ -47,7 +62,7 @@ def strongest(norms: Float[Tensor, " groups"], count: int) -> Bool[Tensor, " gro
 
 
 @torch.no_grad()
-def truncate(model: nn.Module, keeps: Sequence[Keep]) -> Mapping[str, int]:
+def truncate(model: nn.Module, keeps: Sequence[Keep | KeepBlocks]) -> Mapping[str, int]:
     """Zero the weakest groups of a model in place, layer after layer in the order given.
 
     Args:
@@ -63,9 +78,13 @@ def truncate(model: nn.Module, keeps: Sequence[Keep]) -> Mapping[str, int]:
     zeroed: dict[str, int] = {}
     modules = dict(model.named_modules())
     for keep in keeps:
-        for name in (keep.layer, keep.follower):
+        names = sum(keep.blocks, ()) if isinstance(keep, KeepBlocks) else (keep.layer, keep.follower)
+        for name in names:
             if name is not None and name not in modules:
                 raise InvalidArgument(f"the model has no layer {name!r}; it has {', '.join(n for n in modules if n)}")
+        if isinstance(keep, KeepBlocks):
+            _truncate_blocks(modules, keep, zeroed)
+            continue
         module = modules[keep.layer]
         weight, grouping = module.get_parameter("weight"), Grouping.of(module, keep.kind)
         norms = grouping.norms(weight)
@@ -88,3 +107,16 @@ def truncate(model: nn.Module, keeps: Sequence[Keep]) -> Mapping[str, int]:
             followed[0].mul_(followed[1].spread(chosen.to(weight.dtype)))
         zeroed[keep.layer] = zeroed.get(keep.layer, 0) + int((alive & ~chosen).sum())
     return zeroed
+
+
+def _truncate_blocks(modules: Mapping[str, nn.Module], keep: KeepBlocks, zeroed: dict[str, int]) -> None:
+    if not 0 <= keep.count <= len(keep.blocks):
+        raise InvalidArgument(f"0..{len(keep.blocks)} branches can be kept, got {keep.count}")
+    weights = [[modules[name].get_parameter("weight") for name in block] for block in keep.blocks]
+    scores = torch.tensor([prod(float(weight.square().mean().sqrt()) for weight in block) for block in weights])
+    chosen = strongest(scores, keep.count)
+    for block, names, kept in zip(weights, keep.blocks, chosen.tolist(), strict=True):
+        for weight, name in zip(block, names, strict=True):
+            if not kept:
+                zeroed[name] = zeroed.get(name, 0) + int(bool(weight.any()))
+                weight.zero_()

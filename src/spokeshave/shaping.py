@@ -1,0 +1,314 @@
+"""The road from a network to a smaller one: train, pull, truncate, freeze and fine-tune, shrink, measure, write the page.
+
+Recipes and `spokeshave compress` say what to pull and for how long; this is the walk. Every stage has its own folder of
+checkpoints, so a killed run goes on where it was. The test split is looked at once a seed, by the finished networks.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from spokeshave.data import Augmentation, Batches, Normalization, Split, Splits
+from spokeshave.errors import CheckpointError, LedgerError
+from spokeshave.ledger import describe_machine, describe_versions, find_commit, write_row
+from spokeshave.measure import compare, measure
+from spokeshave.regularizers import Freeze, GroupLasso
+from spokeshave.report.run_record import RECORD_FILE, Outcome, RunRecord
+from spokeshave.rewrites import shrink
+from spokeshave.rewrites.shrink_report import ShrinkReport
+from spokeshave.structures.groups import CONVOLUTIONS
+from spokeshave.structures.truncation import Keep, KeepBlocks, truncate
+from spokeshave.training import Evaluation, TrainSettings, evaluate, train
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do to a network.
+
+    Attributes:
+        network: makes the untrained network; called after seeding.
+        pull: makes the regularizer of the second stage for a network.
+        baseline: first stage, from scratch.
+        ssl: second stage, from the baseline, under the pull.
+        finetune: third stage, from the truncated network with its zero groups frozen.
+        keeps: groups kept after the pull; empty keeps what the pull left.
+        batch_size: images a step.
+        validation: images held out of the training split.
+        augment: of the training images, in every stage.
+        normalize: made from the training split.
+        dropout: probability that every `nn.Dropout` is set to while under the pull; None leaves them.
+    """
+
+    network: Callable[[], nn.Module]
+    pull: Callable[[nn.Module], GroupLasso]
+    baseline: TrainSettings
+    ssl: TrainSettings
+    finetune: TrainSettings
+    keeps: Sequence[Keep | KeepBlocks] = ()
+    batch_size: int = 128
+    validation: int = 5000
+    augment: Augmentation | None = None
+    normalize: Callable[[Split], Normalization] = Normalization.per_channel
+    dropout: float | None = None
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """What one seed gave.
+
+    Attributes:
+        seed: of it.
+        baseline: the network before.
+        sparse: the fine-tuned network, its zero groups still in place.
+        small: the same function with the zero groups gone.
+        report: what shrinking changed.
+        baseline_test: score of the baseline on the test split.
+        small_test: score of the small network on the test split.
+        validation: score of the small network on the validation split.
+        history: of the three stages.
+    """
+
+    seed: int
+    baseline: nn.Module
+    sparse: nn.Module
+    small: nn.Module
+    report: ShrinkReport
+    baseline_test: Evaluation
+    small_test: Evaluation
+    validation: Evaluation
+    history: dict[str, list[dict[str, Any]]]
+
+
+def shape(plan: Plan, splits: Splits, seed: int, run_dir: Path, resume: bool = False, device: str = "cpu") -> Shaped:
+    """Walk the road once.
+
+    Args:
+        plan: what to do.
+        splits: the data.
+        seed: of initial weights, order, augmentation, dropout. The validation split does not depend on it.
+        run_dir: where checkpoints of this seed go.
+        resume: go on from them.
+        device: of the training; the result is on the CPU.
+
+    Returns:
+        The networks and their scores.
+
+    Raises:
+        TrainingDiverged: where a loss became NaN.
+        CheckpointError: where `run_dir` holds another run.
+        NothingChanged: where the pull left no zero group and `keeps` is empty.
+    """
+    training, validation = splits.hold_out(min(plan.validation, len(splits.train) // 5), seed=0)
+    normalize = plan.normalize(training)
+
+    def evaluation(split: Split) -> Batches:
+        return Batches(split, 500, 0, normalize, device=device, channels_last=plan.baseline.channels_last)
+
+    def stage(name: str, settings: TrainSettings, network: nn.Module, pulls: Sequence[GroupLasso | Freeze]) -> None:
+        order = 1000 * seed + ["baseline", "ssl", "finetune"].index(name)
+        batches = Batches(
+            training, plan.batch_size, order, normalize, plan.augment, device, channels_last=settings.channels_last
+        )
+        settings = replace(settings, seed=order)
+        rows = train(network, batches, held_out, settings, pulls, run_dir / name, resume, f"{name} (seed {seed})")
+        history[name] = rows.rows
+
+    history: dict[str, list[dict[str, Any]]] = {}
+    held_out = evaluation(validation)
+    torch.manual_seed(seed)
+    network = plan.network().to(device)
+    stage("baseline", plan.baseline, network, ())
+    baseline = copy.deepcopy(network)
+    dropouts = [module for module in network.modules() if isinstance(module, nn.Dropout)]
+    usual = [module.p for module in dropouts]
+    for module in dropouts:
+        module.p = module.p if plan.dropout is None else plan.dropout
+    stage("ssl", plan.ssl, network, (plan.pull(network),))
+    for module, probability in zip(dropouts, usual, strict=True):
+        module.p = probability
+    truncate(network, plan.keeps)
+    stage("finetune", plan.finetune, network, (Freeze(network),))
+    sparse, baseline = network.cpu().eval(), baseline.cpu().eval()
+    example = normalize(training.images[:2])
+    small, report = shrink(sparse, example)
+    device = "cpu"
+    test = evaluation(splits.test)
+    return Shaped(
+        seed, baseline, sparse, small, report, evaluate(baseline, test), evaluate(small, test),
+        evaluate(small, evaluation(validation)), history,
+    )  # fmt: skip
+
+
+def write_run(
+    results: Sequence[Shaped],
+    splits: Splits,
+    run_dir: Path,
+    *,
+    recipe: str,
+    row: str,
+    title: str,
+    config: Mapping[str, Any],
+    paper: Mapping[str, Any] | None = None,
+    command: str | None = None,
+    started: float,
+) -> RunRecord:
+    """Measure the networks of the first seed, and write run.json, the small network and report.html.
+
+    Args:
+        results: one a seed, at least one; accuracies are means over them.
+        splits: the data.
+        run_dir: of the run.
+        recipe: its name.
+        row: of the recipe.
+        title: of the page.
+        config: settings, JSON values.
+        paper: the published row.
+        command: that repeats the run.
+        started: `time.perf_counter()` at the start of the run.
+
+    Returns:
+        The record.
+    """
+    from spokeshave.export import export
+    from spokeshave.report import write_page
+
+    first = results[0]
+    # Measured on noise of the right shape: no number of a measurement depends on what is in the image.
+    example = torch.randn(1, *splits.train.images.shape[1:], generator=torch.Generator().manual_seed(0))
+    errors = {
+        "baseline": [1 - result.baseline_test.accuracy for result in results],
+        "final": [1 - result.small_test.accuracy for result in results],
+    }
+    before, after = measure(first.baseline, example), measure(first.small, example)
+    points = [
+        {
+            "label": f"seed {result.seed}",
+            "error": 1 - result.small_test.accuracy,
+            "flops": measure(result.small, example, latency=False).flops,
+            "parameters": sum(p.numel() for p in result.small.parameters()),
+            "stage": "shrunk",
+        }
+        for result in results
+    ]
+    record = RunRecord(
+        recipe=recipe,
+        row=row,
+        title=title,
+        config=dict(config),
+        seeds=[result.seed for result in results],
+        versions=describe_versions(),
+        machine=describe_machine(),
+        commit=_commit(),
+        wall_s=time.perf_counter() - started,
+        baseline=Outcome(1 - mean(errors["baseline"]), mean(errors["baseline"]), before, _spread(errors["baseline"])),
+        final=Outcome(1 - mean(errors["final"]), mean(errors["final"]), after, _spread(errors["final"])),
+        comparison=compare(first.baseline, first.small, example),
+        shrink=first.report.to_dict(),
+        history=first.history,
+        points=points if len(points) > 1 else [],
+        paper=None if paper is None else dict(paper),
+        command=command,
+        data=splits.name,
+        weights=_lowered(first.sparse),
+    )
+    export(first.small, run_dir / "small.safetensors")
+    export(first.small, run_dir / "small.pt2", example)
+    record.save(run_dir)
+    write_page(record, run_dir / "report.html")
+    return record
+
+
+def print_run(record: RunRecord, run_dir: Path, console: Console) -> None:
+    """Print before and after as a table, and where the page is."""
+    table = Table(title=record.title, title_justify="left", box=None, padding=(0, 2))
+    for heading in ("", "before", "after", "gain"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    before, after = record.baseline, record.final
+    seeds = f" (mean of {len(record.seeds)} seeds)" if len(record.seeds) > 1 else ""
+    table.add_row(f"test error{seeds}", _percent(before), _percent(after), f"{100 * (before.error - after.error):+.2f} points")
+    for name, unit in (("parameters", ""), ("flops", " an image"), ("bytes", "")):
+        was, now = getattr(before.measurement, name), getattr(after.measurement, name)
+        table.add_row(name + unit, f"{was:,}", f"{now:,}", f"{was / max(now, 1):.1f}x fewer")
+    for ratio in record.comparison.rows if record.comparison else ():
+        threads = "1 thread" if ratio.threads == 1 else f"{ratio.threads} threads"
+        table.add_row(
+            f"time, batch {ratio.batch_size}, {threads}",
+            f"{1e3 * ratio.before_s:.2f} ms",
+            f"{1e3 * ratio.after_s:.2f} ms",
+            f"{ratio.ratio:.2f} +- {ratio.ratio_spread:.2f}x faster",
+        )
+    console.print(table)
+    for branch in (record.shrink or {}).get("removed_branches", []):
+        console.print(f"removed: {branch}", highlight=False)
+    console.print(f"page: {run_dir / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def write_ledger(record: RunRecord, results: Sequence[Shaped], directory: Path) -> Path:
+    """Write a run's row of the ledger.
+
+    Raises:
+        LedgerError: where the code differs from the commit.
+    """
+    numbers = {
+        "baseline_error": record.baseline.error,
+        "baseline_error_spread": record.baseline.error_spread,
+        "error": record.final.error,
+        "error_spread": record.final.error_spread,
+        "errors": [1 - result.small_test.accuracy for result in results],
+        "baseline_errors": [1 - result.baseline_test.accuracy for result in results],
+        "validation_errors": [1 - result.validation.accuracy for result in results],
+        "before": record.baseline.measurement.to_dict(),
+        "after": record.final.measurement.to_dict(),
+        "comparison": None if record.comparison is None else record.comparison.to_dict(),
+        "layers": [result.report.to_dict()["layers"] for result in results],
+        "removed_branches": [list(result.report.removed_branches) for result in results],
+        "max_relative_error": max(result.report.max_relative_error for result in results),
+        "published": record.paper,
+    }
+    return write_row(
+        record.recipe, record.row, record.config, numbers,
+        seeds=record.seeds, wall_s=record.wall_s, command=record.command, directory=directory,
+    )  # fmt: skip
+
+
+def refuse_finished(run_dir: Path, resume: bool) -> None:
+    """Raise where a run folder already holds a finished run that the caller did not ask to resume.
+
+    Raises:
+        CheckpointError: says so; nothing was changed.
+    """
+    if (run_dir / RECORD_FILE).exists() and not resume:
+        raise CheckpointError(
+            f"{run_dir} already holds a finished run: name another --run-dir, or --resume to see it again; nothing was changed"
+        )
+
+
+def _lowered(model: nn.Module) -> dict[str, Tensor]:
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, (*CONVOLUTIONS, nn.Linear))}
+    return {name: module.get_parameter("weight").detach().flatten(1).contiguous() for name, module in layers.items()}
+
+
+def _percent(outcome: Outcome) -> str:
+    spread = "" if outcome.error_spread is None else f" +- {100 * outcome.error_spread:.2f}"
+    return f"{100 * outcome.error:.2f}{spread} %"
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    return stdev(values) if len(values) > 1 else None
+
+
+def _commit() -> str | None:
+    try:
+        commit, dirty = find_commit(Path(__file__).parent)
+    except LedgerError:
+        return None
+    return f"{commit} (with changes)" if dirty else commit

@@ -1,0 +1,48 @@
+"""Files are whole or absent."""
+
+import errno
+import os
+import subprocess
+
+import pytest
+
+from spokeshave.errors import FileError
+from spokeshave.files import atomic_path, atomic_write, file_error
+
+
+def test_content_is_written_and_no_temporary_stays(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    atomic_write(path, "grün")
+    assert path.read_bytes() == "grün".encode()
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_failure_keeps_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    atomic_write(path, b"old")
+
+    def interrupted():
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_a_killed_process_left_is_removed_and_a_living_ones_is_not(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (tmp_path / f".file.{dead.pid}.tmp").write_text("half")
+    living = tmp_path / f".file.{os.getppid()}.tmp"
+    living.write_text("half")
+    atomic_write(tmp_path / "file", "whole")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["file", living.name])
+
+
+def test_the_error_says_what_where_and_what_to_do(tmp_path):
+    assert "free some space" in str(file_error(tmp_path, "writing", OSError(errno.ENOSPC, "No space left on device")))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match=r"writing .*inner failed"):
+        atomic_write(tmp_path / "file" / "inner", "x")

@@ -1,0 +1,290 @@
+"""The training loop: learns, resumes bit for bit, stops on NaN, refuses what does not fit."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from spokeshave.checkpoints import load_checkpoint
+from spokeshave.data import Augmentation, Batches, Split
+from spokeshave.errors import CheckpointError, FileError, InvalidArgument, TrainingDiverged
+from spokeshave.regularizers import Freeze, GroupLasso, Solver
+from spokeshave.training import OptimizerName, Precision, Schedule, TrainSettings, evaluate, rate_at, train
+
+
+def striped(count: int = 256, seed: int = 0) -> Split:
+    """Images whose class is the brighter half: learnable in a few steps."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 2
+    images = torch.randint(0, 100, (count, 1, 8, 8), generator=generator)
+    images[labels == 0, :, :4] += 100
+    images[labels == 1, :, 4:] += 100
+    return Split(images.to(torch.uint8), labels)
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(6 * 36, 2)
+    )
+
+
+SETTINGS = TrainSettings(epochs=3, learning_rate=0.02, checkpoint_every=3)
+TRAINING, VALIDATION = striped(), striped(64, 1)
+
+
+def go(
+    run_dir: Path | None, settings: TrainSettings = SETTINGS, resume: bool = False, stop_after: int = 0, **pull: float
+):
+    net = network()
+    regularizers = [GroupLasso(net, **(pull or {"filters": 1e-2}))]
+    seen = []
+
+    def log(row):
+        seen.append(row)
+        if len(seen) == stop_after:
+            raise KeyboardInterrupt
+
+    batches = Batches(TRAINING, 32, 0, augment=Augmentation(pad=1))
+    history = train(net, batches, Batches(VALIDATION, 64), settings, regularizers, run_dir, resume, log=log)
+    return net, history
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_it_learns_and_evaluate_agrees_with_a_loop():
+    net, history = go(None)
+    assert history.rows[-1]["validation_accuracy"] > 0.95
+    net.train()
+    score = evaluate(net, Batches(VALIDATION, 10))
+    assert net.training
+    net.eval()
+    images = VALIDATION.images.float() / 255
+    hits = sum(int(net(images[i : i + 1]).argmax()) == int(VALIDATION.labels[i]) for i in range(64))
+    loss = nn.functional.cross_entropy(net(images), VALIDATION.labels).item()
+    assert score.accuracy == hits / 64
+    assert score.loss == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", list(OptimizerName))
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, optimizer):
+    settings = replace(SETTINGS, optimizer=optimizer, keep_best=True)
+    whole, history = go(tmp_path / "whole", settings)
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "cut", settings, stop_after=1)
+    resumed, later = go(tmp_path / "cut", settings, resume=True)
+    assert same(whole, resumed)
+    assert [r["train_loss"] for r in history.rows] == [r["train_loss"] for r in later.rows]
+
+
+def test_a_finished_stage_is_loaded_not_run_again(tmp_path):
+    whole, _ = go(tmp_path)
+    written = (tmp_path / "checkpoint.safetensors").stat().st_mtime_ns
+    again, history = go(tmp_path, resume=True)
+    assert same(whole, again) and len(history.rows) == 3
+    assert (tmp_path / "checkpoint.safetensors").stat().st_mtime_ns == written
+
+
+def test_an_existing_run_is_not_overwritten_and_other_settings_are_named(tmp_path):
+    go(tmp_path)
+    with pytest.raises(CheckpointError, match="already holds a run"):
+        go(tmp_path)
+    with pytest.raises(CheckpointError, match=r"learning_rate.*0\.02.*0\.5"):
+        go(tmp_path, replace(SETTINGS, learning_rate=0.5), resume=True)
+
+
+def test_resuming_with_another_model_is_refused(tmp_path):
+    go(tmp_path)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    with pytest.raises(CheckpointError, match="another model"):
+        train(other, Batches(TRAINING, 32), Batches(VALIDATION, 64), SETTINGS, (), tmp_path, resume=True)
+
+
+def test_nan_stops_with_step_layer_and_last_good_checkpoint(tmp_path):
+    net = network()
+    go_on = 11
+
+    def poison(module, inputs, output):
+        poison.calls += module.training
+        return output * float("nan") if poison.calls > go_on and module.training else output
+
+    poison.calls = 0
+    net[0].register_forward_hook(poison)
+    with pytest.raises(TrainingDiverged, match=r"step 11 .*layer 0 \(Conv2d\).*step 9") as stopped:
+        train(net, Batches(TRAINING, 32), Batches(VALIDATION, 64), SETTINGS, (), tmp_path)
+    assert str(tmp_path) in str(stopped.value)
+    assert load_checkpoint(tmp_path).facts["step"] == 9
+    assert all(torch.isfinite(t).all() for t in load_checkpoint(tmp_path).part("model").values())
+
+
+def test_a_learning_rate_that_explodes_stops(tmp_path):
+    with pytest.raises(TrainingDiverged, match="Lower learning_rate"):
+        go(tmp_path, replace(SETTINGS, learning_rate=1e30))
+
+
+def test_freeze_holds_its_zeros_across_a_resume(tmp_path):
+    def freeze_run(stop_after: int, resume: bool):
+        net = network()
+        with torch.no_grad():
+            net[0].weight[:3] = 0
+        seen = []
+
+        def log(row):
+            seen.append(row)
+            if len(seen) == stop_after:
+                raise KeyboardInterrupt
+
+        freeze = Freeze(net)
+        train(net, Batches(TRAINING, 32), Batches(VALIDATION, 64), SETTINGS, [freeze], tmp_path, resume, log=log)
+        return net
+
+    with pytest.raises(KeyboardInterrupt):
+        freeze_run(1, False)
+    assert not freeze_run(0, True)[0].weight[:3].any()
+
+
+def test_mixed_precision_and_subgradient_run_and_learn():
+    net = network()
+    pull = GroupLasso(net, filters=1e-3, solver=Solver.SUBGRADIENT)
+    settings = replace(SETTINGS, precision=Precision.BFLOAT16, channels_last=True, clip_norm=1.0)
+    history = train(net, Batches(TRAINING, 32, channels_last=True), Batches(VALIDATION, 64), settings, [pull])
+    assert history.rows[-1]["validation_accuracy"] > 0.9
+    assert all(p.dtype == torch.float32 for p in net.parameters())
+
+
+def test_rates_of_the_schedules_by_hand():
+    cosine = TrainSettings(epochs=2, learning_rate=1.0, warmup_epochs=0.4)
+    assert [rate_at(cosine, s, 10) for s in range(4)] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert rate_at(cosine, 4, 10) == 1.0
+    assert rate_at(cosine, 12, 10) == pytest.approx(0.5)
+    steps = TrainSettings(epochs=4, learning_rate=1.0, schedule=Schedule.STEPS, milestones=(0.5, 0.75))
+    assert [rate_at(steps, s, 10) for s in (19, 20, 29, 30, 39)] == pytest.approx([1, 0.1, 0.1, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("bad", [{"epochs": 0}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}])
+def test_bad_settings_are_refused(bad):
+    with pytest.raises(InvalidArgument, match="at least"):
+        TrainSettings(**bad)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
+    """A file-size limit stands in for a full disk: the kernel refuses the write in the same place."""
+    script = f"""
+import resource, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from test_training import SETTINGS, go
+folder = Path({str(tmp_path)!r})
+try:
+    go(folder, SETTINGS, stop_after=1)
+except KeyboardInterrupt:
+    pass
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+from spokeshave.errors import FileError
+try:
+    go(folder, SETTINGS, resume=True)
+except FileError as error:
+    print("FILE ERROR", error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "FILE ERROR" in done.stdout, done.stderr
+    assert "checkpoint.safetensors" in done.stdout
+    assert load_checkpoint(tmp_path).facts["step"] == 8
+    assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*.tmp"))
+    resumed, _ = go(tmp_path, resume=True)
+    whole, _ = go(None)
+    assert same(resumed, whole)
+
+
+def test_an_unwritable_folder_is_named(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    with pytest.raises(FileError, match="file"):
+        go(blocked / "run")
+
+
+def test_killed_at_twenty_random_moments_ends_bit_identical(tmp_path):
+    seed = int(os.environ.get("SPOKESHAVE_TEST_SEED", "0")) or random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from dataclasses import replace
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from test_training import SETTINGS, go
+folder = Path(sys.argv[1])
+settings = replace(SETTINGS, epochs=60, checkpoint_every=2)
+while True:  # one server process forks the runs: importing torch twenty times would take most of the test
+    line = sys.stdin.readline()
+    if not line:
+        break
+    child = os.fork()
+    if child == 0:
+        sys.stdout = open(os.devnull, "w")
+        go(Path(line.strip()), settings, resume=True)
+        os._exit(0)
+    print(child, flush=True)
+    _, status = os.waitpid(child, 0)
+    print(status, flush=True)
+"""
+    server = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert server.stdin is not None and server.stdout is not None
+
+    def run(folder: Path, kill_after: float | None) -> int:
+        server.stdin.write(f"{folder}\n")
+        server.stdin.flush()
+        child = int(server.stdout.readline())
+        if kill_after is not None:
+            time.sleep(kill_after)
+            os.kill(child, signal.SIGKILL)
+        return int(server.stdout.readline())
+
+    try:
+        started = time.perf_counter()
+        assert run(tmp_path / "whole", None) == 0
+        took = time.perf_counter() - started
+        kills = 0
+        for _ in range(200):
+            if kills == 20:
+                break
+            # Short enough that twenty kills fit into one run; a run that ends unkilled starts anew in a clean folder.
+            if run(tmp_path / "cut", draw.uniform(0.0, took / 8)) == 0:
+                assert _state(tmp_path / "cut") == _state(tmp_path / "whole")
+                for file in (tmp_path / "cut").iterdir():
+                    file.unlink()
+            else:
+                kills += 1
+        assert kills == 20
+        assert run(tmp_path / "cut", None) == 0
+        assert _state(tmp_path / "cut") == _state(tmp_path / "whole")
+    finally:
+        server.stdin.close()
+        server.stdout.close()
+        server.wait()
+
+
+def _state(folder: Path) -> tuple[dict[str, bytes], str]:
+    saved = load_checkpoint(folder)
+    facts = json.loads(json.dumps(saved.facts))
+    facts.pop("wall_s")
+    for row in facts["rows"]:
+        row.pop("wall_s")
+    return {n: t.contiguous().numpy().tobytes() for n, t in saved.tensors.items()}, json.dumps(facts, sort_keys=True)
