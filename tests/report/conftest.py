@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from spokeshave.measure import compare, measure
 from spokeshave.report.run_record import Outcome, RunRecord
 
-HOSTILE = '<script>alert("x")</script>&'
-
 
 class Net(nn.Module):
     def __init__(self, first: int, second: int, hidden: int) -> None:

@@ -11,11 +11,11 @@ from spokeshave.files import atomic_write
 from spokeshave.report import wording
 from spokeshave.report.figures import front_figure, training_figures
 from spokeshave.report.layer_rows import Pair, layer_rows, total_row
+from spokeshave.report.published import published_rows
 from spokeshave.report.run_record import RunRecord
 from spokeshave.report.weight_pictures import draw_weights
 
 PAGE_FILE = "report.html"
-_QUANTITIES = {"error": "test error", "flops": "FLOPs left", "parameters": "parameters left"}
 
 
 def write_page(record: RunRecord, path: Path | str) -> Path:
@@ -57,49 +57,11 @@ def render_page(record: RunRecord) -> str:
         total=total_row(rows),
         pictures=[draw_weights(name, matrix) for name, matrix in record.weights.items()],
         figures=training_figures(record),
-        shrink=record.shrink or {},
+        shrink={"removed_branches": (), "notes": (), **record.shrink} if record.shrink else {},
         command=record.command or f"spokeshave run {record.recipe} --row {record.row}",
         config=_flat(record.config),
         words=wording,
     )
-
-
-def published_rows(record: RunRecord) -> list[tuple[str, str, str]]:
-    """Lay the published row beside ours.
-
-    Args:
-        record: the run; its `paper` maps a quantity to its published value, or to {"published", "ours"}.
-
-    Returns:
-        Quantity, published value and ours ("" where there is none).
-    """
-    final, baseline = record.final, record.baseline
-    ours = {"error": final.error, "accuracy": final.accuracy}
-    ours["flops"] = final.measurement.flops / (baseline.measurement.flops or 1)
-    ours["parameters"] = final.measurement.parameters / (baseline.measurement.parameters or 1)
-    rows = []
-    for quantity, value in (record.paper or {}).items():
-        if quantity == "label":
-            continue
-        own: Any = ours.get(quantity) if isinstance(value, int | float) else None
-        if isinstance(value, Mapping):
-            value, own = value.get("published"), value.get("ours")
-        is_share = quantity in ours
-        name = _QUANTITIES.get(quantity, quantity.replace("_", " "))
-        rows.append((name, _shown(value, is_share), _shown(own, is_share)))
-    return rows
-
-
-def _shown(value: Any, is_share: bool) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, list | tuple):
-        return " – ".join(_shown(item, is_share) for item in value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_shown(item, is_share)}" for key, item in value.items())
-    if isinstance(value, float) or (is_share and isinstance(value, int)):
-        return wording.percent(value) if is_share else f"{value:,.4g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _tiles(record: RunRecord) -> list[dict[str, Any]]:
