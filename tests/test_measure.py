@@ -4,12 +4,17 @@ import inspect
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from spokeshave.errors import InvalidArgument
 from spokeshave.measure import Comparison, Measurement, compare, measure
+from spokeshave.rewrites.squeezed_convolution import SqueezedConv2d
+from spokeshave.rewrites.squeezed_linear import SqueezedLinear
+
+ODD = np.arange(144) % 2 == 1
 
 
 class SmallNet(nn.Module):
@@ -94,6 +99,22 @@ def test_operations_outside_layers_go_to_the_module_around_them() -> None:
     cost = measure(nn.Sequential(Outside()), torch.zeros(1, 4, 6), latency=False)
     assert [(layer.name, layer.flops) for layer in cost.layers] == [("0", 2 * 4 * 4 * 6)]
     assert [layer.name for layer in measure(Outside(), torch.zeros(1, 4, 6), latency=False).layers] == ["(model)"]
+
+
+def test_squeezed_convolution_is_charged_for_its_kept_columns_under_its_own_name() -> None:
+    dense = nn.Conv2d(3, 4, 3, padding=1)
+    kept = np.arange(27) % 5 == 0
+    net = nn.Sequential(nn.ReLU(), SqueezedConv2d(dense, [kept]), nn.Flatten(), SqueezedLinear(nn.Linear(144, 2), ODD))
+    cost = measure(net, torch.rand(1, 3, 6, 6), threads=(1,), batch_sizes=(1,), repeats=1)
+    rows = {layer.name: (layer.kind, layer.parameters, layer.flops) for layer in cost.layers if layer.flops}
+    assert rows == {
+        "1": ("SqueezedConv2d", 4 * 6 + 4, 2 * 36 * 4 * 6),
+        "3": ("SqueezedLinear", 2 * 72 + 2, 2 * 72 * 2),
+    }
+    assert {layer.name for layer in cost.layers} == {"(model)", "0", "1", "2", "3"}
+    assert cost.parameters == sum(layer.parameters for layer in cost.layers) == 174
+    layers = compare(net, net, torch.rand(1, 3, 6, 6), threads=(1,), batch_sizes=(1,), repeats=1).layers
+    assert [layer.name for layer in layers] == ["0", "1", "2", "3", "(model)"]
 
 
 def test_attention_is_counted_though_torch_fuses_it() -> None:

@@ -19,6 +19,7 @@ from spokeshave.timing import ROOT, count_flops, evaluating, median_and_spread, 
 
 Example = Tensor | tuple[Tensor, ...]
 _Record = TypeVar("_Record")
+_PARAMETER_LISTS = (nn.ParameterList, nn.ParameterDict)
 
 
 @dataclass(frozen=True)
@@ -299,25 +300,44 @@ def _try(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         ) from error
 
 
-def _is_layer(name: str, module: nn.Module) -> bool:
-    """Say whether a module gets a row: the whole model, a leaf, or one that holds parameters itself."""
-    is_leaf = next(module.children(), None) is None
-    return is_leaf or not name or next(module.parameters(recurse=False), None) is not None
+def _parts(module: nn.Module) -> Iterator[nn.Module]:
+    """Give the modules directly inside, lists of parameters left out: those belong to the module itself."""
+    return (child for child in module.children() if not isinstance(child, _PARAMETER_LISTS))
+
+
+def _own_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
+    """Give the parameters of a module, those of the modules inside left out."""
+    yield from module.parameters(recurse=False)
+    for child in module.children():
+        if isinstance(child, _PARAMETER_LISTS):
+            yield from child.parameters()
+
+
+def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Give what gets a row: the whole model, every leaf, and modules that hold parameters themselves."""
+    for name, module in model.named_modules():
+        is_leaf = next(_parts(module), None) is None or next(_own_parameters(module), None) is not None
+        if (is_leaf or not name) and not isinstance(module, _PARAMETER_LISTS):
+            yield name or ROOT, module
 
 
 def _layer_kinds(model: nn.Module) -> dict[str, str]:
-    return {n or ROOT: type(module).__name__ for n, module in model.named_modules() if _is_layer(n, module)}
+    return {name: type(module).__name__ for name, module in _layers(model)}
 
 
 def _layer_costs(model: nn.Module, flops: dict[str, int], times: dict[str, float]) -> Iterator[LayerCost]:
     """Give every module that holds parameters, costs FLOPs or was timed as a layer, in the model's order."""
     counted: set[int] = set()
+    layers = dict(_layers(model))
     for name, module in model.named_modules():
         label = name or ROOT
-        own = [parameter for parameter in module.parameters(recurse=False) if id(parameter) not in counted]
-        counted.update(id(parameter) for parameter in own)
-        parameters = sum(parameter.numel() for parameter in own)
-        if parameters or flops.get(label) or (label in times and _is_layer(name, module)):
+        own = []
+        for parameter in _own_parameters(module):
+            if id(parameter) not in counted:
+                counted.add(id(parameter))
+                own.append(parameter)
+        parameters = 0 if isinstance(module, _PARAMETER_LISTS) else sum(parameter.numel() for parameter in own)
+        if parameters or flops.get(label) or (label in times and label in layers):
             yield LayerCost(label, type(module).__name__, parameters, flops.get(label, 0), times.get(label))
 
 
