@@ -1,15 +1,18 @@
 """Files that other programs run: outputs after a round trip, free batch size, refusals."""
 
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-import spokeshave.export as export_module
 from spokeshave.errors import CheckpointError, InexactRewrite, InvalidArgument, MissingExtra, UnsupportedLayer
 from spokeshave.export import describe_safetensors, export, load_safetensors
 from spokeshave.optional import available
+from spokeshave.rewrites.squeezed_convolution import SqueezedConv2d
+from spokeshave.rewrites.squeezed_linear import SqueezedLinear
 
 needs_onnx = pytest.mark.skipif(
     not (available("onnx") and available("onnxscript") and available("onnxruntime")), reason="extra onnx not installed"
@@ -80,6 +83,23 @@ def test_traced_graph_modules_are_exported(net: Net, tmp_path: Path) -> None:
     path = export(graph, tmp_path / "net.pt2", torch.rand(1, 2, 8, 8))
     x = torch.randn(3, 2, 8, 8)
     torch.testing.assert_close(torch.export.load(path).module()(x), net(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".pt2", pytest.param(".onnx", marks=needs_onnx)])
+def test_squeezed_layers_are_exported(tmp_path: Path, suffix: str) -> None:
+    """`export` itself compares the file with the model; here the model is compared with the dense one."""
+    dense = nn.Conv2d(2, 4, 3, padding=1, groups=2)
+    rows = np.array([True, False, True, True])
+    columns = [np.arange(9) % 2 == 0, np.arange(9) < 3]
+    odd = np.arange(4 * 36) % 2 == 1
+    squeezed = nn.Sequential(SqueezedConv2d(dense, columns, rows), nn.Flatten(), SqueezedLinear(nn.Linear(144, 3), odd))
+    path = export(squeezed, tmp_path / f"net{suffix}", torch.rand(1, 2, 6, 6))
+    assert path.stat().st_size > 0
+    with torch.no_grad():
+        mask = torch.from_numpy(np.stack(columns)).repeat_interleave(2, 0).view(4, 1, 3, 3)
+        dense.weight.mul_(mask * torch.from_numpy(rows).view(4, 1, 1, 1))
+    x = torch.randn(3, 2, 6, 6)
+    torch.testing.assert_close(squeezed[0](x), dense(x), rtol=1e-5, atol=1e-6)
 
 
 def test_several_inputs_and_outputs(tmp_path: Path) -> None:
@@ -159,7 +179,7 @@ def test_refusals_name_what_to_do(net: Net, tmp_path: Path, monkeypatch: pytest.
     def absent(module: str, purpose: str) -> None:
         raise MissingExtra(f"{purpose} needs {module}")
 
-    monkeypatch.setattr(export_module, "require", absent)
+    monkeypatch.setattr(sys.modules[export.__module__], "require", absent)
     with pytest.raises(MissingExtra, match="exporting to ONNX needs onnx"):
         export(net, tmp_path / "net.onnx", torch.rand(1, 2, 8, 8))
     assert list(tmp_path.iterdir()) == []
