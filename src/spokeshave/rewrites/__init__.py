@@ -1,0 +1,9 @@
+"""Rewrites: take a model and an example, return a new model and a report of what changed."""
+
+from spokeshave.rewrites.constant_input import ConstantInput as ConstantInput
+from spokeshave.rewrites.shrink import shrink as shrink
+from spokeshave.rewrites.shrink_report import LayerChange as LayerChange
+from spokeshave.rewrites.shrink_report import ShrinkReport as ShrinkReport
+from spokeshave.rewrites.squeezed_convolution import CroppedConv2d as CroppedConv2d
+from spokeshave.rewrites.squeezed_convolution import SqueezedConv2d as SqueezedConv2d
+from spokeshave.rewrites.squeezed_linear import SqueezedLinear as SqueezedLinear

@@ -1,0 +1,60 @@
+"""Constant input: a convolution that remembers a removed constant channel.
+
+A removed channel that always held the number c added c * W to every output position. Without zero padding that is one
+number, and goes into the bias. With zero padding the positions near the border miss some taps: out = conv(x) + K * 1,
+where 1 is a plane of ones as large as the input and K = sum over removed channels of c * W. It is exact at every size.
+"""
+
+import torch
+from torch import Tensor, nn
+
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+
+
+class ConstantInput(nn.Module):
+    """A convolution plus what one constant input channel adds to it.
+
+    Args:
+        layer: the convolution that is left; it carries the bias.
+        kernel: what a plane of ones adds, (out, 1, *kernel_size), or (1, out, *kernel_size) when transposed.
+
+    Example:
+        >>> layer = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+        >>> _ = nn.init.zeros_(layer.weight)
+        >>> ConstantInput(layer, torch.ones(1, 1, 3, 3))(torch.zeros(1, 1, 3, 3))[0, 0, 0].tolist()
+        [4.0, 6.0, 4.0]
+    """
+
+    traced_as_leaf = True
+
+    def __init__(self, layer: Convolution, kernel: Tensor) -> None:
+        super().__init__()
+        self.layer = layer
+        constant = dict(
+            in_channels=1,
+            out_channels=layer.out_channels,
+            kernel_size=layer.kernel_size,
+            stride=layer.stride,
+            padding=layer.padding,
+            dilation=layer.dilation,
+            bias=False,
+            device=kernel.device,
+            dtype=kernel.dtype,
+        )
+        if isinstance(layer, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
+            constant["output_padding"] = layer.output_padding
+        plain = next(kind for kind in Convolution.__args__ if isinstance(layer, kind))
+        with torch.random.fork_rng(devices=[]):
+            self.constant = plain(**constant)
+        self.constant.weight = nn.Parameter(kernel, requires_grad=layer.weight.requires_grad)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve and add the constant.
+
+        Args:
+            x: (batch, channels, *spatial).
+
+        Returns:
+            (batch, out, *spatial).
+        """
+        return self.layer(x) + self.constant(x.new_ones((1, 1, *x.shape[2:])))

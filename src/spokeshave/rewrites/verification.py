@@ -1,0 +1,150 @@
+"""Verification: a rewritten network against the original, on the example and on random probes.
+
+The error is max|new - old| / max|old| over each output tensor. Where rounding alone exceeds the tolerance (a deep
+network in float32), both networks are compared again in float64, which tells rounding from a wrong rewrite.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from spokeshave.errors import InexactRewrite, RewriteError
+from spokeshave.structures.graph_tracing import map_tensors, with_batch
+
+_LOOSER = {torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+def probes_like(inputs: tuple[object, ...], seed: int = 0) -> list[tuple[object, ...]]:
+    """The example, random inputs of its shape and scale, and random inputs of two other batch sizes.
+
+    Args:
+        inputs: arguments of forward.
+        seed: of the random numbers; the global generator is not used.
+
+    Returns:
+        four sets of arguments.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def randomise(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            wide = tensor.detach().double().cpu()
+            spread = float(wide.std()) if wide.numel() > 1 else 0.0
+            noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+            return (float(wide.mean()) + (spread or 1.0) * noise).to(tensor)
+        if tensor.numel() == 0:
+            return tensor
+        places = torch.randint(tensor.numel(), (tensor.numel(),), generator=generator)
+        return tensor.reshape(-1)[places.to(tensor.device)].reshape(tensor.shape)
+
+    random = [map_tensors(randomise, with_batch(inputs, batch)) for batch in _batches(inputs)]
+    return [inputs, *(values for values in random if isinstance(values, tuple))]
+
+
+def _batches(inputs: tuple[object, ...]) -> tuple[int, ...]:
+    first = next(leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor))
+    own = first.shape[0] if first.ndim else 1
+    return (own, own + 1, 1) if own != 1 else (1, 2, 5)
+
+
+def relative_error(new: object, old: object) -> float:
+    """Largest max|new - old| / max|old| over the tensors of two outputs.
+
+    Args:
+        new: output of the rewritten network.
+        old: output of the original, same structure.
+
+    Returns:
+        the error; infinity where shapes or the finite entries differ.
+
+    Example:
+        >>> relative_error(torch.tensor([1.0, 2.2]), torch.tensor([1.0, 2.0]))
+        0.10000002384185791
+    """
+    worst = 0.0
+    leaves = [leaf for leaf in pytree.tree_leaves(old) if isinstance(leaf, Tensor)]
+    others = [leaf for leaf in pytree.tree_leaves(new) if isinstance(leaf, Tensor)]
+    if len(leaves) != len(others):
+        return float("inf")
+    for a, b in zip(others, leaves, strict=True):
+        if a.shape != b.shape:
+            return float("inf")
+        if b.numel() == 0 or torch.equal(a, b):
+            continue
+        a, b = a.double(), b.double()
+        finite = torch.isfinite(b)
+        if not torch.equal(finite, torch.isfinite(a)):
+            return float("inf")
+        difference = (a - b)[finite].abs().max().item() if finite.any() else 0.0
+        scale = b[finite].abs().max().item() if finite.any() else 1.0
+        worst = max(worst, difference / scale if scale > 0 else float("inf") if difference > 0 else 0.0)
+    return worst
+
+
+def verify(
+    new: fx.GraphModule,
+    reference: nn.Module,
+    inputs: tuple[object, ...],
+    tolerance: float,
+    first_difference: Callable[[tuple[object, ...]], str],
+) -> tuple[float, list[str]]:
+    """Check that two networks compute the same.
+
+    Args:
+        new: rewritten network, eval mode.
+        reference: the original, eval mode.
+        inputs: example arguments.
+        tolerance: largest relative error; 2e-2 and 1e-1 are used for float16 and bfloat16 where it is smaller.
+        first_difference: names the first place where the two differ, for the message.
+
+    Returns:
+        the largest error over the probes in the model's own precision, and remarks.
+
+    Raises:
+        InexactRewrite: they differ by more.
+        RewriteError: the original does not give the same output twice.
+    """
+    notes: list[str] = []
+    worst = 0.0
+    parameter = next((p for p in reference.parameters() if p.is_floating_point()), None)
+    tolerance = max(tolerance, _LOOSER.get(parameter.dtype, 0.0)) if parameter is not None else tolerance
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for place, probe in enumerate(probes_like(inputs)):
+            try:
+                expected = reference(*probe)
+            except Exception as error:  # noqa: BLE001 - models may be written for one batch size
+                if place < 2:
+                    raise
+                notes.append(f"another batch size was not checked: the model itself fails there ({error})")
+                continue
+            if relative_error(reference(*probe), expected) > tolerance:
+                raise RewriteError(
+                    "the model gives different outputs for the same input in eval mode, so no rewrite of it can be "
+                    "checked; look for F.dropout without training=self.training or for random numbers in forward"
+                )
+            error = relative_error(new(*probe), expected)
+            worst = max(worst, error)
+            if error > tolerance and _error_in_double(new, reference, probe) > tolerance:
+                raise InexactRewrite(
+                    f"expected the shrunk network to match to {tolerance:g} relative, got {error:g} on probe {place}; "
+                    f"first difference: {first_difference(probe)}. This is a defect of the rewrite: keep the original "
+                    "model, and report the architecture"
+                )
+            if error > tolerance:
+                notes.append(
+                    f"float64 runs agree; the difference of {error:.1e} on probe {place} is rounding in "
+                    "the model's own precision"
+                )
+    return worst, notes
+
+
+def _error_in_double(new: nn.Module, reference: nn.Module, probe: tuple[object, ...]) -> float:
+    wide = map_tensors(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor, probe)
+    assert isinstance(wide, tuple)
+    try:
+        return relative_error(copy.deepcopy(new).double()(*wide), copy.deepcopy(reference).double()(*wide))
+    except (RuntimeError, TypeError):
+        return float("inf")

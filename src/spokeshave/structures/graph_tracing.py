@@ -1,0 +1,267 @@
+"""Graph tracing: any module as a graph of calls, with the shape of every tensor known.
+
+A private copy of the model is traced with `torch.fx` in eval mode. A submodule that cannot be traced stays whole, as one
+opaque call; only a top-level forward that cannot be traced is an error. Shapes come from running the graph once on the
+example, at a batch size of its own where the model allows it, so that axes are not confused with each other by chance.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize, prune
+from torch.utils import _pytree as pytree
+
+from spokeshave.errors import InvalidArgument, UnsupportedLayer
+from spokeshave.structures.graph_forms import canonicalise
+
+PROBE_BATCH = 3
+
+
+@dataclass
+class TracedNetwork:
+    """A private, canonical graph copy of a model.
+
+    Attributes:
+        graph: the graph module; every tensor node has `meta["shape"]`, every plain value `meta["value"]`.
+        reference: copy of the model as it was given, in eval mode, for comparisons.
+        probe: the inputs that the shapes belong to.
+        training: module name -> training flag of the model as given.
+        notes: what was kept whole or changed on the way.
+    """
+
+    graph: fx.GraphModule
+    reference: nn.Module
+    probe: tuple[object, ...]
+    training: dict[str, bool]
+    notes: list[str] = field(default_factory=list)
+
+
+def as_inputs(example: object) -> tuple[object, ...]:
+    """Example input as the tuple of positional arguments of `forward`.
+
+    Args:
+        example: a tensor, or a tuple or list of arguments.
+
+    Returns:
+        the arguments.
+
+    Raises:
+        InvalidArgument: there is no tensor in it.
+    """
+    inputs = tuple(example) if isinstance(example, (tuple, list)) else (example,)
+    if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(inputs)):
+        raise InvalidArgument(
+            f"example: expected a tensor or a tuple with the arguments of forward, got {type(example).__name__}; "
+            "pass an input with a batch axis, for instance torch.randn(1, 3, 32, 32)"
+        )
+    return inputs
+
+
+def map_tensors(function: Callable[[Tensor], object], values: object) -> object:
+    """The same nested arguments with a function applied to every tensor.
+
+    Args:
+        function: from a tensor to its replacement.
+        values: tensors, tuples, lists, dicts and plain values.
+
+    Returns:
+        the structure with the results.
+    """
+    return pytree.tree_map(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, values)
+
+
+def with_batch(values: tuple[object, ...], batch: int) -> tuple[object, ...]:
+    """Inputs at another batch size: rows are repeated along axis 0.
+
+    Args:
+        values: arguments of forward; tensors have the batch on axis 0.
+        batch: wanted size of axis 0, at least 1.
+
+    Returns:
+        new arguments.
+    """
+
+    def resize(tensor: Tensor) -> Tensor:
+        if tensor.ndim == 0 or tensor.shape[0] == 0:
+            return tensor
+        repeats = -(-batch // tensor.shape[0])
+        return torch.cat([tensor] * repeats)[:batch]
+
+    resized = map_tensors(resize, values)
+    assert isinstance(resized, tuple)
+    return resized
+
+
+def private_copy(model: nn.Module) -> nn.Module:
+    """Deep copy that shares no tensor with the model and carries no pruning or weight parametrization.
+
+    Args:
+        model: any module; wrappers of data parallelism and of `torch.compile` are taken off.
+
+    Returns:
+        the copy; masks of `torch.nn.utils.prune` and parametrizations are burnt into plain parameters.
+    """
+    for wrapper in ("_orig_mod", "module"):
+        if type(model).__name__ in ("OptimizedModule", "DataParallel", "DistributedDataParallel"):
+            model = getattr(model, wrapper, model)
+    memo: dict[int, object] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                memo[id(value)] = value.detach().clone()
+    with torch.no_grad():
+        duplicate = copy.deepcopy(model, memo)
+        for module in list(duplicate.modules()):
+            if parametrize.is_parametrized(module):
+                for name in list(getattr(module, "parametrizations", {})):
+                    parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+            names = [name.removesuffix("_orig") for name in module._parameters if name.endswith("_orig")]
+            for name in names:
+                if hasattr(module, f"{name}_mask"):
+                    prune.remove(module, name)
+    for parameter in duplicate.parameters():
+        parameter.grad = None
+    return duplicate
+
+
+class _Tracer(fx.Tracer):
+    def __init__(self, opaque: frozenset[str]) -> None:
+        super().__init__()
+        self.opaque = opaque
+        self.failed: str | None = None
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if module_qualified_name in self.opaque or getattr(m, "traced_as_leaf", False):
+            return True
+        return super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> object:
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            if self.failed is None:
+                self.failed = self.path_of_module(m)
+            raise
+
+
+def _defaults_not_given(model: nn.Module, given: int) -> dict[str, object]:
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return {p.name: p.default for p in positional[given:] if p.default is not inspect.Parameter.empty}
+
+
+def _trace(model: nn.Module, inputs: Sequence[object], notes: list[str]) -> fx.GraphModule:
+    opaque: frozenset[str] = frozenset()
+    fixed = _defaults_not_given(model, len(inputs))
+    while True:
+        tracer = _Tracer(opaque)
+        try:
+            graph = tracer.trace(model, concrete_args=fixed or None)
+            return fx.GraphModule(tracer.root, graph, type(model).__name__)
+        except Exception as error:  # noqa: BLE001 - user code may raise anything while it is traced
+            if tracer.failed is None or tracer.failed in opaque:
+                raise UnsupportedLayer(
+                    f"{type(model).__name__}: its own forward cannot be traced by torch.fx ({type(error).__name__}: "
+                    f"{error}); move the control flow that depends on tensor values or shapes into a submodule, which "
+                    "is then kept whole, or shrink the traceable submodules one by one"
+                ) from error
+            opaque |= {tracer.failed}
+            notes.append(
+                f"{tracer.failed} ({type(model.get_submodule(tracer.failed)).__name__}) cannot be traced and is kept "
+                f"whole: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            )
+
+
+class _ShapeRecorder(fx.Interpreter):
+    def run_node(self, n: fx.Node) -> object:
+        result = super().run_node(n)
+        n.meta.pop("value", None)
+        n.meta["shape"] = result.shape if isinstance(result, Tensor) else None
+        n.meta["dtype"] = result.dtype if isinstance(result, Tensor) else None
+        if not isinstance(result, Tensor) and n.op not in ("placeholder", "output"):
+            if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
+                n.meta["value"] = result
+        return result
+
+
+def record_shapes(graph: fx.GraphModule, inputs: tuple[object, ...]) -> None:
+    """Run the graph once and write `meta["shape"]` (tensors) and `meta["value"]` (plain values) on its nodes.
+
+    Args:
+        graph: traced network.
+        inputs: arguments of its forward.
+    """
+    with torch.no_grad():
+        _ShapeRecorder(graph).run(*inputs)
+
+
+def _probe_inputs(reference: nn.Module, inputs: tuple[object, ...], notes: list[str]) -> tuple[object, ...]:
+    tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    if any(tensor.ndim == 0 or tensor.shape[0] != tensors[0].shape[0] for tensor in tensors):
+        return inputs
+    try:
+        probe = with_batch(inputs, PROBE_BATCH)
+        reference(*probe)
+    except Exception:  # noqa: BLE001 - a model may be written for one batch size
+        notes.append(f"the model does not run at batch size {PROBE_BATCH}; only the example's batch size is checked")
+        return inputs
+    return probe
+
+
+def trace(model: nn.Module, example: object) -> TracedNetwork:
+    """Copy a model and trace the copy into a canonical graph; the model itself is untouched.
+
+    Args:
+        model: any `torch.fx`-traceable module.
+        example: an input with its batch on axis 0, or a tuple of inputs.
+
+    Returns:
+        the graph with shapes, an eval-mode copy for reference, and notes on what could not be traced.
+
+    Raises:
+        InvalidArgument: the example holds no tensor.
+        UnsupportedLayer: the model does not run on the example, or its own forward cannot be traced.
+
+    Example:
+        >>> traced = trace(nn.Sequential(nn.Linear(4, 2), nn.ReLU()), torch.zeros(1, 4))
+        >>> [node.op for node in traced.graph.graph.nodes]
+        ['placeholder', 'call_module', 'call_module', 'output']
+    """
+    inputs = map_tensors(lambda tensor: tensor.detach(), as_inputs(example))
+    assert isinstance(inputs, tuple)
+    notes: list[str] = []
+    reference = private_copy(model)
+    training = {name: module.training for name, module in reference.named_modules()}
+    reference.eval()
+    with torch.no_grad():
+        try:
+            reference(*inputs)
+        except Exception as error:
+            raise UnsupportedLayer(
+                f"{type(model).__name__}: the model does not run on the example "
+                f"({type(error).__name__}: {error}); pass an example of the shape, dtype and device it expects"
+            ) from error
+        probe = _probe_inputs(reference, inputs, notes)
+    graph = _trace(copy.deepcopy(reference), inputs, notes)
+    record_shapes(graph, probe)
+    canonicalise(graph, lambda: record_shapes(graph, probe))
+    return TracedNetwork(graph, reference, probe, training, notes)
+
+
+def restore_modes(graph: nn.Module, training: Mapping[str, bool]) -> None:
+    """Give a rewritten network the train or eval flags of the model that it came from.
+
+    Args:
+        graph: the new network; modules are found by name, new ones take the flag of the nearest named parent.
+        training: flags by module name.
+    """
+    for name, module in graph.named_modules():
+        while name not in training and name:
+            name = name.rpartition(".")[0]
+        module.training = training[name]
