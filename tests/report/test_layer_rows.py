@@ -96,3 +96,10 @@ def test_without_a_comparison_each_network_s_own_times_are_taken(record: RunReco
 def test_scales_are_the_largest_layer(record: RunRecord) -> None:
     rows = [row for row in layer_rows(record) if row.name != "all others"]
     assert {row.flops.scale for row in rows} == {max(row.flops.before for row in rows)}
+
+
+def test_bars_fit_where_a_layer_became_slower(run: RunRecord) -> None:
+    assert run.comparison is not None
+    slower = tuple(dataclasses.replace(t, after_s=9e-3 if t.name == "a" else t.after_s) for t in run.comparison.layers)
+    rows = layer_rows(dataclasses.replace(run, comparison=Comparison((), slower, 1)))
+    assert {row.time.scale for row in rows if row.time} == {9e-3}

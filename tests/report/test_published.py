@@ -44,5 +44,16 @@ def test_flops_are_the_share_that_is_left(record: RunRecord) -> None:
     assert rows[1][2].count("×") == 2
 
 
+def test_projections_of_shortcuts_are_no_layers(record: RunRecord) -> None:
+    layers = [
+        {"name": "a", "weight_shape_before": [4, 4, 3, 3]},
+        {"name": "b", "weight_shape_before": [4, 4, 3, 3]},
+        {"name": "projection", "weight_shape_before": [4, 4, 1, 1]},
+        {"name": "fc", "weight_shape_before": [10, 4]},
+    ]
+    shrunk = dataclasses.replace(record, paper={"layers": 2}, shrink={"layers": layers, "removed_branches": ["b"]})
+    assert published_rows(shrunk) == [("layers left", "2", "2")]
+
+
 def test_nothing_is_published(record: RunRecord) -> None:
     assert published_rows(dataclasses.replace(record, paper=None)) == []

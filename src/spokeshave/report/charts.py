@@ -230,7 +230,7 @@ def _scale(axis: Axis, values: Sequence[float], start_px: float, end_px: float, 
     if axis.log:
         margin = max((high / low) ** 0.08, 1.15)
         return _Scale(axis, low / margin, high * margin, start_px, end_px)
-    margin = 0.0 if tight and high > low else (high - low) * 0.08 or abs(high) * 0.1 or 1.0
+    margin = 0.0 if tight and high > low else (high - low) * 0.12 or abs(high) * 0.1 or 1.0
     floor = low if low in axis.include else low - margin
     ceiling = high if high in axis.include and high > low else high + margin
     return _Scale(axis, max(floor, 0.0) if low >= 0 else floor, ceiling, start_px, end_px)

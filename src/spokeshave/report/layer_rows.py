@@ -1,7 +1,7 @@
 """The per-layer table of a run: what each layer kept, what it costs, and the speedup predicted and measured."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spokeshave.measure import LayerCost
@@ -24,11 +24,11 @@ class Kept:
 
 @dataclass(frozen=True)
 class Pair:
-    """A cost before and after; `scale` is the largest "before" of the table, for bars."""
+    """A cost before and after; `scale` is the largest of either in the table's column, for bars (0: no bar)."""
 
     before: float
     after: float
-    scale: float
+    scale: float = 0.0
 
     @property
     def ratio(self) -> float | None:
@@ -67,15 +67,13 @@ def layer_rows(record: RunRecord) -> list[LayerRow]:
     times_before, times_after = _times(record)
     main = [cost for cost in before if cost.flops]
     names = [cost.name for cost in main]
-    scales = [max((getattr(cost, what) for cost in main), default=0) for what in ("parameters", "flops")]
-    time_scale = max((times_before.get(name, 0.0) for name in names), default=0.0)
     rows = []
     for cost in main:
         own = [item for item in after if _belongs(item.name, cost.name, names)]
         time_after = _sum_of(times_after, cost.name, names)
         time = None
         if cost.name in times_before and (time_after is not None or not own):
-            time = Pair(times_before[cost.name], time_after or 0.0, time_scale)
+            time = Pair(times_before[cost.name], time_after or 0.0)
         change = changes.get(cost.name, {})
         rows.append(
             LayerRow(
@@ -86,12 +84,12 @@ def layer_rows(record: RunRecord) -> list[LayerRow]:
                 filters=_kept(change, "filters"),
                 channels=_kept(change, "channels"),
                 columns=_kept(change, "columns"),
-                parameters=Pair(cost.parameters, sum(item.parameters for item in own), scales[0]),
-                flops=Pair(cost.flops, sum(item.flops for item in own), scales[1]),
+                parameters=Pair(cost.parameters, sum(item.parameters for item in own)),
+                flops=Pair(cost.flops, sum(item.flops for item in own)),
                 time=time,
             )
         )
-    return rows + _others(rows, before, after, names, times_before, times_after)
+    return _scaled(rows) + _others(before, after, names, times_before, times_after)
 
 
 def total_row(rows: Iterable[LayerRow]) -> dict[str, Pair | None]:
@@ -112,8 +110,17 @@ def total_row(rows: Iterable[LayerRow]) -> dict[str, Pair | None]:
     }
 
 
+def _scaled(rows: list[LayerRow]) -> list[LayerRow]:
+    """Give every cost the scale of its column."""
+    flops = max((max(row.flops.before, row.flops.after) for row in rows), default=0.0)
+    times = max((max(row.time.before, row.time.after) for row in rows if row.time), default=0.0)
+    return [
+        replace(row, flops=replace(row.flops, scale=flops), time=row.time and replace(row.time, scale=times))
+        for row in rows
+    ]
+
+
 def _others(
-    rows: list[LayerRow],
     before: Iterable[LayerCost],
     after: Iterable[LayerCost],
     names: list[str],
@@ -129,7 +136,6 @@ def _others(
     time_after = sum(
         value for name, value in times_after.items() if not any(_belongs(name, main, names) for main in names)
     )
-    largest = max((row.time.scale for row in rows if row.time), default=0.0)
     return [
         LayerRow(
             name="all others",
@@ -139,9 +145,9 @@ def _others(
             filters=None,
             channels=None,
             columns=None,
-            parameters=Pair(sum(c.parameters for c in old), sum(c.parameters for c in new), 0),
-            flops=Pair(0, sum(c.flops for c in new), 0),
-            time=Pair(time_before, time_after, largest) if times_before else None,
+            parameters=Pair(sum(c.parameters for c in old), sum(c.parameters for c in new)),
+            flops=Pair(0, sum(c.flops for c in new)),
+            time=Pair(time_before, time_after) if times_before else None,
         )
     ]
 
@@ -182,4 +188,4 @@ def _kept(change: Mapping[str, Any], what: str) -> Kept | None:
 
 def _added(pairs: list[Pair]) -> Pair:
     before = sum(pair.before for pair in pairs)
-    return Pair(before, sum(pair.after for pair in pairs), before)
+    return Pair(before, sum(pair.after for pair in pairs))

@@ -83,7 +83,7 @@ def _tiles(record: RunRecord) -> list[dict[str, Any]]:
         ("Parameters", "", "parameters"),
         ("Memory", "B", "bytes"),
     ):
-        pair = Pair(getattr(old, what), getattr(new, what), 0)
+        pair = Pair(getattr(old, what), getattr(new, what))
         tiles.append(
             {
                 "label": label,

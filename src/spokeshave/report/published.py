@@ -64,8 +64,13 @@ def _speedups(record: RunRecord) -> list[str]:
 
 
 def _layers(record: RunRecord) -> int | None:
+    """Count the layers with weights that are left; 1 x 1 projections of shortcuts do not count, as in the paper."""
     shrink = record.shrink or {}
-    layers = [layer.get("name") for layer in shrink.get("layers", ())]
+    layers = [
+        layer.get("name")
+        for layer in shrink.get("layers", ())
+        if list(layer.get("weight_shape_before", ()))[2:] != [1, 1]
+    ]
     return len([name for name in layers if name not in shrink.get("removed_branches", ())]) or None
 
 

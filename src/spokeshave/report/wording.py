@@ -39,6 +39,8 @@ def seconds(duration_s: float) -> str:
         >>> seconds(0.00412), seconds(4.2e-05), seconds(75)
         ('4.12 ms', '42.0 µs', '1 min 15 s')
     """
+    if duration_s == 0:
+        return "0"
     if duration_s >= 60:
         minutes = int(duration_s // 60)
         whole = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
