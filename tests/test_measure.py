@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -182,6 +183,14 @@ def test_compare_with_itself_is_about_one(net: SmallNet) -> None:
         assert min(row.before_s, row.after_s) > 0 and math.isfinite(row.ratio_spread)
     assert {layer.name for layer in result.layers} == {"(model)", "conv1", "norm", "conv2", "block", "fc"}
     assert all(layer.before_s and layer.after_s for layer in result.layers)
+
+
+def test_ratios_are_before_over_after_pair_by_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [[4.0, 4.0, 4.0], [2.0, 1.0, 4.0]]
+    monkeypatch.setattr(sys.modules[compare.__module__], "time_in_turns", lambda *_: pairs)
+    (row,) = compare(nn.Identity(), nn.Identity(), torch.zeros(1), threads=(1,), batch_sizes=(1,), repeats=1).rows
+    assert (row.ratio, row.ratio_spread) == (2.0, 1.5), "median and quartiles of 2, 4, 1"
+    assert (row.before_s, row.after_s, row.after_spread_s, row.repeats) == (4.0, 2.0, 1.5, 3)
 
 
 def test_compare_names_layers_that_one_model_lacks() -> None:
