@@ -351,7 +351,7 @@ class SharedModules(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.stem(x))
         x = self.twice(self.relu(self.twice(x)))
-        return self.out(self.relu(self.middle(self.left(x) - self.right(x)))).flatten(2)
+        return self.out(self.relu(self.middle(self.left(x) - 2 * self.right(x).abs()))).flatten(2)
 
 
 class Generator(nn.Module):

@@ -1,6 +1,7 @@
 """Rewrites: take a model and an example, return a new model and a report of what changed."""
 
 from spokeshave.rewrites.constant_input import ConstantInput as ConstantInput
+from spokeshave.rewrites.constant_input import PositionBias as PositionBias
 from spokeshave.rewrites.shrink import shrink as shrink
 from spokeshave.rewrites.shrink_report import LayerChange as LayerChange
 from spokeshave.rewrites.shrink_report import ShrinkReport as ShrinkReport

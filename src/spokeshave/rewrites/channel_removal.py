@@ -5,6 +5,7 @@ into its bias, or, where zero padding makes a border, into a `ConstantInput`. Sp
 orders that name channel numbers are rewritten.
 """
 
+import copy
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from spokeshave.rewrites.constant_input import ConstantInput
+from spokeshave.rewrites.constant_input import ConstantInput, PositionBias
 from spokeshave.rewrites.liveness import Liveness, emptied_operands, reachable
 from spokeshave.structures.constant_channels import ChannelState, mixing_state, spreads_border
 from spokeshave.structures.coupling import Channels, Coupling, MixingCall
@@ -137,22 +138,24 @@ def _shifted(index: object, channels: Channels, mask: Mask, axes: int) -> object
 def _cut_mixing(graph: fx.GraphModule, call: MixingCall, state: ChannelState, live: Liveness) -> None:
     rows, columns = live.keep(call.outputs.ids), live.keep(call.inputs.ids)
     module = call.module
+    bias_map = _bias_map(module, state, ~columns & state.foldable, call.inputs.axis, rows)
     folded = ~columns & state.known & (state.values != 0)
     weight = module.weight.detach()  # type: ignore[union-attr, operator]
+    kernel = _cut(_constant_kernel(module, weight, folded, state.values), 0, rows) if folded.any() else None
     if not rows.all() or not columns.all():
         _set(module, "weight", _cut_weight(module, weight, rows, columns, call.groups))
         if module.bias is not None:
             _set(module, "bias", _cut(module.bias.detach(), 0, rows))  # type: ignore[arg-type]
         _set_sizes(module, rows, columns, call.groups)
-    if not folded.any():
+    owner, _, name = call.name.rpartition(".")
+    if bias_map is not None:
+        setattr(graph.get_submodule(owner), name, PositionBias(module, bias_map.to(weight.dtype)))
         return
-    kernel = _cut(_constant_kernel(module, weight, folded, state.values), 0, rows)
-    if not kernel.any():
+    if kernel is None or not kernel.any():
         return
     if spreads_border(module):
         shape = (1, len(kernel)) if isinstance(module, _TRANSPOSED) else (len(kernel), 1)
         wrapped = ConstantInput(module, kernel.to(weight.dtype).reshape(*shape, *kernel.shape[1:]))  # type: ignore[arg-type]
-        owner, _, name = call.name.rpartition(".")
         setattr(graph.get_submodule(owner), name, wrapped)
         return
     constant = kernel.reshape(len(kernel), -1).sum(dim=1)
@@ -160,6 +163,19 @@ def _cut_mixing(graph: fx.GraphModule, call: MixingCall, state: ChannelState, li
         module.bias = nn.Parameter(constant.to(weight.dtype), requires_grad=module.weight.requires_grad)  # type: ignore[union-attr]
     else:
         _set(module, "bias", (module.bias.detach().double() + constant).to(weight.dtype))  # type: ignore[operator, union-attr]
+
+
+def _bias_map(module: nn.Module, state: ChannelState, dropped: Mask, axis: int, rows: Mask) -> Tensor | None:
+    """What dropped channels send that are constant but not one number everywhere: (1, *output), float64."""
+    if state.plane is None or not (dropped & ~state.known).any():
+        return None
+    axis = axis % state.plane.ndim
+    shape = [1] * state.plane.ndim
+    shape[axis] = len(dropped)
+    chosen = torch.from_numpy(dropped).to(state.plane.device).reshape(shape)
+    plain = copy.deepcopy(module).double()
+    plain.bias = None
+    return _cut(plain(torch.where(chosen, state.plane, 0.0)), axis, rows)
 
 
 def _constant_kernel(module: nn.Module, weight: Tensor, folded: Mask, values: NDArray[np.float64]) -> Tensor:

@@ -46,7 +46,7 @@ def replace_constant_branches(
 
 
 def _is_constant(node: fx.Node, states: dict[fx.Node, ChannelState]) -> bool:
-    return node.op != "get_attr" and node in states and bool(states[node].known.all())
+    return node.op != "get_attr" and node in states and bool(states[node].foldable.all())
 
 
 def _others_keep_shape(node: fx.Node, operand: fx.Node) -> bool:
@@ -61,6 +61,7 @@ def _replace(
 ) -> None:
     others = [other for other in node.all_input_nodes if other is not operand]
     plain_sum = name_of(node) in _ADDITIONS and len(others) == 1 and not node.kwargs and len(node.args) == 2
+    plain_sum = plain_sum and bool(state.known.all())
     if plain_sum and not state.values.any() and others[0].meta["shape"] == node.meta["shape"]:
         node.replace_all_uses_with(others[0])
         return
@@ -68,7 +69,10 @@ def _replace(
     shape = [1] * axes
     shape[coupling.channels[operand].axis] = len(state.values)
     device = next((value.device for value in graph.state_dict().values()), torch.device("cpu"))
-    value = torch.as_tensor(state.values, dtype=operand.meta["dtype"], device=device).reshape(shape)
+    if state.known.all() or state.plane is None:
+        value = torch.as_tensor(state.values, dtype=operand.meta["dtype"], device=device).reshape(shape)
+    else:
+        value = state.plane.to(device, operand.meta["dtype"])
     name = f"constant_{operand.name}"
     if not hasattr(graph, name):
         graph.register_buffer(name, value)

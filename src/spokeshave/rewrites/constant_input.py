@@ -58,3 +58,48 @@ class ConstantInput(nn.Module):
             (batch, out, *spatial).
         """
         return self.layer(x) + self.constant(x.new_ones((1, 1, *x.shape[2:])))
+
+
+class PositionBias(nn.Module):
+    """A layer plus a stored map: what removed channels sent that were constant, but not the same at every position.
+
+    It is used where the network runs at one input size only.
+
+    Args:
+        layer: the convolution or linear layer that is left; it carries the bias.
+        bias_map: what to add, (1, *shape of one output).
+
+    Example:
+        >>> PositionBias(nn.Identity(), torch.ones(1, 2, 2))(torch.zeros(3, 2, 2)).sum().item()
+        12.0
+    """
+
+    traced_as_leaf = True
+
+    def __init__(self, layer: nn.Module, bias_map: Tensor) -> None:
+        super().__init__()
+        self.layer = layer
+        self.register_buffer("bias_map", bias_map)
+        self.bias_map: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer and add the map.
+
+        Args:
+            x: input of the layer.
+
+        Returns:
+            output of the layer, of the map's shape.
+
+        Raises:
+            RuntimeError: the input has another height or width than the one the map was made for.
+        """
+        out = self.layer(x)
+        torch._check(
+            out.shape[1:] == self.bias_map.shape[1:],
+            lambda: (
+                f"expected a layer output of shape {tuple(self.bias_map.shape[1:])}, got {tuple(out.shape[1:])}: removed "
+                "constant channels are stored for the input size of the example; shrink the model again at this size"
+            ),
+        )
+        return out + self.bias_map

@@ -118,7 +118,7 @@ def _demand(calls: list[tuple[MixingCall, Mask, ChannelState]], classes: Ids, ne
         for call, reach, state in reversed(calls):
             rows = needed[classes[call.outputs.ids]]
             if rows.any():
-                columns = reach[rows].any(axis=0) & ~state.known
+                columns = reach[rows].any(axis=0) & ~state.foldable
                 needed[classes[call.inputs.ids[columns]]] = True
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from spokeshave.errors import InvalidArgument, NothingChanged, RewriteError
 from spokeshave.rewrites.channel_removal import remove_channels
 from spokeshave.rewrites.constant_branches import replace_constant_branches
+from spokeshave.rewrites.constant_input import ConstantInput, PositionBias
 from spokeshave.rewrites.liveness import Liveness, find_live
 from spokeshave.rewrites.shrink_report import LayerChange, ShrinkReport
 from spokeshave.rewrites.squeeze import lowered_masks, squeeze_layers
@@ -97,7 +98,7 @@ def _shrink(model: nn.Module, example: object, squeeze: bool, tolerance: float) 
 
 def _analyse(traced: TracedNetwork) -> tuple[Coupling, dict[fx.Node, ChannelState]]:
     coupling = couple(traced.graph)
-    states, independent = find_constants(traced.graph, coupling, traced.probe)
+    states, independent = find_constants(traced.graph, coupling, traced.probe, traced.size_locked)
     output = next(node for node in traced.graph.graph.nodes if node.op == "output")
     results = output.all_input_nodes
     if results and all(node in independent for node in results):
@@ -150,7 +151,7 @@ def _change(
             name, type(before).__name__, tuple(weight.shape), (0,), 0, filters, 0, channels, 0, channels * taps, False
         )
     note = ""
-    if type(module).__name__ == "ConstantInput":
+    if isinstance(module, (ConstantInput, PositionBias)):
         module = module.get_submodule("layer")
         note = "constant channels folded"
     dense = module.dense_weight() if hasattr(module, "dense_weight") else module.weight

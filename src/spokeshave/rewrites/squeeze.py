@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import fx, nn
 
+from spokeshave.rewrites.constant_input import ConstantInput, PositionBias
 from spokeshave.rewrites.squeezed_convolution import CroppedConv2d, SqueezedConv2d, padding_of
 from spokeshave.rewrites.squeezed_linear import SqueezedLinear
 
@@ -104,7 +105,7 @@ def squeeze_layers(graph: fx.GraphModule) -> list[str]:
         source = node.all_input_nodes[0]
         replacement: nn.Module | None = None
         holder, attribute = graph.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
-        if type(module).__name__ == "ConstantInput":
+        if isinstance(module, (ConstantInput, PositionBias)):
             holder, attribute, module = module, "layer", module.get_submodule("layer")
         if module._forward_hooks or module._forward_pre_hooks:
             continue

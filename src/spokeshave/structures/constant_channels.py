@@ -6,6 +6,7 @@ same number at every position of every input size. The number itself is then rea
 """
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,14 +40,22 @@ class ChannelState:
         independent: the entry does not depend on the values of the input.
         known: moreover it is one number, at every position and every input size.
         values: that number (0 where it is not known), float64.
+        plane: the whole tensor for one image, where the size of the input is locked and an independent entry is not one
+            number; else None.
     """
 
     independent: Mask
     known: Mask
     values: NDArray[np.float64]
+    plane: Tensor | None = None
+
+    @property
+    def foldable(self) -> Mask:
+        """Entries whose effect on a later layer can be stored."""
+        return self.known if self.plane is None else self.independent
 
     def take(self, places: NDArray[np.int64]) -> "ChannelState":
-        """States of selected entries."""
+        """States of selected entries, without the plane."""
         return ChannelState(self.independent[places], self.known[places], self.values[places])
 
 
@@ -102,10 +111,11 @@ def spreads_border(module: nn.Module) -> bool:
 
 
 class _Constants(fx.Interpreter):
-    def __init__(self, graph: fx.GraphModule, coupling: Coupling, exact: bool) -> None:
+    def __init__(self, graph: fx.GraphModule, coupling: Coupling, exact: bool, size_locked: bool) -> None:
         super().__init__(graph)
         self.coupling = coupling
         self.tolerance = 1e-10 if exact else 1e-5
+        self.size_locked = size_locked
         self.states: dict[fx.Node, ChannelState] = {}
         self.pieces: dict[fx.Node, list[ChannelState]] = {}
         self.whole: set[fx.Node] = set()
@@ -160,7 +170,10 @@ class _Constants(fx.Interpreter):
             independent, known = self._concat(node, channels)
         else:
             independent, known = self._moved(node, kind, channels)
-        self.states[node] = self._measured(result, channels.axis, independent, known)
+        state = self._measured(result, channels.axis, independent, independent if self.size_locked else known)
+        if self.size_locked and (state.independent & ~state.known).any() and channels.axis > 0:
+            state = dataclasses.replace(state, plane=result.detach()[:1].double().clone())
+        self.states[node] = state
         if independent.all():
             self.whole.add(node)
 
@@ -285,7 +298,7 @@ class _Constants(fx.Interpreter):
 
 
 def find_constants(
-    graph: fx.GraphModule, coupling: Coupling, probe: tuple[object, ...]
+    graph: fx.GraphModule, coupling: Coupling, probe: tuple[object, ...], size_locked: bool = False
 ) -> tuple[dict[fx.Node, ChannelState], set[fx.Node]]:
     """Find the channels of a traced network that do not depend on its input.
 
@@ -293,6 +306,7 @@ def find_constants(
         graph: canonical graph in eval mode.
         coupling: its channels, from `couple`.
         probe: inputs that the graph was traced with.
+        size_locked: the network runs at this height and width only, so maps over positions count as constants too.
 
     Returns:
         state of the channels of each tensor node that has channels, and the nodes that do not depend on the input at
@@ -317,7 +331,7 @@ def find_constants(
             runner.double()
             inputs = map_tensors(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor, inputs)
         assert isinstance(inputs, tuple)
-        finder = _Constants(graph, coupling, exact)
+        finder = _Constants(graph, coupling, exact, size_locked)
         finder.module = runner
         finder.submodules = dict(runner.named_modules())
         try:

@@ -167,7 +167,7 @@ def couple(graph: fx.GraphModule) -> Coupling:
         else:
             kind = kind_of(node, modules)
             flow = FLOWS.get(kind, barrier)
-            if source_of(node) is None and kind is not Kind.CONCAT:
+            if source_of(node) is None and kind not in (Kind.CONCAT, Kind.POINTWISE):
                 flow = barrier
             flow(coupling, node, modules)
     _pin_shared(coupling, graph)

@@ -30,6 +30,7 @@ class TracedNetwork:
         reference: copy of the model as it was given, in eval mode, for comparisons.
         probe: the inputs that the shapes belong to.
         training: module name -> training flag of the model as given.
+        size_locked: True where the model itself only runs at the example's height and width.
         notes: what was kept whole or changed on the way.
     """
 
@@ -37,6 +38,7 @@ class TracedNetwork:
     reference: nn.Module
     probe: tuple[object, ...]
     training: dict[str, bool]
+    size_locked: bool
     notes: list[str] = field(default_factory=list)
 
 
@@ -214,6 +216,24 @@ def _probe_inputs(reference: nn.Module, inputs: tuple[object, ...], notes: list[
     return probe
 
 
+def _is_size_locked(reference: nn.Module, inputs: tuple[object, ...]) -> bool:
+    """Whether the model fails, or mixes up the batch, at a larger height and width than the example's."""
+
+    def enlarge(tensor: Tensor) -> Tensor:
+        if tensor.ndim < 3 or not tensor.is_floating_point():
+            return tensor
+        return torch.nn.functional.pad(tensor, [0, 16] * (tensor.ndim - 2))
+
+    larger = map_tensors(enlarge, inputs)
+    assert isinstance(larger, tuple)
+    try:
+        grown, own = reference(*larger), reference(*inputs)
+    except Exception:  # noqa: BLE001 - the question is whether user code runs
+        return True
+    pairs = zip(pytree.tree_leaves(grown), pytree.tree_leaves(own), strict=False)
+    return any(a.shape[:1] != b.shape[:1] for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor))
+
+
 def trace(model: nn.Module, example: object) -> TracedNetwork:
     """Copy a model and trace the copy into a canonical graph; the model itself is untouched.
 
@@ -248,10 +268,11 @@ def trace(model: nn.Module, example: object) -> TracedNetwork:
                 f"({type(error).__name__}: {error}); pass an example of the shape, dtype and device it expects"
             ) from error
         probe = _probe_inputs(reference, inputs, notes)
+        locked = _is_size_locked(reference, inputs)
     graph = _trace(copy.deepcopy(reference), inputs, notes)
     record_shapes(graph, probe)
     canonicalise(graph, lambda: record_shapes(graph, probe))
-    return TracedNetwork(graph, reference, probe, training, notes)
+    return TracedNetwork(graph, reference, probe, training, locked, notes)
 
 
 def restore_modes(graph: nn.Module, training: Mapping[str, bool]) -> None:
