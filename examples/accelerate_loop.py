@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import spokeshave as ss
 from spokeshave.data import load, normalization_of
 
+EPOCHS = 8
+
 
 def main() -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
@@ -23,15 +25,16 @@ def main() -> tuple[nn.Module, nn.Module]:
 
     accelerator = Accelerator(cpu=True)
     net = make_net()
-    net, optimizer, loader = accelerator.prepare(net, torch.optim.Adam(net.parameters(), lr=2e-3), loader)
-    pull = ss.GroupLasso(net, filters=4e-3)
-    pull.attach(optimizer.optimizer)  # the one line: the torch optimizer inside Accelerate's
+    net, optimizer, loader = accelerator.prepare(net, torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9), loader)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer.optimizer, EPOCHS)
+    ss.GroupLasso(net, filters=0.08).attach(optimizer.optimizer)  # the one line: torch's optimizer, inside Accelerate's
 
-    for _ in range(6):
+    for _ in range(EPOCHS):
         for images, labels in loader:
             optimizer.zero_grad()
             accelerator.backward(nn.functional.cross_entropy(net(images), labels))
             optimizer.step()
+        schedule.step()
 
     net = accelerator.unwrap_model(net)
     small, report = ss.shrink(net.eval(), test[0][:1])

@@ -14,9 +14,9 @@ from spokeshave.data import load, normalization_of
 
 def make_net() -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(1, 32, 5), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 5), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(64 * 4 * 4, 10),
+        nn.Conv2d(1, 16, 5), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 5), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(32 * 4 * 4, 10),
     )  # fmt: skip
 
 
@@ -43,12 +43,13 @@ def main() -> tuple[nn.Module, nn.Module]:
 
     net = make_net()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
-    pull = ss.GroupLasso(net, filters=4e-3).attach(optimizer)  # the one line
+    pull = ss.GroupLasso(net, filters=0.08).attach(optimizer)  # the one line
     train(net, loader, optimizer, epochs=6)
 
     pull.remove()  # fine-tune what is left, with the zero groups held at zero
     ss.Freeze(net).attach(optimizer)
-    train(net, loader, optimizer, epochs=2)
+    optimizer.param_groups[0]["lr"] = 0.01
+    train(net, loader, optimizer, epochs=3)
 
     small, report = ss.shrink(net.eval(), test[0][:1])
     print(report.table())

@@ -26,7 +26,7 @@ def test_example_shrinks_the_network_and_keeps_its_accuracy(name: str) -> None:
         [sys.executable, "-W", "error::UserWarning:spokeshave", str(EXAMPLES / name)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert run.returncode == 0, run.stderr
