@@ -21,6 +21,7 @@ from spokeshave.data import Augmentation, Batches, Normalization, Split, Splits
 from spokeshave.errors import CheckpointError, LedgerError
 from spokeshave.ledger import describe_machine, describe_versions, find_commit, write_row
 from spokeshave.measure import compare, measure
+from spokeshave.processes import join_processes
 from spokeshave.regularizers import Freeze, GroupLasso
 from spokeshave.report.run_record import RECORD_FILE, Outcome, RunRecord
 from spokeshave.rewrites import shrink
@@ -41,7 +42,7 @@ class Plan:
         ssl: second stage, from the baseline, under the pull.
         finetune: third stage, from the truncated network with its zero groups frozen.
         keeps: groups kept after the pull; empty keeps what the pull left.
-        batch_size: images a step.
+        batch_size: images a step, over all processes.
         validation: images held out of the training split.
         augment: of the training images, in every stage.
         normalize: made from the training split.
@@ -107,6 +108,7 @@ def shape(plan: Plan, splits: Splits, seed: int, run_dir: Path, resume: bool = F
         CheckpointError: where `run_dir` holds another run.
         NothingChanged: where the pull left no zero group and `keeps` is empty.
     """
+    rank, world_size = join_processes()
     training, validation = splits.hold_out(min(plan.validation, len(splits.train) // 5), seed=0)
     normalize = plan.normalize(training)
 
@@ -116,8 +118,9 @@ def shape(plan: Plan, splits: Splits, seed: int, run_dir: Path, resume: bool = F
     def stage(name: str, settings: TrainSettings, network: nn.Module, pulls: Sequence[GroupLasso | Freeze]) -> None:
         order = 1000 * seed + ["baseline", "ssl", "finetune"].index(name)
         batches = Batches(
-            training, plan.batch_size, order, normalize, plan.augment, device, channels_last=settings.channels_last
-        )
+            training, plan.batch_size // world_size, order, normalize, plan.augment, device,
+            channels_last=settings.channels_last, rank=rank, world_size=world_size,
+        )  # fmt: skip
         settings = replace(settings, seed=order)
         rows = train(network, batches, held_out, settings, pulls, run_dir / name, resume, f"{name} (seed {seed})")
         history[name] = rows.rows

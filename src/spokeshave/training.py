@@ -1,8 +1,9 @@
 """The one training loop: any model, any regularizers, checkpoints that resume bit for bit, CPU, GPU or `torchrun`.
 
-Everything that changes from step to step is either a pure function of the step (batches, learning rate) or in the
+Under `torchrun` call `processes.join_processes()` first and give each process its share of the batches; the first
+process writes the checkpoints. Everything that changes from step to step is either a pure function of the step (batches, learning rate) or in the
 checkpoint (weights, optimizer, random state, best weights so far, history), so a run killed at any moment and resumed
-ends with the same bytes as one that was not, on a CPU with the same number of threads.
+ends with the same bytes as one that was not, in one process on a CPU with the same number of threads.
 """
 
 import math
@@ -22,6 +23,7 @@ from spokeshave.checkpoints import Checkpoint, has_checkpoint, load_checkpoint, 
 from spokeshave.data import Batches
 from spokeshave.divergence import first_non_finite
 from spokeshave.errors import CheckpointError, InvalidArgument, TrainingDiverged
+from spokeshave.processes import is_first, wait_for_all
 from spokeshave.progress import Progress
 from spokeshave.regularizers import Freeze, GroupLasso
 from spokeshave.structures.sparsity import sparsity
@@ -232,12 +234,14 @@ def train(
         FileError: where a checkpoint cannot be written; the one before it is kept.
     """
     state = _State(model, batches, validation, settings, regularizers, run_dir, label)
-    if run_dir is not None and has_checkpoint(run_dir):
+    found = run_dir is not None and has_checkpoint(run_dir)
+    wait_for_all()  # no process may write a checkpoint before every process has looked for one
+    if found:
         if not resume:
             raise CheckpointError(f"{run_dir} already holds a run: resume it, or name another folder; nothing was changed")
         state.load()
     try:
-        with Progress(label, settings.epochs * len(batches), state.step, quiet=not _is_first()) as progress:
+        with Progress(label, settings.epochs * len(batches), state.step, quiet=not is_first()) as progress:
             while state.step < settings.epochs * len(batches):
                 progress.advance(state.train_step())
                 if state.step % len(batches) == 0:
@@ -337,7 +341,7 @@ class _State:
 
     def save(self) -> None:
         """Write a checkpoint of a state that is finite."""
-        if self.run_dir is None or not _is_first():
+        if self.run_dir is None or not is_first():
             return
         for name, parameter in self.model.named_parameters():
             if not torch.isfinite(parameter).all():
@@ -427,6 +431,3 @@ class _State:
             "regularizer's strength, or set clip_norm"
         )
 
-
-def _is_first() -> bool:
-    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0

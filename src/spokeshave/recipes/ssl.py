@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from spokeshave.data import DatasetName, load
+from spokeshave.processes import is_first
 from spokeshave.recipes.ssl_rows import ROWS
 from spokeshave.shaping import Plan, print_run, refuse_finished, shape, write_ledger, write_run
 from spokeshave.training import TrainSettings
@@ -101,6 +102,8 @@ def run(config: Config) -> dict[str, Any]:
     name = config.data or (DatasetName.DIGITS if config.smoke and usual_data is DatasetName.MNIST else usual_data)
     splits = load(name, config.data_dir)
     results = [shape(plan, splits, seed, run_dir / f"seed-{seed}", config.resume, config.device) for seed in config.seeds]
+    if not is_first():
+        return {}
     paper = PAPER.get(row)
     published = None if paper is None else {k: "-".join(map(str, v)) if isinstance(v, tuple) else v for k, v in paper.items()}
     if published is not None:

@@ -26,12 +26,12 @@ def _grey(split: Split) -> Normalization:
     return Normalization.scale_only(split.images.shape[1], 1 / 256)
 
 
-def _mnist_stages(epochs: tuple[int, int, int]) -> dict[str, TrainSettings]:
-    baseline = replace(_FAST, epochs=epochs[0], learning_rate=0.02)
+def _mnist_stages(epochs: tuple[int, int, int], rate: float) -> dict[str, TrainSettings]:
+    baseline = replace(_FAST, epochs=epochs[0], learning_rate=rate, warmup_epochs=0.5)
     return {
         "baseline": baseline,
-        "ssl": replace(baseline, epochs=epochs[1], learning_rate=0.01, weight_decay=0.0),
-        "finetune": replace(baseline, epochs=epochs[2], learning_rate=0.01),
+        "ssl": replace(baseline, epochs=epochs[1], learning_rate=rate / 2, weight_decay=0.0),
+        "finetune": replace(baseline, epochs=epochs[2], learning_rate=rate / 2),
     }
 
 
@@ -44,8 +44,9 @@ def _lenet_filters(conv1: int, conv2: int, channels: int, strength: float, facto
     return Plan(
         network=LeNet,
         pull=lambda net: GroupLasso(net, filters=amount, channels={"conv2": amount}, strength=1.0),
-        **_mnist_stages((12, 10, 15)),
+        **_mnist_stages((10, 8, 15), 0.03),
         keeps=keeps,
+        augment=Augmentation(pad=1),
         normalize=_grey,
     ), DatasetName.MNIST
 
@@ -55,8 +56,9 @@ def _lenet_shapes(conv1: int, conv2: int, strength: float, factor: float) -> tup
     return Plan(
         network=LeNet,
         pull=lambda net: GroupLasso(net, shapes=strength * factor),
-        **_mnist_stages((12, 10, 15)),
+        **_mnist_stages((10, 8, 15), 0.03),
         keeps=[Keep("conv1", SHAPE, conv1), Keep("conv2", SHAPE, conv2)],
+        augment=Augmentation(pad=1),
         normalize=_grey,
     ), DatasetName.MNIST
 
@@ -72,8 +74,9 @@ def _mlp(neurons: tuple[int, int, int], strength: float, factor: float) -> tuple
     return Plan(
         network=MLP,
         pull=lambda net: GroupLasso(net, rows={"ip1": amount, "ip2": amount}, columns=amount),
-        **_mnist_stages((15, 12, 15)),
+        **_mnist_stages((12, 10, 15), 0.1),
         keeps=keeps,
+        augment=Augmentation(pad=1),
         normalize=_grey,
     ), DatasetName.MNIST
 
@@ -134,8 +137,8 @@ ROWS: dict[str, Callable[[float], tuple[Plan, DatasetName]]] = {
     "lenet-3": partial(_lenet_filters, 3, 12, 3, 0.003),
     "lenet-4": partial(_lenet_shapes, 21, 41, 0.003),
     "lenet-5": partial(_lenet_shapes, 7, 14, 0.003),
-    "mlp-2": partial(_mlp, (469, 294, 166), 0.0005),
-    "mlp-3": partial(_mlp, (434, 174, 78), 0.0005),
+    "mlp-2": partial(_mlp, (469, 294, 166), 0.0001),
+    "mlp-3": partial(_mlp, (434, 174, 78), 0.0001),
     "convnet-2": partial(_convnet, (16, 23, 63), (325, 519), 0.001),
     "convnet-3": partial(_convnet, (22, 32, 63), (457, 721), 0.0005),
     "resnet20-18": partial(_resnet20, 18, 0.007),
