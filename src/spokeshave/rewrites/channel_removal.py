@@ -15,8 +15,9 @@ from torch import Tensor, fx, nn
 
 from spokeshave.rewrites.constant_input import ConstantInput, PositionBias
 from spokeshave.rewrites.liveness import Liveness, emptied_operands, reachable
+from spokeshave.structures.channel_classes import Channels, Coupling, MixingCall, number_of_axes
+from spokeshave.structures.channel_flow import pads_of_axis
 from spokeshave.structures.constant_channels import ChannelState, mixing_state, spreads_border
-from spokeshave.structures.coupling import Channels, Coupling, MixingCall
 from spokeshave.structures.operation_kinds import BATCH_NORMS, Kind, argument, kind_of, name_of, source_of
 
 Mask = NDArray[np.bool_]
@@ -82,6 +83,8 @@ def _rewrite_call(node: fx.Node, kind: Kind, coupling: Coupling, live: Liveness)
     if channels is None or source is None:
         return
     mask = live.keep(channels.ids)
+    if kind is Kind.PAD and node in coupling.channels:
+        _cut_padding(node, channels, live.keep(coupling.channels[node].ids), number_of_axes(source))
     if mask.all():
         return
     if kind is Kind.SPLIT and node in coupling.pieces:
@@ -91,7 +94,7 @@ def _rewrite_call(node: fx.Node, kind: Kind, coupling: Coupling, live: Liveness)
             node.args = (source, [int(live.keep(piece.ids).sum()) for piece in pieces], channels.axis)
             node.kwargs = {}
     elif kind is Kind.INDEX and node in coupling.channels and source not in coupling.pieces:
-        node.args = (source, _shifted(node.args[1], channels, mask, len(source.meta["shape"])))
+        node.update_arg(1, _shifted(node.args[1], channels, mask, len(source.meta["shape"])))  # type: ignore[arg-type]
     elif kind is Kind.EXPAND and name_of(node) == "expand":
         sizes = list(node.args[1]) if isinstance(node.args[1], (tuple, list)) else list(node.args[1:])
         sizes[coupling.channels[node].axis] = -1
@@ -103,6 +106,22 @@ def _rewrite_call(node: fx.Node, kind: Kind, coupling: Coupling, live: Liveness)
         places = np.cumsum(mask) - 1
         old = order.cpu().numpy()
         setattr(owner, str(index.target), torch.from_numpy(places[old[mask[old]]]).to(order.device))
+
+
+def _cut_padding(node: fx.Node, channels: Channels, mask: Mask, axes: int) -> None:
+    pads = argument(node, 1, "pad")
+    assert isinstance(pads, (tuple, list))
+    place = axes - 1 - channels.axis
+    front, _ = pads_of_axis(pads, place)
+    if len(mask) == len(channels.ids) or not isinstance(front, int):
+        return
+    new = list(pads)
+    new[2 * place] = int(mask[:front].sum())
+    new[2 * place + 1] = int(mask[front + len(channels.ids) :].sum())
+    if "pad" in node.kwargs:
+        node.update_kwarg("pad", new)
+    else:
+        node.update_arg(1, new)
 
 
 def _drop_operands(node: fx.Node, emptied: list[fx.Node]) -> None:
@@ -174,7 +193,7 @@ def _bias_map(module: nn.Module, state: ChannelState, dropped: Mask, axis: int, 
     shape[axis] = len(dropped)
     chosen = torch.from_numpy(dropped).to(state.plane.device).reshape(shape)
     plain = copy.deepcopy(module).double()
-    plain.bias = None
+    plain.register_parameter("bias", None)
     return _cut(plain(torch.where(chosen, state.plane, 0.0)), axis, rows)
 
 

@@ -8,8 +8,8 @@ computed the branch are dead code.
 import torch
 from torch import fx
 
+from spokeshave.structures.channel_classes import Coupling, number_of_axes
 from spokeshave.structures.constant_channels import ChannelState
-from spokeshave.structures.coupling import Coupling, number_of_axes
 from spokeshave.structures.operation_kinds import Kind, kind_of, name_of
 
 _ADDITIONS = ("add", "add_", "iadd")
@@ -56,9 +56,7 @@ def _others_keep_shape(node: fx.Node, operand: fx.Node) -> bool:
     return same_type and bool(shapes) and tuple(torch.broadcast_shapes(*shapes)) == tuple(node.meta["shape"])
 
 
-def _replace(
-    graph: fx.GraphModule, coupling: Coupling, state: ChannelState, node: fx.Node, operand: fx.Node
-) -> None:
+def _replace(graph: fx.GraphModule, coupling: Coupling, state: ChannelState, node: fx.Node, operand: fx.Node) -> None:
     others = [other for other in node.all_input_nodes if other is not operand]
     plain_sum = name_of(node) in _ADDITIONS and len(others) == 1 and not node.kwargs and len(node.args) == 2
     plain_sum = plain_sum and bool(state.known.all())

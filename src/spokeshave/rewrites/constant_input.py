@@ -5,6 +5,8 @@ number, and goes into the bias. With zero padding the positions near the border 
 where 1 is a plane of ones as large as the input and K = sum over removed channels of c * W. It is exact at every size.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -30,17 +32,17 @@ class ConstantInput(nn.Module):
     def __init__(self, layer: Convolution, kernel: Tensor) -> None:
         super().__init__()
         self.layer = layer
-        constant = dict(
-            in_channels=1,
-            out_channels=layer.out_channels,
-            kernel_size=layer.kernel_size,
-            stride=layer.stride,
-            padding=layer.padding,
-            dilation=layer.dilation,
-            bias=False,
-            device=kernel.device,
-            dtype=kernel.dtype,
-        )
+        constant: dict[str, Any] = {
+            "in_channels": 1,
+            "out_channels": layer.out_channels,
+            "kernel_size": layer.kernel_size,
+            "stride": layer.stride,
+            "padding": layer.padding,
+            "dilation": layer.dilation,
+            "bias": False,
+            "device": kernel.device,
+            "dtype": kernel.dtype,
+        }
         if isinstance(layer, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
             constant["output_padding"] = layer.output_padding
         plain = next(kind for kind in Convolution.__args__ if isinstance(layer, kind))
@@ -98,8 +100,8 @@ class PositionBias(nn.Module):
         torch._check(
             out.shape[1:] == self.bias_map.shape[1:],
             lambda: (
-                f"expected a layer output of shape {tuple(self.bias_map.shape[1:])}, got {tuple(out.shape[1:])}: removed "
-                "constant channels are stored for the input size of the example; shrink the model again at this size"
+                f"expected a layer output of shape {tuple(self.bias_map.shape[1:])}, got {tuple(out.shape[1:])}: "
+                "removed constant channels are stored for the size of the example; shrink the model again at this size"
             ),
         )
         return out + self.bias_map

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx
 
+from spokeshave.structures.channel_classes import Coupling, Ids, MixingCall, number_of_axes
 from spokeshave.structures.constant_channels import ChannelState, connections, mixing_state
-from spokeshave.structures.coupling import Coupling, Ids, MixingCall, number_of_axes
 from spokeshave.structures.operation_kinds import argument, name_of
 
 Mask = NDArray[np.bool_]
@@ -81,7 +81,9 @@ def emptied_operands(node: fx.Node, coupling: Coupling, live: Liveness) -> list[
     operands = argument(node, 0, "tensors")
     if node.op != "call_function" or name_of(node) not in ("cat", "concat", "concatenate") or channels is None:
         return []
-    nodes = [operand for operand in operands if isinstance(operand, fx.Node)] if isinstance(operands, (tuple, list)) else []
+    nodes = (
+        [operand for operand in operands if isinstance(operand, fx.Node)] if isinstance(operands, (tuple, list)) else []
+    )
     dim = argument(node, 1, "dim", argument(node, 1, "axis", 0))
     if len(nodes) < 2 or not isinstance(dim, int) or dim % number_of_axes(node) != channels.axis:
         return []

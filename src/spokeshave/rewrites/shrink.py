@@ -18,9 +18,12 @@ from spokeshave.rewrites.constant_input import ConstantInput, PositionBias
 from spokeshave.rewrites.liveness import Liveness, find_live
 from spokeshave.rewrites.shrink_report import LayerChange, ShrinkReport
 from spokeshave.rewrites.squeeze import lowered_masks, squeeze_layers
+from spokeshave.rewrites.squeezed_convolution import CroppedConv2d, SqueezedConv2d
+from spokeshave.rewrites.squeezed_linear import SqueezedLinear
 from spokeshave.rewrites.verification import relative_error, verify
+from spokeshave.structures.channel_classes import Coupling
 from spokeshave.structures.constant_channels import ChannelState, find_constants
-from spokeshave.structures.coupling import Coupling, couple
+from spokeshave.structures.coupling import couple
 from spokeshave.structures.graph_tracing import TracedNetwork, as_inputs, record_shapes, restore_modes, trace
 from spokeshave.structures.operation_kinds import MIXING_MODULES
 
@@ -88,7 +91,7 @@ def _shrink(model: nn.Module, example: object, squeeze: bool, tolerance: float) 
     called_after = {str(node.target) for node in graph.graph.nodes if node.op == "call_module"}
     removed = tuple(dict.fromkeys(name for name in called_before if name not in called_after))
     after = _count(graph)
-    if not removed and not squeezed and not constant and after == parameters_before and not live_removes(coupling, live):
+    if not (removed or squeezed or constant or after != parameters_before or _removes(coupling, live)):
         raise NothingChanged(_why_nothing(before, coupling, live, traced.notes))
     layers = tuple(_change(name, before[name], graph, columns, squeezed) for name in _unique(called_before, before))
     restore_modes(graph, traced.training)
@@ -109,16 +112,7 @@ def _analyse(traced: TracedNetwork) -> tuple[Coupling, dict[fx.Node, ChannelStat
     return coupling, states
 
 
-def live_removes(coupling: Coupling, live: Liveness) -> bool:
-    """Whether any channel of a layer goes.
-
-    Args:
-        coupling: channels of the network.
-        live: what stays.
-
-    Returns:
-        True if some channel is removed.
-    """
+def _removes(coupling: Coupling, live: Liveness) -> bool:
     return any(not live.keep(call.outputs.ids).all() for call in coupling.mixing)
 
 
@@ -154,7 +148,7 @@ def _change(
     if isinstance(module, (ConstantInput, PositionBias)):
         module = module.get_submodule("layer")
         note = "constant channels folded"
-    dense = module.dense_weight() if hasattr(module, "dense_weight") else module.weight
+    dense = module.dense_weight() if isinstance(module, SqueezedConv2d) else module.weight
     assert isinstance(dense, Tensor)
     if transposed:
         kept = int(dense.ne(0).reshape(dense.shape[0], dense.shape[1], -1).any(dim=1).sum())
@@ -164,10 +158,21 @@ def _change(
     shape = tuple(dense.shape)
     kind = type(before).__name__
     left = columns.get(name, channels)
-    if type(module).__name__ in ("SqueezedLinear", "CroppedConv2d"):
+    if isinstance(module, (SqueezedLinear, CroppedConv2d)):
         left = dense.shape[1] * int(getattr(module, "groups", 1))  # type: ignore[arg-type]
     return LayerChange(
-        name, kind, tuple(weight.shape), shape, out, filters, left, channels, kept, channels * taps, name in squeezed, note
+        name,
+        kind,
+        tuple(weight.shape),
+        shape,
+        out,
+        filters,
+        left,
+        channels,
+        kept,
+        channels * taps,
+        name in squeezed,
+        note,
     )
 
 
@@ -182,8 +187,8 @@ def _why_nothing(before: dict[str, nn.Module], coupling: Coupling, live: Livenes
     smallest = ", ".join(f"{name}: {norm:.3g}" for norm, name, _ in sorted(norms)[:3])
     message = (
         f"nothing to remove: no layer of {len(before)} convolutions and linear layers holds a channel that the output "
-        f"does not need. Smallest filter norms: {smallest or 'none'}; only weights that are exactly zero count, so train "
-        "with a proximal step or zero the groups below a threshold first"
+        f"does not need. Smallest filter norms: {smallest or 'none'}; only weights that are exactly zero count, so "
+        "train with a proximal step or zero the groups below a threshold first"
     )
     zero_rows = [name for _, name, count in norms if count]
     reasons = coupling.pin_reasons(live.classes)

@@ -6,7 +6,7 @@ smaller kernel window and fewer filters (`CroppedConv2d`), and a gather of singl
 The prediction, in microseconds for a batch of 4 on one core, was calibrated against medians of torch 2.13 on an AVX-512
 server core, for LeNet conv2, ConvNet conv2 and AlexNet conv2 to conv5 patterns:
 
-    dense     35 + 4 * multiplications / 60 000
+    dense     35 (15 for a 1 x 1 kernel) + 4 * multiplications / 60 000
     cropped   dense of the smaller layer + (8 + 4 * copied elements / 1000) for each copy
     gathered  12 + 3.5 * kernel positions + 4 * (patch elements / 500 + multiplications / 60 000)
 
@@ -59,19 +59,24 @@ def lowered_masks(weight: torch.Tensor, groups: int) -> LoweredMasks:
         [True, False]
     """
     nonzero = weight.detach().ne(0).reshape(groups, weight.shape[0] // groups, -1).cpu().numpy()
-    return LoweredMasks(nonzero.any(axis=2).reshape(-1), nonzero.any(axis=1))
+    return LoweredMasks(np.asarray(nonzero.any(axis=2)).reshape(-1), np.asarray(nonzero.any(axis=1)))
 
 
-def dense_time(multiplications: float) -> float:
+def dense_time(multiplications: float, taps: int) -> float:
     """Predicted time of a dense convolution, in microseconds for a batch of 4.
 
     Args:
         multiplications: for one image.
+        taps: kernel positions; a 1 x 1 kernel has less to set up.
 
     Returns:
         the prediction.
+
+    Example:
+        >>> dense_time(60_000, 9), dense_time(60_000, 1)
+        (39.0, 19.0)
     """
-    return 35.0 + BATCH * multiplications / 60_000
+    return (35.0 if taps > 1 else 15.0) + BATCH * multiplications / 60_000
 
 
 def copy_time(elements: float) -> float:
@@ -149,12 +154,14 @@ def squeeze_convolution(
     Returns:
         a module that computes the same, or None.
     """
-    even = layer.padding != "same" or all(d * (k - 1) % 2 == 0 for d, k in zip(layer.dilation, layer.kernel_size))
+    even = layer.padding != "same" or all(
+        d * (k - 1) % 2 == 0 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)
+    )
     masks = lowered_masks(layer.weight, layer.groups)
     if layer.padding_mode != "zeros" or not even or not masks.rows.any() or layer.groups > MOST_GROUPS:
         return None
     plane, out_plane = int(np.prod(input_size)), int(np.prod(output_size))
-    dense = dense_time(layer.weight.numel() * out_plane)
+    dense = dense_time(layer.weight.numel() * out_plane, _taps(layer))
     candidates: list[tuple[float, nn.Module]] = []
     for rows in (None, masks.rows):
         if rows is not None and (rows.all() or layer.groups > 1):
@@ -168,15 +175,16 @@ def squeeze_convolution(
             copies += copy_time(channels.sum() * plane)
         if not _is_symmetric(layer, window):
             copies += copy_time(channels.sum() * plane)
-        time = dense_time(cropped_weights / layer.groups * out_plane) + copies
-        limit = dense if copies == 0 and cropped_weights < layer.weight.numel() * layer.groups else GAIN * dense
-        if time < limit:
+        taps = (window[1] - window[0]) * (window[3] - window[2])
+        time = dense_time(cropped_weights / layer.groups * out_plane, taps) + copies
+        smaller = cropped_weights < layer.weight.numel() * layer.groups
+        if smaller and time < (dense if copies == 0 else GAIN * dense):
             candidates.append((time, CroppedConv2d(layer, channels, window, rows)))
         positions = sum(len(np.unique(np.flatnonzero(mask) % _taps(layer))) for mask in masks.columns)
         kept = masks.columns.sum(axis=1)
         products = filters / layer.groups * kept.sum() * out_plane
         time = 12 + 3.5 * positions + BATCH * (kept.sum() * out_plane / 500 + products / 60_000) + scatter
-        if kept.all() and time <= GAIN * dense:
+        if kept.all() and not masks.columns.all() and time <= GAIN * dense:
             candidates.append((time, SqueezedConv2d(layer, list(masks.columns), rows)))
     best = min(candidates, key=lambda pair: pair[0], default=(0.0, None))[1]
     return best  # type: ignore[return-value]
@@ -189,7 +197,7 @@ def _taps(layer: nn.Conv2d) -> int:
 def _bounding_box(layer: nn.Conv2d, masks: LoweredMasks) -> tuple[Mask, tuple[int, int, int, int]]:
     """Used input channels (equally many in every conv group) and the used window of the kernel."""
     taps = masks.columns.reshape(layer.groups, -1, *layer.kernel_size)
-    used = taps.any(axis=(2, 3))
+    used = np.asarray(taps.any(axis=(2, 3)))
     most = int(used.sum(axis=1).max())
     for group in range(layer.groups):
         missing = most - int(used[group].sum())

@@ -1,7 +1,7 @@
 """Squeezed convolution: multiply only the columns of the lowered weight matrix that are not zero.
 
-SSL (Wen et al., NIPS 2016, section 3.2 "shape-wise sparsity") zeroes the same weight (c, i, j) of every filter, which is
-a zero column of the matrix W with one row a filter. With kept rows R and kept columns K:
+SSL (Wen et al., NIPS 2016, section 3.2 "shape-wise sparsity") zeroes the same weight (c, i, j) of every filter, which
+is a zero column of the matrix W with one row a filter. With kept rows R and kept columns K:
 
     out[R] = W[R, K] @ patches[K] + bias[R],    out[other rows] = bias.
 

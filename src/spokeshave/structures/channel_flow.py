@@ -4,13 +4,14 @@ One function a `Kind`. A function that meets a case it does not know calls `barr
 channels, so what is not understood is never changed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import fx, nn
+from torch.fx.node import map_arg
 
-from spokeshave.structures.coupling import Channels, Coupling, Ids, MixingCall, number_of_axes
+from spokeshave.structures.channel_classes import Channels, Coupling, Ids, MixingCall, number_of_axes
 from spokeshave.structures.graph_forms import align
 from spokeshave.structures.operation_kinds import Kind, argument, name_of, source_of
 
@@ -50,9 +51,9 @@ def _per_channel(coupling: Coupling, node: fx.Node, modules: Modules) -> None:
     source = source_of(node)
     name = str(node.target)
     assert source is not None
-    unbatched = isinstance(modules[name], nn.modules.instancenorm._InstanceNorm) and number_of_axes(
-        source
-    ) != 2 + int(type(modules[name]).__name__[-2])
+    unbatched = isinstance(modules[name], nn.modules.instancenorm._InstanceNorm) and number_of_axes(source) != 2 + int(
+        type(modules[name]).__name__[-2]
+    )
     if number_of_axes(source) < 2 or unbatched:
         return barrier(coupling, node, modules)
     channels = coupling.at(source, 1, f"{name} reads it whole")
@@ -118,11 +119,31 @@ def _pad(coupling: Coupling, node: fx.Node, modules: Modules) -> None:
     channels = coupling.channels.get(source)
     if channels is None or not isinstance(pads, (tuple, list)):
         return barrier(coupling, node, modules)
-    if channels.axis >= number_of_axes(source) - len(pads) // 2:
+    constant = argument(node, 2, "mode", "constant") == "constant"
+    front, back = pads_of_axis(pads, number_of_axes(source) - 1 - channels.axis)
+    if not constant and (channels.axis != 1 or front != 0 or back != 0):
         return barrier(coupling, node, modules)
-    if argument(node, 2, "mode", "constant") != "constant" and channels.axis != 1:
+    if not isinstance(front, int) or not isinstance(back, int) or front < 0 or back < 0:
         return barrier(coupling, node, modules)
-    coupling.channels[node] = channels
+    ids = np.concatenate([coupling.fresh(front), channels.ids, coupling.fresh(back)])
+    coupling.channels[node] = Channels(channels.axis, ids)
+
+
+def pads_of_axis(pads: Sequence[object], from_last: int) -> tuple[object, object]:
+    """Padding of one axis in the order of `torch.nn.functional.pad`.
+
+    Args:
+        pads: (last front, last back, second last front, ...).
+        from_last: 0 for the last axis, 1 for the one before.
+
+    Returns:
+        padding in front and behind; 0 where none is given.
+
+    Example:
+        >>> pads_of_axis((0, 0, 0, 0, 2, 3), 2)
+        (2, 3)
+    """
+    return (pads[2 * from_last], pads[2 * from_last + 1]) if len(pads) > 2 * from_last else (0, 0)
 
 
 def _concat(coupling: Coupling, node: fx.Node, modules: Modules) -> None:
@@ -137,17 +158,15 @@ def _concat(coupling: Coupling, node: fx.Node, modules: Modules) -> None:
     if len(nodes) != len(operands) or len(axes) != 1 or not usable:
         return barrier(coupling, node, modules)
     axis = axes.pop()
-    parts = [coupling.at(operand, axis, "it is concatenated with a tensor whose channels must stay") for operand in nodes]
+    parts = [
+        coupling.at(operand, axis, "it is concatenated with a tensor whose channels must stay") for operand in nodes
+    ]
     if dim % len(shape) == axis:
         coupling.channels[node] = Channels(axis, np.concatenate([part.ids for part in parts]))
         return
     for part in parts[1:]:
         coupling.join(parts[0].ids, part.ids)
     coupling.channels[node] = Channels(axis, parts[0].ids)
-
-
-def _flatten(coupling: Coupling, node: fx.Node, modules: Modules) -> None:
-    _reshape(coupling, node, modules)
 
 
 def _reshape(coupling: Coupling, node: fx.Node, modules: Modules) -> None:
@@ -184,8 +203,8 @@ def _permute(coupling: Coupling, node: fx.Node, modules: Modules) -> None:
     source = source_of(node)
     assert source is not None
     channels = coupling.channels.get(source)
-    arguments = fx.node.map_arg(tuple(node.args[1:]), lambda n: n.meta.get("value"))
-    keywords = fx.node.map_arg({k: v for k, v in node.kwargs.items() if k != "input"}, lambda n: n.meta.get("value"))
+    arguments = map_arg(tuple(node.args[1:]), lambda n: n.meta.get("value"))
+    keywords = map_arg({k: v for k, v in node.kwargs.items() if k != "input"}, lambda n: n.meta.get("value"))
     if channels is None:
         return barrier(coupling, node, modules)
     labels = torch.empty([axis + 2 for axis in range(number_of_axes(source))], device="meta")
@@ -374,7 +393,7 @@ FLOWS: dict[Kind, Flow] = {
     Kind.SPATIAL: _same,
     Kind.PAD: _pad,
     Kind.CONCAT: _concat,
-    Kind.FLATTEN: _flatten,
+    Kind.FLATTEN: _reshape,
     Kind.UNFLATTEN: _reshape,
     Kind.PERMUTE: _permute,
     Kind.REDUCE: _reduce,

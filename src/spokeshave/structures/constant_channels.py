@@ -14,12 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from spokeshave.structures.channel_flow import FLOWS
-from spokeshave.structures.coupling import Channels, Coupling, MixingCall
+from spokeshave.structures.channel_classes import Channels, Coupling, MixingCall, number_of_axes
+from spokeshave.structures.channel_flow import FLOWS, pads_of_axis
 from spokeshave.structures.graph_tracing import map_tensors, with_batch
 from spokeshave.structures.operation_kinds import (
     AVERAGE_POOLS,
-
     Kind,
     argument,
     kind_of,
@@ -110,6 +109,11 @@ def spreads_border(module: nn.Module) -> bool:
     return padding == "same" if isinstance(padding, str) else any(int(p) > 0 for p in padding)  # type: ignore[union-attr]
 
 
+def _none(table: Mask) -> Mask:
+    """Rows of a table without a single True."""
+    return ~np.asarray(table.any(axis=1))
+
+
 class _Constants(fx.Interpreter):
     def __init__(self, graph: fx.GraphModule, coupling: Coupling, exact: bool, size_locked: bool) -> None:
         super().__init__(graph)
@@ -194,7 +198,7 @@ class _Constants(fx.Interpreter):
         state = self.at(source, -1 if isinstance(module, nn.Linear) else 1)
         reach = connections(module)
         usable = state.known & (state.values == 0) if spreads_border(module) else state.known
-        return ~(reach & ~state.independent).any(axis=1), ~(reach & ~usable).any(axis=1)
+        return _none(reach & ~state.independent), _none(reach & ~usable)
 
     def _pointwise(self, node: fx.Node, channels: Channels) -> tuple[Mask, Mask]:
         size = len(channels.ids)
@@ -261,8 +265,10 @@ class _Constants(fx.Interpreter):
         state = self.at(source, origin.axis)
         if kind is Kind.UNFLATTEN and size != len(origin.ids):
             shape = (size, len(origin.ids) // size)
-            return state.independent.reshape(shape).all(axis=1), state.known.reshape(shape).all(axis=1)
+            return _none(~state.independent.reshape(shape)), _none(~state.known.reshape(shape))
         places = np.arange(len(origin.ids))
+        if kind is Kind.PAD and size != len(places):
+            return self._padded(node, state, size)
         if kind not in (Kind.PER_CHANNEL, Kind.EXPAND):
             follower = Coupling()
             follower.fresh(len(origin.ids))
@@ -271,6 +277,22 @@ class _Constants(fx.Interpreter):
             places = follower.channels[node].ids
         moved = state.take(places)
         return moved.independent, moved.known & self._survives(node, kind, moved)
+
+    def _padded(self, node: fx.Node, state: ChannelState, size: int) -> tuple[Mask, Mask]:
+        """Padding along the channel axis: the new channels are constants."""
+        pads = argument(node, 1, "pad")
+        source = source_of(node)
+        assert source is not None and isinstance(pads, (tuple, list))
+        axes = number_of_axes(source)
+        front = int(pads_of_axis(pads, axes - 1 - self.coupling.channels[source].axis)[0])  # type: ignore[call-overload]
+        borders = any(int(pad) != 0 for place, pad in enumerate(pads) if place // 2 < axes - 2)  # type: ignore[call-overload]
+        kept = state.known & (state.values == 0) if borders else state.known
+        independent, known = np.ones(size, dtype=bool), np.ones(size, dtype=bool)
+        independent[front : front + len(kept)] = state.independent
+        known[front : front + len(kept)] = kept
+        if borders and argument(node, 3, "value", 0):
+            known[:] = False
+        return independent, known
 
     def _survives(self, node: fx.Node, kind: Kind, state: ChannelState) -> Mask | bool:
         """Where one number stays one number that no input size changes."""
@@ -369,5 +391,3 @@ def mixing_state(states: dict[fx.Node, ChannelState], call: MixingCall) -> Chann
     if state is None or len(state.known) != size:
         return ChannelState(np.zeros(size, dtype=bool), np.zeros(size, dtype=bool), np.zeros(size))
     return state
-
-

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 
 from spokeshave.structures.operation_kinds import Kind, argument, kind_of, name_of, source_of
 
@@ -169,8 +170,8 @@ def _is_reshape(node: fx.Node) -> bool:
 
 def _apply_chain(chain: Sequence[fx.Node], tensor: Tensor) -> Tensor:
     for node in chain:
-        arguments = fx.node.map_arg(tuple(node.args[1:]), lambda n: n.meta.get("value"))
-        keywords = fx.node.map_arg(dict(node.kwargs), lambda n: n.meta.get("value"))
+        arguments = map_arg(tuple(node.args[1:]), lambda n: n.meta.get("value"))
+        keywords = map_arg(dict(node.kwargs), lambda n: n.meta.get("value"))
         name = name_of(node).replace("view", "reshape")
         tensor = getattr(tensor, name)(*arguments, **keywords)
     return tensor
@@ -241,13 +242,13 @@ def _shuffle_chain(node: fx.Node) -> tuple[fx.Node | None, Tensor | None]:
 
 def _sizes(node: fx.Node) -> Sequence[object] | None:
     """Target sizes as written in `x.view(...)`, or None where they are hidden in another value."""
-    written = node.args[1:] if node.op == "call_method" else node.args[1:2]
+    written: Sequence[object] = node.args[1:]
+    named = node.kwargs.get("shape")
     if len(written) == 1 and isinstance(written[0], (tuple, list)):
         written = written[0]
-    if not written and isinstance(node.kwargs.get("shape"), (tuple, list)):
-        written = node.kwargs["shape"]  # type: ignore[assignment]
-    shape = node.meta["shape"]
-    return written if len(written) == len(shape) else None
+    elif not written and isinstance(named, (tuple, list)):
+        written = named
+    return written if len(written) == len(node.meta["shape"]) else None
 
 
 def _name_reshapes(graph: fx.GraphModule) -> None:
@@ -275,5 +276,5 @@ def _name_reshapes(graph: fx.GraphModule) -> None:
                     current = graph.graph.call_function(torch.flatten, (current, left[0], left[-1]))
                 elif len(right) > 1 and sizes is not None:
                     rest = [after[axis] if sizes[axis] == -1 else sizes[axis] for axis in right[1:]]
-                    current = graph.graph.call_function(torch.unflatten, (current, left[0], (-1, *rest)))
+                    current = graph.graph.call_function(torch.unflatten, (current, left[0], (-1, *rest)))  # type: ignore[arg-type]
         node.replace_all_uses_with(current)

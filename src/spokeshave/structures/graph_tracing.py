@@ -1,8 +1,8 @@
 """Graph tracing: any module as a graph of calls, with the shape of every tensor known.
 
-A private copy of the model is traced with `torch.fx` in eval mode. A submodule that cannot be traced stays whole, as one
-opaque call; only a top-level forward that cannot be traced is an error. Shapes come from running the graph once on the
-example, at a batch size of its own where the model allows it, so that axes are not confused with each other by chance.
+A private copy of the model is traced with `torch.fx` in eval mode. A submodule that cannot be traced stays whole, as
+one opaque call; only a top-level forward that cannot be traced is an error. Shapes come from running the graph once on
+the example, at a batch size of its own where the model allows it, so that axes are not mixed up by chance.
 """
 
 import copy
@@ -166,7 +166,7 @@ def _trace(model: nn.Module, inputs: Sequence[object], notes: list[str]) -> fx.G
         try:
             graph = tracer.trace(model, concrete_args=fixed or None)
             return fx.GraphModule(tracer.root, graph, type(model).__name__)
-        except Exception as error:  # noqa: BLE001 - user code may raise anything while it is traced
+        except Exception as error:
             if tracer.failed is None or tracer.failed in opaque:
                 raise UnsupportedLayer(
                     f"{type(model).__name__}: its own forward cannot be traced by torch.fx ({type(error).__name__}: "
@@ -186,9 +186,9 @@ class _ShapeRecorder(fx.Interpreter):
         n.meta.pop("value", None)
         n.meta["shape"] = result.shape if isinstance(result, Tensor) else None
         n.meta["dtype"] = result.dtype if isinstance(result, Tensor) else None
-        if not isinstance(result, Tensor) and n.op not in ("placeholder", "output"):
-            if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
-                n.meta["value"] = result
+        plain = not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result))
+        if plain and n.op not in ("placeholder", "output"):
+            n.meta["value"] = result
         return result
 
 
@@ -217,21 +217,25 @@ def _probe_inputs(reference: nn.Module, inputs: tuple[object, ...], notes: list[
 
 
 def _is_size_locked(reference: nn.Module, inputs: tuple[object, ...]) -> bool:
-    """Whether the model fails, or mixes up the batch, at a larger height and width than the example's."""
+    """Whether the model fails, or mixes up the batch, at every larger size of the axes behind the batch."""
+    own = [leaf for leaf in pytree.tree_leaves(reference(*inputs)) if isinstance(leaf, Tensor)]
+    for pads in ((0, 1), (0, 1, 0, 1), (0, 0, 0, 1)):
 
-    def enlarge(tensor: Tensor) -> Tensor:
-        if tensor.ndim < 3 or not tensor.is_floating_point():
-            return tensor
-        return torch.nn.functional.pad(tensor, [0, 16] * (tensor.ndim - 2))
+        def enlarge(tensor: Tensor, pads: tuple[int, ...] = pads) -> Tensor:
+            if tensor.ndim < max(3, 1 + len(pads) // 2) or not tensor.is_floating_point():
+                return tensor
+            sizes = [tensor.shape[-1 - place // 2] for place in range(len(pads))]
+            return torch.nn.functional.pad(tensor, [pad * size for pad, size in zip(pads, sizes, strict=True)])
 
-    larger = map_tensors(enlarge, inputs)
-    assert isinstance(larger, tuple)
-    try:
-        grown, own = reference(*larger), reference(*inputs)
-    except Exception:  # noqa: BLE001 - the question is whether user code runs
-        return True
-    pairs = zip(pytree.tree_leaves(grown), pytree.tree_leaves(own), strict=False)
-    return any(a.shape[:1] != b.shape[:1] for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor))
+        larger = map_tensors(enlarge, inputs)
+        assert isinstance(larger, tuple)
+        try:
+            grown = [leaf for leaf in pytree.tree_leaves(reference(*larger)) if isinstance(leaf, Tensor)]
+        except Exception:  # noqa: BLE001 - the question is whether user code runs
+            continue
+        if all(a.shape[:1] == b.shape[:1] for a, b in zip(grown, own, strict=False)):
+            return False
+    return True
 
 
 def trace(model: nn.Module, example: object) -> TracedNetwork:
