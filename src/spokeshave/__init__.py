@@ -4,34 +4,44 @@
     pull.attach(optimizer)                      # one line in any training loop
     small, report = ss.shrink(model, example)   # exact: the same function without its zero groups
     print(ss.compare(model, small, example).table())
+
+The public names are those of `__init__.pyi`, the one list, which type checkers read as well. Each is imported when it
+is first used, so that `spokeshave --help` and `spokeshave where` answer without waiting for torch.
 """
 
-from spokeshave.export import export as export
-from spokeshave.export import load_safetensors as load_safetensors
-from spokeshave.measure import compare as compare
-from spokeshave.measure import measure as measure
-from spokeshave.regularizers import Freeze as Freeze
-from spokeshave.regularizers import Frozen as Frozen
-from spokeshave.regularizers import GroupLasso as GroupLasso
-from spokeshave.regularizers import Solver as Solver
-from spokeshave.rewrites import shrink as shrink
-from spokeshave.structures.sparsity import sparsity as sparsity
-from spokeshave.training import TrainSettings as TrainSettings
-from spokeshave.training import evaluate as evaluate
-from spokeshave.training import train as train
+import ast
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
 
-__all__ = [
-    "Freeze",
-    "Frozen",
-    "GroupLasso",
-    "Solver",
-    "TrainSettings",
-    "compare",
-    "evaluate",
-    "export",
-    "load_safetensors",
-    "measure",
-    "shrink",
-    "sparsity",
-    "train",
-]
+_HOMES: dict[str, str] = {
+    alias.name: node.module
+    for node in ast.parse(Path(__file__).with_suffix(".pyi").read_text()).body
+    if isinstance(node, ast.ImportFrom) and node.module
+    for alias in node.names
+}
+
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(importlib.import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps `ss.measure` the function when the module of the same name is imported after it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
