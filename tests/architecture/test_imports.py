@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from spokeshave.optional import EXTRAS
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "files", "optional"}),
+    frozenset({"errors", "files", "optional", "processes"}),
     frozenset({"structures", "data", "models", "timing"}),
     frozenset({"regularizers", "rewrites", "measure", "export", "ledger"}),
     frozenset({"checkpoints", "divergence", "progress", "training", "report"}),

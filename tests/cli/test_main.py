@@ -1,7 +1,6 @@
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -101,10 +100,13 @@ def test_reader_that_leaves_early_is_no_error() -> None:
 
 
 def test_interrupt_signal_ends_with_130() -> None:
-    script = f"import spokeshave.cli.main as m, time; m._dispatch = lambda words: time.sleep(60)\n{ENTRY}"
-    with subprocess.Popen([sys.executable, "-c", script, "run", "x"], stderr=subprocess.PIPE, text=True) as process:
-        time.sleep(1.0)
+    busy = "lambda words: (print('ready', flush=True), time.sleep(60))"
+    script = f"import spokeshave.cli.main as m, time; m._dispatch = {busy}\n{ENTRY}"
+    words = [sys.executable, "-c", script, "run", "x"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
-        _, complaint = process.communicate(timeout=30)
+        _, complaint = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in complaint

@@ -66,6 +66,7 @@ def load_recipe(name: str) -> ModuleType:
         InvalidArgument: where there is no recipe of that name; the message names the close ones.
     """
     names = recipe_names()
+    name = name.replace("-", "_")
     if name not in names:
         close = difflib.get_close_matches(name, names, n=3)
         meant = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(names) or 'none'}"
@@ -92,13 +93,13 @@ def published_rows(recipe: ModuleType) -> list[tuple[str, dict[str, Any]]]:
 
 
 def rows_table(rows: list[tuple[str, dict[str, Any]]]) -> Table:
-    """Lay published rows out as a table with the union of their columns."""
-    headings = list(dict.fromkeys(heading for _, columns in rows for heading in columns))
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    for heading in ["--row", *headings]:
-        table.add_column(heading.replace("_", " "))
+    """Lay published rows out: the value of --row, then its columns as words, so that narrow terminals cut nothing."""
+    table = Table(box=None, padding=(0, 2), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, columns in rows:
-        table.add_row(name, *(show_value(columns.get(heading)) for heading in headings))
+        words = (f"{key.replace('_', ' ')} {show_value(value)}" for key, value in columns.items() if value is not None)
+        table.add_row(name, ", ".join(words))
     return table
 
 
