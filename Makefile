@@ -17,7 +17,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: setup ## train LeNet on the embedded digits under SSL, shrink it, measure it, write runs/demo/report.html
-	@$(BIN)/spokeshave run ssl --row demo --data digits --run-dir $(RUN_DIR)
+	@$(BIN)/spokeshave run ssl --row demo --data digits --run-dir $(RUN_DIR) --resume
 
 test: setup-dev check-fast docs ## format, lint, types, documentation, tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_FLAGS)
@@ -34,8 +34,8 @@ format: setup-dev ## rewrite the sources in the project's format
 docs: setup-dev ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
 
-clean: ## remove the environment and what the tools left behind
-	rm -rf $(VENV) site build dist .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+clean: ## remove the environment, the demo and what the tools left behind
+	rm -rf $(VENV) $(RUN_DIR) site build dist .pytest_cache .ruff_cache .hypothesis src/*.egg-info
 
 setup: ## create the environment (what the demo needs)
 	@$(call install,.,demo)
