@@ -170,11 +170,12 @@ def squeeze_convolution(
         scatter = 0.0 if rows is None else copy_time(layer.out_channels * out_plane)
         channels, window = _bounding_box(layer, masks)
         cropped_weights = filters * (window[1] - window[0]) * (window[3] - window[2]) * int(channels.sum())
+        copied = int(channels.sum()) * plane
         copies = scatter
         if not channels.all():
-            copies += copy_time(channels.sum() * plane)
+            copies += copy_time(copied)
         if not _is_symmetric(layer, window):
-            copies += copy_time(channels.sum() * plane)
+            copies += copy_time(copied)
         taps = (window[1] - window[0]) * (window[3] - window[2])
         time = dense_time(cropped_weights / layer.groups * out_plane, taps) + copies
         smaller = cropped_weights < layer.weight.numel() * layer.groups
@@ -182,8 +183,9 @@ def squeeze_convolution(
             candidates.append((time, CroppedConv2d(layer, channels, window, rows)))
         positions = sum(len(np.unique(np.flatnonzero(mask) % _taps(layer))) for mask in masks.columns)
         kept = masks.columns.sum(axis=1)
-        products = filters / layer.groups * kept.sum() * out_plane
-        time = 12 + 3.5 * positions + BATCH * (kept.sum() * out_plane / 500 + products / 60_000) + scatter
+        patch_elements = int(kept.sum()) * out_plane
+        products = filters / layer.groups * patch_elements
+        time = 12 + 3.5 * positions + BATCH * (patch_elements / 500 + products / 60_000) + scatter
         if kept.all() and not masks.columns.all() and time <= GAIN * dense:
             candidates.append((time, SqueezedConv2d(layer, list(masks.columns), rows)))
     best = min(candidates, key=lambda pair: pair[0], default=(0.0, None))[1]

@@ -16,7 +16,7 @@ from torch.fx.node import map_arg
 
 from spokeshave.structures.operation_kinds import Kind, argument, kind_of, name_of, source_of
 
-_INPLACE_OPERATORS = {
+INPLACE_OPERATORS = {
     operator.iadd: operator.add,
     operator.isub: operator.sub,
     operator.imul: operator.mul,
@@ -103,8 +103,8 @@ def _undo_inplace(graph: fx.GraphModule) -> None:
         inplace = bool(getattr(module, "inplace", False))
         if isinstance(module, (nn.Identity, nn.modules.dropout._DropoutNd)) and not inplace and source is not None:
             alias[node] = alias.get(source, source)
-        if node.op == "call_function" and node.target in _INPLACE_OPERATORS:
-            node.target = _INPLACE_OPERATORS[node.target]  # type: ignore[index]
+        if node.op == "call_function" and node.target in INPLACE_OPERATORS:
+            node.target = INPLACE_OPERATORS[node.target]  # type: ignore[index]
             inplace = True
         elif node.op == "call_function" and argument(node, _place_of_inplace(node.target), "inplace", False) is True:
             _clear_inplace_argument(node)
@@ -117,7 +117,7 @@ def _undo_inplace(graph: fx.GraphModule) -> None:
             elif node.op == "call_function" and (hasattr(torch, plain) or hasattr(F, plain)):
                 node.target = getattr(torch, plain, None) or getattr(F, plain)
                 inplace = True
-        if not inplace or source is None:
+        if not inplace or source is None or source.meta.get("shape") is None:
             continue
         if module is not None:
             module.inplace = False  # type: ignore[assignment]

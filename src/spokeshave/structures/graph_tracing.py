@@ -7,16 +7,18 @@ the example, at a batch size of its own where the model allows it, so that axes 
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import jaxtyping
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize, prune
 from torch.utils import _pytree as pytree
 
 from spokeshave.errors import InvalidArgument, UnsupportedLayer
-from spokeshave.structures.graph_forms import canonicalise
+from spokeshave.structures.graph_forms import INPLACE_OPERATORS, canonicalise
 
 PROBE_BATCH = 3
 
@@ -119,8 +121,7 @@ def private_copy(model: nn.Module) -> nn.Module:
         duplicate = copy.deepcopy(model, memo)
         for module in list(duplicate.modules()):
             if parametrize.is_parametrized(module):
-                for name in list(getattr(module, "parametrizations", {})):
-                    parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+                _burn_parametrizations(module)
             names = [name.removesuffix("_orig") for name in module._parameters if name.endswith("_orig")]
             for name in names:
                 if hasattr(module, f"{name}_mask"):
@@ -130,11 +131,49 @@ def private_copy(model: nn.Module) -> nn.Module:
     return duplicate
 
 
+def _burn_parametrizations(module: nn.Module) -> None:
+    """Plain parameters of the current values; PyTorch's own removal would break the original, which shares the class."""
+    values = {name: getattr(module, name).detach().clone() for name in getattr(module, "parametrizations", {})}
+    delattr(module, "parametrizations")
+    module.__class__ = type(module).__mro__[1]
+    for name, value in values.items():
+        module.register_parameter(name, nn.Parameter(value))
+
+
+@contextmanager
+def _without_shape_checks() -> Iterator[None]:
+    """Switch jaxtyping's run-time checks off, of the user's model too: the proxies of a trace are no tensors."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
+
+
+class _Proxy(fx.Proxy):
+    """Keeps `x += y` apart from `x + y`: the first also changes what other names of x hold."""
+
+
+def _keep_in_place(function: Callable[[object, object], object]) -> Callable[[fx.Proxy, object], fx.Proxy]:
+    def call(self: fx.Proxy, other: object) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return call
+
+
+for _operator in INPLACE_OPERATORS:
+    setattr(_Proxy, f"__{_operator.__name__}__", _keep_in_place(_operator))
+
+
 class _Tracer(fx.Tracer):
     def __init__(self, opaque: frozenset[str]) -> None:
         super().__init__()
         self.opaque = opaque
         self.failed: str | None = None
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if module_qualified_name in self.opaque or getattr(m, "traced_as_leaf", False):
@@ -164,7 +203,8 @@ def _trace(model: nn.Module, inputs: Sequence[object], notes: list[str]) -> fx.G
     while True:
         tracer = _Tracer(opaque)
         try:
-            graph = tracer.trace(model, concrete_args=fixed or None)
+            with _without_shape_checks():
+                graph = tracer.trace(model, concrete_args=fixed or None)
             return fx.GraphModule(tracer.root, graph, type(model).__name__)
         except Exception as error:
             if tracer.failed is None or tracer.failed in opaque:
@@ -222,13 +262,15 @@ def _is_size_locked(reference: nn.Module, inputs: tuple[object, ...]) -> bool:
     for pads in ((0, 1), (0, 1, 0, 1), (0, 0, 0, 1)):
 
         def enlarge(tensor: Tensor, pads: tuple[int, ...] = pads) -> Tensor:
-            if tensor.ndim < max(3, 1 + len(pads) // 2) or not tensor.is_floating_point():
+            if tensor.ndim < 1 + len(pads) // 2:
                 return tensor
             sizes = [tensor.shape[-1 - place // 2] for place in range(len(pads))]
             return torch.nn.functional.pad(tensor, [pad * size for pad, size in zip(pads, sizes, strict=True)])
 
         larger = map_tensors(enlarge, inputs)
         assert isinstance(larger, tuple)
+        if all(a is b for a, b in zip(pytree.tree_leaves(larger), pytree.tree_leaves(inputs), strict=True)):
+            continue
         try:
             grown = [leaf for leaf in pytree.tree_leaves(reference(*larger)) if isinstance(leaf, Tensor)]
         except Exception:  # noqa: BLE001 - the question is whether user code runs
