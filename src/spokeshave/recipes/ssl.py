@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from torch.nn import functional
 
-from spokeshave.data import DatasetName, load
+from spokeshave.data import DatasetName, Split, Splits, load
 from spokeshave.processes import is_first
 from spokeshave.recipes.ssl_rows import ROWS
 from spokeshave.shaping import Plan, print_run, refuse_finished, shape, write_ledger, write_run
@@ -99,8 +100,7 @@ def run(config: Config) -> dict[str, Any]:
     run_dir = config.run_dir or Path("runs") / row
     refuse_finished(run_dir, config.resume)
     plan, usual_data = plan_of(config)
-    name = config.data or (DatasetName.DIGITS if config.smoke and usual_data is DatasetName.MNIST else usual_data)
-    splits = load(name, config.data_dir)
+    splits = small_digits(usual_data) if config.smoke else load(config.data or usual_data, config.data_dir)
     results = [shape(plan, splits, seed, run_dir / f"seed-{seed}", config.resume, config.device) for seed in config.seeds]
     if not is_first():
         return {}
@@ -120,6 +120,19 @@ def run(config: Config) -> dict[str, Any]:
     if config.ledger is not None:
         write_ledger(record, results, config.ledger)
     return record.to_dict()
+
+
+def small_digits(like: DatasetName) -> Splits:
+    """A few of the embedded digits, in colour and 32 x 32 where `like` is."""
+    digits = load(DatasetName.DIGITS)
+
+    def small(split: Split, count: int) -> Split:
+        images = split.images[:count]
+        if like is DatasetName.CIFAR10:
+            images = functional.pad(images, (2, 2, 2, 2)).repeat(1, 3, 1, 1)
+        return Split(images, split.labels[:count])
+
+    return replace(digits, name="digits (smoke)", train=small(digits.train, 500), test=small(digits.test, 200))
 
 
 def plan_of(config: Config) -> tuple[Plan, DatasetName]:

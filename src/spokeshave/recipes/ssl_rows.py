@@ -88,13 +88,13 @@ def _convnet(
     amount = strength * factor
     keeps = [Keep(f"conv{i}", FILTER, count) for i, count in enumerate(filters, start=1)]
     keeps += [Keep(f"conv{i}", SHAPE, count) for i, count in enumerate(columns, start=2)]
-    baseline = replace(_FAST, epochs=30, learning_rate=0.02, weight_decay=2e-3, warmup_epochs=1)
+    baseline = replace(_FAST, epochs=20, learning_rate=0.02, weight_decay=2e-3, warmup_epochs=1)
     return Plan(
         network=partial(ConvNet, activation_scale=63.0),
         pull=lambda net: GroupLasso(net, filters=amount, shapes={"conv2": amount, "conv3": amount}),
         baseline=baseline,
-        ssl=replace(baseline, epochs=25, learning_rate=0.01),
-        finetune=replace(baseline, epochs=20, learning_rate=0.01),
+        ssl=replace(baseline, epochs=18, learning_rate=0.01),
+        finetune=replace(baseline, epochs=14, learning_rate=0.01),
         keeps=keeps,
         dropout=0.5,
     ), DatasetName.CIFAR10
