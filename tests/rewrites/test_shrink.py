@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from network_zoo import ZOO, build, mixing_layers, zero_at_random
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from network_zoo import ZOO, build, mixing_layers, zero_at_random
 from spokeshave.errors import InvalidArgument, NothingChanged, RewriteError, UnsupportedLayer
 from spokeshave.rewrites import ConstantInput, PositionBias, shrink
 
@@ -159,7 +159,9 @@ def test_dead_filters_that_send_zero_leave_no_trace():
 def test_positions_that_differ_are_stored_where_the_network_has_one_size_and_kept_elsewhere():
     def make(head: nn.Module) -> nn.Sequential:
         body = [nn.Conv2d(2, 4, 3), nn.ReLU(), nn.AvgPool2d(3, 1, padding=1), nn.Conv2d(4, 3, 3), head]
-        network = nn.Sequential(*body, nn.Flatten(), nn.Linear(3 * 16 if isinstance(head, nn.Identity) else 3, 2)).double()
+        network = nn.Sequential(
+            *body, nn.Flatten(), nn.Linear(3 * 16 if isinstance(head, nn.Identity) else 3, 2)
+        ).double()
         kill(network, "0", [0])
         with torch.no_grad():
             network[0].bias[0] = 1.0

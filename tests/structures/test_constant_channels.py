@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from network_zoo import build, zero_at_random
 from torch import Tensor, fx, nn
 
+from network_zoo import build, zero_at_random
 from spokeshave.structures.constant_channels import connections, find_constants, spreads_border
 from spokeshave.structures.coupling import couple
 from spokeshave.structures.graph_tracing import trace

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from network_zoo import build
 from torch import nn
 
+from network_zoo import build
 from spokeshave.structures.coupling import couple
 from spokeshave.structures.graph_tracing import trace
 

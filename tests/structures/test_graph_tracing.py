@@ -1,9 +1,9 @@
 import pytest
 import torch
-from network_zoo import ZOO, build
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from network_zoo import ZOO, build
 from spokeshave.errors import InvalidArgument
 from spokeshave.structures.graph_tracing import as_inputs, map_tensors, private_copy, restore_modes, trace, with_batch
 

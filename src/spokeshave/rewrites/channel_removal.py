@@ -174,7 +174,8 @@ def _cut_mixing(graph: fx.GraphModule, call: MixingCall, state: ChannelState, li
         return
     if spreads_border(module):
         shape = (1, len(kernel)) if isinstance(module, _TRANSPOSED) else (len(kernel), 1)
-        wrapped = ConstantInput(module, kernel.to(weight.dtype).reshape(*shape, *kernel.shape[1:]))  # type: ignore[arg-type]
+        kernel = kernel.to(weight.dtype).reshape(*shape, *kernel.shape[1:])
+        wrapped = ConstantInput(module, kernel, tuple(call.node.all_input_nodes[0].meta["shape"][2:]))  # type: ignore[arg-type]
         setattr(graph.get_submodule(owner), name, wrapped)
         return
     constant = kernel.reshape(len(kernel), -1).sum(dim=1)

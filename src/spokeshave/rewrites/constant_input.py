@@ -8,47 +8,58 @@ where 1 is a plane of ones as large as the input and K = sum over removed channe
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+_OPERATIONS = {
+    nn.Conv1d: F.conv1d,
+    nn.Conv2d: F.conv2d,
+    nn.Conv3d: F.conv3d,
+    nn.ConvTranspose1d: F.conv_transpose1d,
+    nn.ConvTranspose2d: F.conv_transpose2d,
+    nn.ConvTranspose3d: F.conv_transpose3d,
+}
 
 
 class ConstantInput(nn.Module):
     """A convolution plus what one constant input channel adds to it.
 
+    The kernel is not trained, so what it adds is computed once for the usual input size; the bias of the layer trains.
+
     Args:
         layer: the convolution that is left; it carries the bias.
         kernel: what a plane of ones adds, (out, 1, *kernel_size), or (1, out, *kernel_size) when transposed.
+        size: spatial size of the usual input, whose sum is stored; others are computed when they come.
 
     Example:
         >>> layer = nn.Conv2d(1, 1, 3, padding=1, bias=False)
         >>> _ = nn.init.zeros_(layer.weight)
-        >>> ConstantInput(layer, torch.ones(1, 1, 3, 3))(torch.zeros(1, 1, 3, 3))[0, 0, 0].tolist()
+        >>> ConstantInput(layer, torch.ones(1, 1, 3, 3), (3, 3))(torch.zeros(1, 1, 3, 3))[0, 0, 0].tolist()
         [4.0, 6.0, 4.0]
     """
 
     traced_as_leaf = True
 
-    def __init__(self, layer: Convolution, kernel: Tensor) -> None:
+    def __init__(self, layer: Convolution, kernel: Tensor, size: tuple[int, ...]) -> None:
         super().__init__()
         self.layer = layer
-        constant: dict[str, Any] = {
-            "in_channels": 1,
-            "out_channels": layer.out_channels,
-            "kernel_size": layer.kernel_size,
+        self.size = tuple(size)
+        self.kind = next(kind for kind in _OPERATIONS if isinstance(layer, kind))
+        self.geometry: dict[str, Any] = {
             "stride": layer.stride,
             "padding": layer.padding,
             "dilation": layer.dilation,
-            "bias": False,
-            "device": kernel.device,
-            "dtype": kernel.dtype,
         }
         if isinstance(layer, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
-            constant["output_padding"] = layer.output_padding
-        plain = next(kind for kind in Convolution.__args__ if isinstance(layer, kind))
-        with torch.random.fork_rng(devices=[]):
-            self.constant = plain(**constant)
-        self.constant.weight = nn.Parameter(kernel, requires_grad=layer.weight.requires_grad)
+            self.geometry["output_padding"] = layer.output_padding
+        self.register_buffer("kernel", kernel)
+        self.register_buffer("usual", self._spread(kernel.new_ones((1, 1, *size))))
+        self.kernel: Tensor
+        self.usual: Tensor
+
+    def _spread(self, ones: Tensor) -> Tensor:
+        return _OPERATIONS[self.kind](ones, self.kernel, **self.geometry)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve and add the constant.
@@ -59,7 +70,10 @@ class ConstantInput(nn.Module):
         Returns:
             (batch, out, *spatial).
         """
-        return self.layer(x) + self.constant(x.new_ones((1, 1, *x.shape[2:])))
+        # an exported graph must hold for every size, so it computes the sum
+        if not torch.compiler.is_exporting() and tuple(x.shape[2:]) == self.size:
+            return self.layer(x) + self.usual
+        return self.layer(x) + self._spread(x.new_ones((1, 1, *x.shape[2:])))
 
 
 class PositionBias(nn.Module):

@@ -25,6 +25,7 @@ def couple(graph: fx.GraphModule) -> Coupling:
         the coupling; its pinned classes must keep every channel.
 
     Example:
+        >>> import torch
         >>> from spokeshave.structures.graph_tracing import trace
         >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
         >>> found = couple(trace(net, torch.zeros(1, 4)).graph)
