@@ -111,7 +111,9 @@ def main(options: Options) -> None:
         }
         console.print(_layers(name, numbers))
         console.print(timed.table())
-        console.print(f"predicted whole {numbers['predicted']:.2f}x; largest relative error {report.max_relative_error:.1e}")
+        console.print(
+            f"predicted whole {numbers['predicted']:.2f}x; largest relative error {report.max_relative_error:.1e}"
+        )
         if zero:
             pruned = peer(network, image, zero)
             against = compare(pruned, small, image, repeats=options.repeats, **settings)

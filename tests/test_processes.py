@@ -55,7 +55,9 @@ def test_two_processes_equal_one_with_the_double_batch(tmp_path):
             timeout=240,
         )
         assert done.returncode == 0, done.stderr[-2000:]
-    one, first, second = (load_file(tmp_path / f) for f in ("one/net-0.safetensors", "two/net-0.safetensors", "two/net-1.safetensors"))
+    one, first, second = (
+        load_file(tmp_path / f) for f in ("one/net-0.safetensors", "two/net-0.safetensors", "two/net-1.safetensors")
+    )
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert all(torch.allclose(one[name], first[name], atol=1e-4) for name in one)
     assert (tmp_path / "two" / "checkpoint.safetensors").exists()

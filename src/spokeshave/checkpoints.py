@@ -49,7 +49,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 
@@ -68,7 +68,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """
     path = folder / LATEST
     # Safetensors refuses tensors that share memory or are not contiguous: each is stored as a plain copy.
-    tensors = {n: t.detach().cpu().contiguous(memory_format=torch.contiguous_format).clone() for n, t in checkpoint.tensors.items()}
+    tensors = {
+        n: t.detach().cpu().contiguous(memory_format=torch.contiguous_format).clone()
+        for n, t in checkpoint.tensors.items()
+    }
     metadata = {"spokeshave": json.dumps({"format": _FORMAT, "sha256": digest(tensors), "facts": checkpoint.facts})}
     with atomic_path(path) as temporary:
         try:
@@ -100,7 +103,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     if not path.exists() and (folder / PREVIOUS).exists():
         path = folder / PREVIOUS
     if not path.exists():
-        raise CheckpointError(f"no checkpoint at {folder / LATEST}: start without resuming, or name the run's own folder")
+        raise CheckpointError(
+            f"no checkpoint at {folder / LATEST}: start without resuming, or name the run's own folder"
+        )
     try:
         return _read(path)
     except CheckpointError as error:

@@ -1,4 +1,4 @@
-"""The road from a network to a smaller one: train, pull, truncate, freeze and fine-tune, shrink, measure, write the page.
+"""The road to a smaller network: train, pull, truncate, freeze and fine-tune, shrink, measure, write the page.
 
 Recipes and `spokeshave compress` say what to pull and for how long; this is the walk. Every stage has its own folder of
 checkpoints, so a killed run goes on where it was. The test split is looked at once a seed, by the finished networks.
@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from spokeshave.data import Augmentation, Batches, Normalization, Split, Splits
-from spokeshave.errors import CheckpointError, LedgerError
+from spokeshave.errors import CheckpointError, DataError, LedgerError
 from spokeshave.ledger import describe_machine, describe_versions, find_commit, write_row
 from spokeshave.measure import compare, measure
 from spokeshave.processes import join_processes
@@ -28,6 +28,7 @@ from spokeshave.rewrites import shrink
 from spokeshave.rewrites.shrink_report import ShrinkReport
 from spokeshave.structures.groups import CONVOLUTIONS
 from spokeshave.structures.truncation import Keep, KeepBlocks, truncate
+from spokeshave.tensorboard_log import tensorboard_log
 from spokeshave.training import Evaluation, TrainSettings, evaluate, train
 
 
@@ -89,7 +90,15 @@ class Shaped:
     history: dict[str, list[dict[str, Any]]]
 
 
-def shape(plan: Plan, splits: Splits, seed: int, run_dir: Path, resume: bool = False, device: str = "cpu") -> Shaped:
+def shape(
+    plan: Plan,
+    splits: Splits,
+    seed: int,
+    run_dir: Path,
+    resume: bool = False,
+    device: str = "cpu",
+    tensorboard: bool = False,
+) -> Shaped:
     """Walk the road once.
 
     Args:
@@ -99,6 +108,7 @@ def shape(plan: Plan, splits: Splits, seed: int, run_dir: Path, resume: bool = F
         run_dir: where checkpoints of this seed go.
         resume: go on from them.
         device: of the training; the result is on the CPU.
+        tensorboard: also write the histories to `run_dir`/tensorboard.
 
     Returns:
         The networks and their scores.
@@ -122,7 +132,8 @@ def shape(plan: Plan, splits: Splits, seed: int, run_dir: Path, resume: bool = F
             channels_last=settings.channels_last, rank=rank, world_size=world_size,
         )  # fmt: skip
         settings = replace(settings, seed=order)
-        rows = train(network, batches, held_out, settings, pulls, run_dir / name, resume, f"{name} (seed {seed})")
+        log = tensorboard_log(run_dir / "tensorboard", name) if tensorboard and rank == 0 else None
+        rows = train(network, batches, held_out, settings, pulls, run_dir / name, resume, f"{name} (seed {seed})", log)
         history[name] = rows.rows
 
     history: dict[str, list[dict[str, Any]]] = {}
@@ -162,6 +173,7 @@ def write_run(
     config: Mapping[str, Any],
     paper: Mapping[str, Any] | None = None,
     command: str | None = None,
+    others: Sequence[Mapping[str, Any]] = (),
     started: float,
 ) -> RunRecord:
     """Measure the networks of the first seed, and write run.json, the small network and report.html.
@@ -176,6 +188,7 @@ def write_run(
         config: settings, JSON values.
         paper: the published row.
         command: that repeats the run.
+        others: further points of the page's figure, such as other strengths or rows.
         started: `time.perf_counter()` at the start of the run.
 
     Returns:
@@ -217,7 +230,7 @@ def write_run(
         comparison=compare(first.baseline, first.small, example),
         shrink=first.report.to_dict(),
         history=first.history,
-        points=points if len(points) > 1 else [],
+        points=[*(points if len(points) > 1 else []), *map(dict, others)],
         paper=None if paper is None else dict(paper),
         command=command,
         data=splits.name,
@@ -237,7 +250,9 @@ def print_run(record: RunRecord, run_dir: Path, console: Console) -> None:
         table.add_column(heading, justify="left" if not heading else "right")
     before, after = record.baseline, record.final
     seeds = f" (mean of {len(record.seeds)} seeds)" if len(record.seeds) > 1 else ""
-    table.add_row(f"test error{seeds}", _percent(before), _percent(after), f"{100 * (before.error - after.error):+.2f} points")
+    table.add_row(
+        f"test error{seeds}", _percent(before), _percent(after), f"{100 * (before.error - after.error):+.2f} points"
+    )
     for name, unit in (("parameters", ""), ("flops", " an image"), ("bytes", "")):
         was, now = getattr(before.measurement, name), getattr(after.measurement, name)
         table.add_row(name + unit, f"{was:,}", f"{now:,}", f"{was / max(now, 1):.1f}x fewer")
@@ -283,6 +298,29 @@ def write_ledger(record: RunRecord, results: Sequence[Shaped], directory: Path) 
     )  # fmt: skip
 
 
+def sibling_points(run_dir: Path, recipe: str, network: str) -> list[dict[str, Any]]:
+    """Points of the finished runs beside a run, of the same recipe and network: together they show a front.
+
+    Args:
+        run_dir: of this run; folders beside it are looked at.
+        recipe: its name.
+        network: first part of the rows' names, as in "lenet".
+    """
+    points = []
+    for path in sorted(run_dir.resolve().parent.glob(f"*/{RECORD_FILE}")):
+        if path.parent == run_dir.resolve():
+            continue
+        try:
+            other = RunRecord.load(path)
+        except DataError:  # a damaged neighbour is its own run's trouble
+            continue
+        if other.recipe == recipe and other.row.split("-")[0] == network:
+            cost = other.final.measurement
+            point = {"label": other.row, "error": other.final.error, "flops": cost.flops, "parameters": cost.parameters}
+            points.append(point | {"stage": "other row"})
+    return points
+
+
 def refuse_finished(run_dir: Path, resume: bool) -> None:
     """Raise where a run folder already holds a finished run that the caller did not ask to resume.
 
@@ -291,7 +329,8 @@ def refuse_finished(run_dir: Path, resume: bool) -> None:
     """
     if (run_dir / RECORD_FILE).exists() and not resume:
         raise CheckpointError(
-            f"{run_dir} already holds a finished run: name another --run-dir, or --resume to see it again; nothing was changed"
+            f"{run_dir} already holds a finished run: name another --run-dir, or --resume to see it again; "
+            "nothing was changed"
         )
 
 

@@ -1,9 +1,9 @@
 """The one training loop: any model, any regularizers, checkpoints that resume bit for bit, CPU, GPU or `torchrun`.
 
-Under `torchrun` call `processes.join_processes()` first and give each process its share of the batches; the first
-process writes the checkpoints. Everything that changes from step to step is either a pure function of the step (batches, learning rate) or in the
+Everything that changes from step to step is either a pure function of the step (batches, learning rate) or in the
 checkpoint (weights, optimizer, random state, best weights so far, history), so a run killed at any moment and resumed
-ends with the same bytes as one that was not, in one process on a CPU with the same number of threads.
+ends with the same bytes as one that was not, in one process on a CPU with the same number of threads. Under `torchrun`
+call `processes.join_processes()` first and give each process its share; the first one writes the checkpoints.
 """
 
 import math
@@ -153,6 +153,7 @@ def evaluate(model: nn.Module, batches: Batches) -> Evaluation:
     training = model.training
     model.eval()
     correct, loss, images = 0, 0.0, 0
+    inputs = torch.zeros(0)
     try:
         for inputs, labels in batches:
             scores = model(inputs).float()
@@ -238,7 +239,9 @@ def train(
     wait_for_all()  # no process may write a checkpoint before every process has looked for one
     if found:
         if not resume:
-            raise CheckpointError(f"{run_dir} already holds a run: resume it, or name another folder; nothing was changed")
+            raise CheckpointError(
+                f"{run_dir} already holds a run: resume it, or name another folder; nothing was changed"
+            )
         state.load()
     try:
         with Progress(label, settings.epochs * len(batches), state.step, quiet=not is_first()) as progress:
@@ -375,9 +378,10 @@ class _State:
         changed = [k for k, v in self._identity().items() if saved.facts["identity"].get(k) != v]
         if changed:
             was = {k: saved.facts["identity"].get(k) for k in changed}
+            now = {k: self._identity()[k] for k in changed}
             raise CheckpointError(
-                f"{self.run_dir} was made with other settings: {was} there, { {k: self._identity()[k] for k in changed} } "
-                "now; use the same settings to resume, or another folder to start anew"
+                f"{self.run_dir} was made with other settings: {was} there, {now} now; "
+                "use the same settings to resume, or another folder to start anew"
             )
         try:
             self.model.load_state_dict(saved.part("model"))
@@ -424,10 +428,10 @@ class _State:
         if self.run_dir is not None:
             kept = "no checkpoint had been written yet"
             if has_checkpoint(self.run_dir):
-                kept = f"the last good checkpoint is in {self.run_dir}, step {load_checkpoint(self.run_dir).facts['step']}"
+                good = load_checkpoint(self.run_dir).facts["step"]
+                kept = f"the last good checkpoint is in {self.run_dir}, step {good}"
         return TrainingDiverged(
             f"{self.label}: the loss became {loss} at step {self.step} (epoch {self.step // len(self.batches) + 1}); "
             f"first non-finite: {where}; {kept}. Lower learning_rate ({self.settings.learning_rate:g}) or the "
             "regularizer's strength, or set clip_norm"
         )
-

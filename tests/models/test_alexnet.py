@@ -26,7 +26,7 @@ def test_order_of_pooling_and_normalization():
         seen: list[str] = []
         for name, module in net.named_modules():
             if isinstance(module, (nn.MaxPool2d, nn.LocalResponseNorm)):
-                module.register_forward_hook(lambda m, x, y, name=name: seen.append(name))
+                module.register_forward_hook(lambda m, x, y, name=name, seen=seen: seen.append(name))
         with torch.no_grad():
             net(torch.zeros(1, 3, 227, 227))
         order[before] = seen

@@ -9,7 +9,12 @@ from spokeshave.models import LeNet
 def test_shapes_of_the_lowered_matrices_and_parameters():
     net = LeNet()
     shapes = {n: tuple(p.flatten(1).shape) for n, p in net.named_parameters() if p.dim() > 1}
-    assert shapes == {"conv1.weight": (20, 25), "conv2.weight": (50, 500), "ip1.weight": (500, 800), "ip2.weight": (10, 500)}
+    assert shapes == {
+        "conv1.weight": (20, 25),
+        "conv2.weight": (50, 500),
+        "ip1.weight": (500, 800),
+        "ip2.weight": (10, 500),
+    }
     assert sum(p.numel() for p in net.parameters()) == 431_080
 
 

@@ -1,4 +1,4 @@
-"""The SSL recipe through the real command line: every row runs, meets its counts, resumes, and refuses what is wrong."""
+"""The SSL recipe through the real command line: rows run, meet their counts, resume, and refuse what is wrong."""
 
 import json
 import os
@@ -79,7 +79,15 @@ def test_pull_strength_zero_still_meets_the_counts_by_truncation(tmp_path):
 
 
 def test_two_processes_train_a_row_together(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "spokeshave.cli.main"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "spokeshave.cli.main",
+    ]
     done = subprocess.run(
         [*command, "run", "ssl", "--row", "lenet-5", "--smoke", "--run-dir", str(tmp_path / "run")],
         capture_output=True, text=True, check=False, timeout=300,

@@ -39,7 +39,7 @@ def test_energy_by_hand_for_every_kind():
 
 
 def test_weighting_is_the_root_of_the_group_size_over_the_smallest():
-    # The authors' AlexNet multipliers for columns: sqrt(384/128), sqrt(192/128) and 1 (their prototxt: 1.7321, 1.2247, 1).
+    # The authors' AlexNet multipliers for columns: sqrt(384/128), sqrt(192/128), 1 (their prototxt: 1.7321, 1.2247, 1).
     net = nn.Sequential(nn.Conv2d(1, 384, 1), nn.Conv2d(384, 384, 1, groups=2), nn.Conv2d(384, 256, 1, groups=2))
     expected = sum(
         math.sqrt(size / 128) * GroupLasso(net, shapes={name: 1.0}, weighting=False).energy().item()

@@ -1,4 +1,4 @@
-"""AlexNet in Caffe's two forms: CaffeNet (pooling before normalization) and BVLC AlexNet (normalization before pooling).
+"""AlexNet in Caffe's two forms: CaffeNet (pooling before normalization), BVLC AlexNet (normalization before pooling).
 
 Krizhevsky et al., NIPS 2012. SSL's "AlexNet" (Table 4) and the authors' published sparse weights are CaffeNet's; force
 regularization uses BVLC AlexNet. Five convolutions: 96@11x11/4, 256@5x5 (2 groups), 384@3x3, 384@3x3 (2), 256@3x3 (2).

@@ -2,8 +2,8 @@
 
 Krizhevsky's cuda-convnet 18 % network in the form of Caffe's examples/cifar10; Table 3 of SSL (Wen et al., NIPS 2016).
 Within-channel normalization: x * (1 + alpha * mean over 3x3 of x^2)^-beta, alpha = 5e-5 on a 0..255 scale.
-Departs from the paper: the initial weights are He's instead of Gaussians of 1e-4 and 1e-2, which need Caffe's long first
-stage; `activation_scale` says on which scale the inputs come (the paper: 0..255 less the mean).
+Departs from the paper: the initial weights are He's instead of Gaussians of 1e-4 and 1e-2, which need Caffe's long
+first stage; `activation_scale` says on which scale the inputs come (the paper: 0..255 less the mean).
 """
 
 import torch

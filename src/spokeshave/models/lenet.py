@@ -1,6 +1,7 @@
-"""LeNet as Caffe trains it on MNIST: conv 20@5x5 - pool - conv 50@5x5 - pool - 500 - ReLU - 10, no ReLU after convolutions.
+"""LeNet as Caffe trains it on MNIST: conv 20@5x5 - pool - conv 50@5x5 - pool - 500 - ReLU - 10.
 
-LeCun et al., Proceedings of the IEEE 1998, in the form of Caffe's examples/mnist, which the SSL paper's Tables 1, 2 use.
+LeCun et al., Proceedings of the IEEE 1998, in the form of Caffe's examples/mnist, without ReLU after convolutions:
+Tables 1 and 2 of the SSL paper use it.
 Departs from the paper: nothing known.
 """
 
@@ -32,6 +33,7 @@ class LeNet(nn.Module):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.xavier_uniform_(module.weight)
+                assert module.bias is not None
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Float[Tensor, "batch channels 28 28"]) -> Float[Tensor, "batch classes"]:

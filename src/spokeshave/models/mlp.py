@@ -4,6 +4,7 @@ Departs from the paper: nothing known.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -24,7 +25,7 @@ class MLP(nn.Module):
     def __init__(self, widths: Sequence[int] = (784, 500, 300, 10)) -> None:
         super().__init__()
         self.depth = len(widths) - 1
-        for index, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True), start=1):
+        for index, (inputs, outputs) in enumerate(pairwise(widths), start=1):
             layer = nn.Linear(inputs, outputs)
             nn.init.kaiming_normal_(layer.weight)
             nn.init.zeros_(layer.bias)

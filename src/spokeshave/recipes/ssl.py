@@ -1,8 +1,9 @@
 """SSL: the tables of "Learning Structured Sparsity in Deep Neural Networks", from training to the shrunk network.
 
-Wen, Wu, Wang, Chen, Li, NIPS 2016: Table 1 (LeNet, filters and channels), Table 2 (LeNet, filter shapes), figure 4 (MLP),
-Table 3 (ConvNet, rows and columns), figure 5 (ResNet, depth). AlexNet's Table 4 needs no training: recipe ssl_alexnet.
-Departs from the paper: proximal solver; the row's counts are met exactly by truncation after the pull; cosine schedules.
+Wen, Wu, Wang, Chen, Li, NIPS 2016: Table 1 (LeNet, filters and channels), Table 2 (LeNet, filter shapes), figure 4
+(MLP), Table 3 (ConvNet, rows and columns), figure 5 (ResNet, depth). AlexNet's Table 4 needs no training: ssl_alexnet.
+Departs from the paper: proximal solver; the row's counts are met by truncation after the pull; cosine schedules; MNIST
+images are shifted by up to a pixel, CIFAR-10 for the ResNet by up to 4 and mirrored, in all stages.
 """
 
 import shlex
@@ -18,7 +19,7 @@ from torch.nn import functional
 from spokeshave.data import DatasetName, Split, Splits, load
 from spokeshave.processes import is_first
 from spokeshave.recipes.ssl_rows import ROWS
-from spokeshave.shaping import Plan, print_run, refuse_finished, shape, write_ledger, write_run
+from spokeshave.shaping import Plan, print_run, refuse_finished, shape, sibling_points, write_ledger, write_run
 from spokeshave.training import TrainSettings
 
 # error_percent of the baseline and of the row; counts are kept filters, channels, columns or neurons, layer by layer.
@@ -80,6 +81,8 @@ class Config:
     """Where to train: cpu, cuda, cuda:1."""
     resume: bool = False
     """Go on from the checkpoints in the run's folder."""
+    tensorboard: bool = False
+    """Also write the histories as TensorBoard scalars."""
     ledger: Path | None = None
     """Folder of the ledger; writes a row there."""
     smoke: bool = False
@@ -101,25 +104,33 @@ def run(config: Config) -> dict[str, Any]:
     refuse_finished(run_dir, config.resume)
     plan, usual_data = plan_of(config)
     splits = small_digits(usual_data) if config.smoke else load(config.data or usual_data, config.data_dir)
-    results = [shape(plan, splits, seed, run_dir / f"seed-{seed}", config.resume, config.device) for seed in config.seeds]
+    results = [
+        shape(plan, splits, seed, run_dir / f"seed-{seed}", config.resume, config.device, config.tensorboard)
+        for seed in config.seeds
+    ]
     if not is_first():
         return {}
-    paper = PAPER.get(row)
-    published = None if paper is None else {k: "-".join(map(str, v)) if isinstance(v, tuple) else v for k, v in paper.items()}
-    if published is not None:
-        published |= {"label": f"SSL paper, {row}", "error": (published["error"] or 0) / 100 or None}
-        published["baseline"] /= 100
+    published = None if row not in PAPER else _published(row)
     settings = {k: v.value if isinstance(v, Enum) else v for k, v in asdict(config).items() if not isinstance(v, Path)}
     stages = {stage: getattr(plan, stage).to_dict() for stage in ("baseline", "ssl", "finetune")}
     command = shlex.join(["spokeshave", "run", "ssl", "--row", row, "--seeds", *map(str, config.seeds)])
     record = write_run(
         results, splits, run_dir, recipe="ssl", row=row, title=f"SSL: {row} on {splits.name}",
-        config=settings | {"batch_size": plan.batch_size, "stages": stages}, paper=published, command=command, started=started,
+        config=settings | {"batch_size": plan.batch_size, "stages": stages}, paper=published, command=command,
+        others=sibling_points(run_dir, "ssl", row.split("-")[0]), started=started,
     )  # fmt: skip
     print_run(record, run_dir, Console())
     if config.ledger is not None:
         write_ledger(record, results, config.ledger)
     return record.to_dict()
+
+
+def _published(row: str) -> dict[str, Any]:
+    """A row of `PAPER` as the page takes it: errors as shares, counts as in the paper's table."""
+    paper = PAPER[row]
+    shown = {k: "-".join(map(str, v)) if isinstance(v, tuple) else v for k, v in paper.items()}
+    errors = {name: paper[name] / 100 for name in ("baseline", "error") if paper[name] is not None}
+    return {"label": f"SSL paper, {row}"} | {k: v for k, v in shown.items() if v is not None} | errors
 
 
 def small_digits(like: DatasetName) -> Splits:
@@ -144,7 +155,11 @@ def plan_of(config: Config) -> tuple[Plan, DatasetName]:
     row, factor = config.row.value, config.strength
     plan, name = ROWS[row](factor)
     stages = {}
-    for stage, epochs in (("baseline", config.baseline_epochs), ("ssl", config.ssl_epochs), ("finetune", config.finetune_epochs)):
+    for stage, epochs in (
+        ("baseline", config.baseline_epochs),
+        ("ssl", config.ssl_epochs),
+        ("finetune", config.finetune_epochs),
+    ):
         settings: TrainSettings = getattr(plan, stage)
         epochs = 1 if config.smoke else epochs or settings.epochs
         stages[stage] = replace(settings, epochs=epochs, checkpoint_every=config.checkpoint_every)

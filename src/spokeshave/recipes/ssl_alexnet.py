@@ -2,8 +2,8 @@
 
 Wen, Wu, Wang, Chen, Li: Learning Structured Sparsity in Deep Neural Networks, NIPS 2016, Table 4; the weights are those
 published with SkimCaffe, before fine-tuning (top-1 error 45.79 %). Biases and classifier were not published: ours are
-AlexNet's initial ones, which changes no time and no sparsity.
-Departs from the paper: whole layers are timed, as they run, not matrix products alone; zero filters leave across layers.
+AlexNet's initial ones.
+Departs from the paper: whole layers are timed, as they run, not matrix products alone; filters leave across layers.
 """
 
 import shlex
@@ -29,7 +29,12 @@ from spokeshave.structures.sparsity import layer_sparsity
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 # Percent, and times faster than dense on one thread of a Xeon; rows of the published file are from before fine-tuning.
 PAPER: dict[str, dict[str, Any]] = {
-    "4.1": {"method": "l1", "error": 44.67, "sparsity": (67.6, 92.4, 97.2, 96.6, 94.3), "cpu": (0.80, 2.91, 4.84, 3.83, 2.76)},
+    "4.1": {
+        "method": "l1",
+        "error": 44.67,
+        "sparsity": (67.6, 92.4, 97.2, 96.6, 94.3),
+        "cpu": (0.80, 2.91, 4.84, 3.83, 2.76),
+    },
     "4.2": {
         "method": "SSL",
         "error": 44.66,
@@ -69,7 +74,9 @@ def run(config: Config) -> dict[str, Any]:
         InvalidArgument: for a batch size or a number of repeats below 1.
     """
     if config.batch_size < 1 or config.repeats < 1:
-        raise InvalidArgument(f"batch_size and repeats must be at least 1, got {config.batch_size} and {config.repeats}")
+        raise InvalidArgument(
+            f"batch_size and repeats must be at least 1, got {config.batch_size} and {config.repeats}"
+        )
     started = time.perf_counter()
     model = sparse_alexnet(config.weights, config.data_dir)
     example = torch.randn(1, 3, 227, 227, generator=torch.Generator().manual_seed(0))
@@ -132,14 +139,15 @@ def _print(numbers: dict[str, Any], console: Console) -> None:
         ("zero weights %", numbers["element_percent"], paper.get("sparsity")),
         ("times faster", numbers["speedup"], paper["cpu"]),
     ):
-        cells = [f"{t:g} / " * (theirs is not None) + ("-" if o is None else f"{o:.2f}") for t, o in zip(theirs or ours, ours, strict=True)]
+        pairs = zip(theirs or ours, ours, strict=True)
+        cells = [f"{t:g} / " * (theirs is not None) + ("-" if o is None else f"{o:.2f}") for t, o in pairs]
         known = [value for value in ours if value is not None]
         table.add_row(label, *cells, f"{mean(known):.2f}" if known else "-")
     console.print(table)
-    whole = numbers["comparison"]["rows"][0]
+    whole, (before, after) = numbers["comparison"]["rows"][0], numbers["flops"]
     console.print(
-        f"whole network, batch {whole['batch_size']}, 1 thread: {whole['ratio']:.2f} +- {whole['ratio_spread']:.2f} times faster; "
-        f"FLOPs {numbers['flops'][0]:,} -> {numbers['flops'][1]:,}; largest relative error {numbers['max_relative_error']:.1e}",
+        f"whole network, batch {whole['batch_size']}, 1 thread: {whole['ratio']:.2f} +- {whole['ratio_spread']:.2f} "
+        f"times faster; FLOPs {before:,} -> {after:,}; largest relative error {numbers['max_relative_error']:.1e}",
         highlight=False,
         soft_wrap=True,
     )

@@ -3,7 +3,7 @@
 Strengths are for the proximal solver with the authors' sqrt(group size) weighting, chosen on a validation split.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -26,13 +26,24 @@ def _grey(split: Split) -> Normalization:
     return Normalization.scale_only(split.images.shape[1], 1 / 256)
 
 
-def _mnist_stages(epochs: tuple[int, int, int], rate: float) -> dict[str, TrainSettings]:
+def _mnist_plan(
+    network: Callable[[], nn.Module],
+    pull: Callable[[nn.Module], GroupLasso],
+    keeps: Sequence[Keep],
+    epochs: tuple[int, int, int],
+    rate: float,
+) -> tuple[Plan, DatasetName]:
     baseline = replace(_FAST, epochs=epochs[0], learning_rate=rate, warmup_epochs=0.5)
-    return {
-        "baseline": baseline,
-        "ssl": replace(baseline, epochs=epochs[1], learning_rate=rate / 2, weight_decay=0.0),
-        "finetune": replace(baseline, epochs=epochs[2], learning_rate=rate / 2),
-    }
+    return Plan(
+        network=network,
+        pull=pull,
+        baseline=baseline,
+        ssl=replace(baseline, epochs=epochs[1], learning_rate=rate / 2, weight_decay=0.0),
+        finetune=replace(baseline, epochs=epochs[2], learning_rate=rate / 2),
+        keeps=keeps,
+        augment=Augmentation(pad=1),
+        normalize=_grey,
+    ), DatasetName.MNIST
 
 
 def _lenet_filters(conv1: int, conv2: int, channels: int, strength: float, factor: float) -> tuple[Plan, DatasetName]:
@@ -41,26 +52,17 @@ def _lenet_filters(conv1: int, conv2: int, channels: int, strength: float, facto
     keeps = [Keep("conv1", FILTER, conv1), Keep("conv2", CHANNEL, channels), Keep("conv2", FILTER, conv2)]
     if conv1 == channels:  # the same neurons on both sides
         keeps = [Keep("conv1", FILTER, conv1, "conv2"), Keep("conv2", FILTER, conv2)]
-    return Plan(
-        network=LeNet,
-        pull=lambda net: GroupLasso(net, filters=amount, channels={"conv2": amount}, strength=1.0),
-        **_mnist_stages((10, 8, 15), 0.03),
-        keeps=keeps,
-        augment=Augmentation(pad=1),
-        normalize=_grey,
-    ), DatasetName.MNIST
+
+    def pull(net: nn.Module) -> GroupLasso:
+        return GroupLasso(net, filters=amount, channels={"conv2": amount})
+
+    return _mnist_plan(LeNet, pull, keeps, (10, 8, 15), 0.03)
 
 
 def _lenet_shapes(conv1: int, conv2: int, strength: float, factor: float) -> tuple[Plan, DatasetName]:
     """Table 2: columns of both lowered matrices."""
-    return Plan(
-        network=LeNet,
-        pull=lambda net: GroupLasso(net, shapes=strength * factor),
-        **_mnist_stages((10, 8, 15), 0.03),
-        keeps=[Keep("conv1", SHAPE, conv1), Keep("conv2", SHAPE, conv2)],
-        augment=Augmentation(pad=1),
-        normalize=_grey,
-    ), DatasetName.MNIST
+    keeps = [Keep("conv1", SHAPE, conv1), Keep("conv2", SHAPE, conv2)]
+    return _mnist_plan(LeNet, lambda net: GroupLasso(net, shapes=strength * factor), keeps, (10, 8, 15), 0.03)
 
 
 def _mlp(neurons: tuple[int, int, int], strength: float, factor: float) -> tuple[Plan, DatasetName]:
@@ -71,37 +73,34 @@ def _mlp(neurons: tuple[int, int, int], strength: float, factor: float) -> tuple
         Keep("ip1", FILTER, neurons[1], "ip2"),
         Keep("ip2", FILTER, neurons[2], "ip3"),
     ]
-    return Plan(
-        network=MLP,
-        pull=lambda net: GroupLasso(net, rows={"ip1": amount, "ip2": amount}, columns=amount),
-        **_mnist_stages((12, 10, 15), 0.1),
-        keeps=keeps,
-        augment=Augmentation(pad=1),
-        normalize=_grey,
-    ), DatasetName.MNIST
+
+    def pull(net: nn.Module) -> GroupLasso:
+        return GroupLasso(net, rows={"ip1": amount, "ip2": amount}, columns=amount)
+
+    return _mnist_plan(MLP, pull, keeps, (12, 10, 15), 0.1)
 
 
 def _convnet(
     filters: tuple[int, int, int], columns: tuple[int, int], strength: float, factor: float
 ) -> tuple[Plan, DatasetName]:
-    """Table 3: rows and columns of the lowered matrices; dropout before the classifier under the pull, as the authors."""
+    """Table 3: rows and columns of the lowered matrices; dropout under the pull, as the authors."""
     amount = strength * factor
     keeps = [Keep(f"conv{i}", FILTER, count) for i, count in enumerate(filters, start=1)]
     keeps += [Keep(f"conv{i}", SHAPE, count) for i, count in enumerate(columns, start=2)]
-    baseline = replace(_FAST, epochs=20, learning_rate=0.02, weight_decay=2e-3, warmup_epochs=1)
+    baseline = replace(_FAST, epochs=16, learning_rate=0.02, weight_decay=2e-3, warmup_epochs=1)
     return Plan(
         network=partial(ConvNet, activation_scale=63.0),
         pull=lambda net: GroupLasso(net, filters=amount, shapes={"conv2": amount, "conv3": amount}),
         baseline=baseline,
-        ssl=replace(baseline, epochs=18, learning_rate=0.01),
-        finetune=replace(baseline, epochs=14, learning_rate=0.01),
+        ssl=replace(baseline, epochs=14, learning_rate=0.01),
+        finetune=replace(baseline, epochs=12, learning_rate=0.01),
         keeps=keeps,
         dropout=0.5,
     ), DatasetName.CIFAR10
 
 
 def _resnet20(layers: int, strength: float, factor: float) -> tuple[Plan, DatasetName]:
-    """Figure 5: every convolution of the blocks is one group, not weighted by size, as the authors; blocks go in pairs."""
+    """Figure 5: every convolution of a block is one group, not weighted by size, as the authors do."""
     blocks = tuple(
         (f"group{group}.{block}.conv1", f"group{group}.{block}.conv2") for group in (1, 2, 3) for block in (0, 1, 2)
     )
@@ -110,8 +109,8 @@ def _resnet20(layers: int, strength: float, factor: float) -> tuple[Plan, Datase
         network=lambda: ResNetCifar(20),
         pull=lambda net: GroupLasso(net, depth=dict.fromkeys(sum(blocks, ()), strength * factor), weighting=False),
         baseline=baseline,
-        ssl=replace(baseline, epochs=8, learning_rate=0.05),
-        finetune=replace(baseline, epochs=10, learning_rate=0.05),
+        ssl=replace(baseline, epochs=6, learning_rate=0.05),
+        finetune=replace(baseline, epochs=8, learning_rate=0.05),
         keeps=[KeepBlocks(blocks, (layers - 2) // 2)],
         augment=Augmentation(pad=4, flip=True),
     ), DatasetName.CIFAR10

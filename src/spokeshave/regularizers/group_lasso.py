@@ -157,9 +157,7 @@ class GroupLasso:
 
     def energy(self) -> Float[Tensor, ""]:
         """The penalty, to be added to a loss or watched; differentiable."""
-        terms = [
-            group_energy(_weight(item), item.grouping, item.lambdas.to(_weight(item))) for item in self._watched
-        ]
+        terms = [group_energy(_weight(item), item.grouping, item.lambdas.to(_weight(item))) for item in self._watched]
         return self.strength * torch.stack([term.to(terms[0].device) for term in terms]).sum()
 
     @torch.no_grad()
@@ -239,7 +237,9 @@ def _strength_by_layer(argument: str, strengths: Strengths, layers: Mapping[str,
         _check_strength(f"{argument}[{pattern!r}]", value)
         matching = [name for name in layers if fnmatch(name, pattern)]
         if not matching:
-            raise InvalidArgument(f"{argument}: no layer is named {pattern!r}; it acts on {', '.join(layers) or 'none'}")
+            raise InvalidArgument(
+                f"{argument}: no layer is named {pattern!r}; it acts on {', '.join(layers) or 'none'}"
+            )
         chosen.update(dict.fromkeys(matching, float(value)))
     return {name: value for name, value in chosen.items() if value}
 

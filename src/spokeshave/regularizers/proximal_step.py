@@ -2,10 +2,10 @@
 
     argmin_w  sum_i d_i (w_i - u_i)^2 / (2 lr) + lambda ||w||
 
-Parikh and Boyd, Proximal Algorithms, 2014, section 6.5.1 for d = 1 (block soft threshold); Yun et al., Adaptive Proximal
-Gradient Methods for Structured Neural Networks, NeurIPS 2021, for the diagonal metric d of an adaptive optimizer.
-A fixed point of (optimizer step, proximal step) has gradient = -lambda w/||w||, the optimum of loss + penalty. Heavy-ball
-momentum m moves the weight by lr * gradient / (1 - m) in its steady state, so lambda is scaled by 1 / (1 - m) likewise.
+Parikh and Boyd, Proximal Algorithms, 2014, section 6.5.1 for d = 1 (block soft threshold); Yun et al., Adaptive
+Proximal Gradient Methods for Structured Neural Networks, NeurIPS 2021, for the metric d of an adaptive optimizer.
+A fixed point of (optimizer step, proximal step) has gradient = -lambda w/||w||, the optimum of loss + penalty.
+Heavy-ball momentum m moves the weight by lr * gradient / (1 - m) in its steady state, so lambda is scaled likewise.
 Departs from the paper: SSL itself uses a sub-gradient and a threshold; see `group_lasso`.
 """
 
@@ -89,7 +89,7 @@ def shrink_groups(
     scaled = weight * metric
     alive = (grouping.norms(scaled) > thresholds) | (thresholds == 0)
     kappa = grouping.spread(thresholds)
-    # t = ||w|| solves sum_i (d_i u_i / (d_i t + kappa))^2 = 1. Newton on sum^(-1/2) - 1, which is concave and increasing,
+    # t = ||w|| solves sum_i (d_i u_i / (d_i t + kappa))^2 = 1. Newton on sum^(-1/2) - 1, concave and increasing,
     # started at t = 0, approaches from below; the first step is already the answer when d is constant over the group.
     length = torch.zeros_like(thresholds)
     for _ in range(_NEWTON_STEPS):

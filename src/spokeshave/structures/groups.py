@@ -77,7 +77,9 @@ class Grouping:
                 f"got shape {self.shape} with conv_groups={self.conv_groups}"
             )
         if (self.kind is GroupKind.TILE) != (self.tile is not None):
-            raise InvalidArgument(f"tile=(rows, columns) goes with GroupKind.TILE only, got {self.kind} and {self.tile}")
+            raise InvalidArgument(
+                f"tile=(rows, columns) goes with GroupKind.TILE only, got {self.kind} and {self.tile}"
+            )
         if self.tile is not None and min(self.tile) < 1:
             raise InvalidArgument(f"tile sizes must be at least 1, got {self.tile}")
 

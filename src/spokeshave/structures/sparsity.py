@@ -1,6 +1,6 @@
-"""How sparse the layers of a model are: the share of exact zeros, one weight at a time and a group at a time.
+"""How sparse the layers of a model are: the share of exact zeros, by weight and by group.
 
-The statistics the SSL authors print while training (Wen et al., NIPS 2016, released code): element, row and column sparsity.
+What the SSL authors print while training (Wen et al., NIPS 2016, released code): element, row and column sparsity.
 Departs from the paper: shares are 0..1, not percent; channels are counted too.
 """
 

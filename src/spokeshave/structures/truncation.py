@@ -1,6 +1,6 @@
 """Truncation: keep the strongest groups of a weight and zero the others, to meet a count exactly.
 
-What a person does who reads "SSL left 4 filters, the table has 3": groups are ranked by norm after the pull, not before it.
+What a person does who reads "SSL left 4 filters, the table has 3". Groups are ranked by norm after the pull.
 Departs from the paper: SSL reports whatever its strengths gave; a wanted count makes rows comparable.
 """
 
@@ -89,7 +89,9 @@ def truncate(model: nn.Module, keeps: Sequence[Keep | KeepBlocks]) -> Mapping[st
         weight, grouping = module.get_parameter("weight"), Grouping.of(module, keep.kind)
         norms = grouping.norms(weight)
         if keep.count < (0 if keep.kind is GroupKind.LAYER else 1):
-            raise InvalidArgument(f"{keep.layer}: at least 1 of {len(norms)} {keep.kind.value} is kept, got {keep.count}")
+            raise InvalidArgument(
+                f"{keep.layer}: at least 1 of {len(norms)} {keep.kind.value} is kept, got {keep.count}"
+            )
         followed = None
         if keep.follower is not None:
             follower = modules[keep.follower]
