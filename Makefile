@@ -44,15 +44,16 @@ setup-dev: ## create the environment (what the tests need too)
 	@$(call install,.[dev],dev)
 
 # An environment is as wanted when its stamp holds the key: the pins, the interpreter's and this folder's path.
-# `.installing` is left behind by a killed install only; the environment is then made anew.
+# `.installing` is left behind by a killed install only, and `.place` differs after a move; either way it is made anew.
 define install
 set -eu; \
 export PIP_DISABLE_PIP_VERSION_CHECK=1; \
 key="$$(cat pyproject.toml constraints.txt | cksum) $$(pwd)"; \
-alive() { [ -x $(BIN)/python ] && $(BIN)/python -m pip --version >/dev/null 2>&1; }; \
+unmoved() { [ ! -f $(VENV)/.place ] || [ "$$(cat $(VENV)/.place)" = "$$(cd $(VENV) && pwd)" ]; }; \
+alive() { [ ! -e $(VENV)/.installing ] && [ -x $(BIN)/python ] && unmoved && $(BIN)/python -m pip --version >/dev/null 2>&1; }; \
 holds() { [ -f $(VENV)/.spokeshave-$$1 ] && [ "$$(cat $(VENV)/.spokeshave-$$1)" = "$$key" ]; }; \
-if { holds $(2) || holds dev; } && [ ! -e $(VENV)/.installing ] && $(BIN)/python -c '' 2>/dev/null; then exit 0; fi; \
-if [ -e $(VENV)/.installing ] || ! alive; then \
+if { holds $(2) || holds dev; } && [ ! -e $(VENV)/.installing ] && unmoved && $(BIN)/python -c '' 2>/dev/null; then exit 0; fi; \
+if ! alive; then \
   found=; \
   for candidate in $(if $(PYTHON),'$(PYTHON)',python3.11 python3.12 python3.13 python3.14 python3 python); do \
     if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found=$$candidate; break; fi; \
@@ -65,6 +66,7 @@ if [ -e $(VENV)/.installing ] || ! alive; then \
   fi; \
   echo "making $(VENV) with $$found"; \
   "$$found" -m venv --clear $(VENV); \
+  (cd $(VENV) && pwd > .place); \
 fi; \
 echo "installing $(1) into $(VENV) (minutes the first time)"; \
 : > $(VENV)/.installing; \

@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from spokeshave.data import Batches
 from spokeshave.processes import is_first, join_processes, leave_processes
 from spokeshave.regularizers import GroupLasso
-from spokeshave.training import TrainSettings, train
+from spokeshave.train_settings import TrainSettings
+from spokeshave.training import train
 from test_training import TRAINING, VALIDATION
 rank, world = join_processes()
 torch.manual_seed(rank)  # DDP starts every process from the weights of the first

@@ -16,9 +16,10 @@ from torch import nn
 
 from spokeshave.checkpoints import load_checkpoint
 from spokeshave.data import Augmentation, Batches, Split
-from spokeshave.errors import CheckpointError, FileError, InvalidArgument, TrainingDiverged
+from spokeshave.errors import CheckpointError, FileError, TrainingDiverged
 from spokeshave.regularizers import Freeze, GroupLasso, Solver
-from spokeshave.training import OptimizerName, Precision, Schedule, TrainSettings, evaluate, rate_at, train
+from spokeshave.train_settings import OptimizerName, Precision, TrainSettings
+from spokeshave.training import evaluate, train
 
 
 def striped(count: int = 256, seed: int = 0) -> Split:
@@ -162,21 +163,6 @@ def test_mixed_precision_and_subgradient_run_and_learn():
     history = train(net, Batches(TRAINING, 32, channels_last=True), Batches(VALIDATION, 64), settings, [pull])
     assert history.rows[-1]["validation_accuracy"] > 0.9
     assert all(p.dtype == torch.float32 for p in net.parameters())
-
-
-def test_rates_of_the_schedules_by_hand():
-    cosine = TrainSettings(epochs=2, learning_rate=1.0, warmup_epochs=0.4)
-    assert [rate_at(cosine, s, 10) for s in range(4)] == pytest.approx([0.2, 0.4, 0.6, 0.8])
-    assert rate_at(cosine, 4, 10) == 1.0
-    assert rate_at(cosine, 12, 10) == pytest.approx(0.5)
-    steps = TrainSettings(epochs=4, learning_rate=1.0, schedule=Schedule.STEPS, milestones=(0.5, 0.75))
-    assert [rate_at(steps, s, 10) for s in (19, 20, 29, 30, 39)] == pytest.approx([1, 0.1, 0.1, 0.01, 0.01])
-
-
-@pytest.mark.parametrize("bad", [{"epochs": 0}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}])
-def test_bad_settings_are_refused(bad):
-    with pytest.raises(InvalidArgument, match="at least"):
-        TrainSettings(**bad)
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):

@@ -10,6 +10,6 @@ from spokeshave.regularizers import GroupLasso as GroupLasso
 from spokeshave.regularizers import Solver as Solver
 from spokeshave.rewrites import shrink as shrink
 from spokeshave.structures.sparsity import sparsity as sparsity
-from spokeshave.training import TrainSettings as TrainSettings
+from spokeshave.train_settings import TrainSettings as TrainSettings
 from spokeshave.training import evaluate as evaluate
 from spokeshave.training import train as train

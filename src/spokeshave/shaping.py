@@ -29,7 +29,8 @@ from spokeshave.rewrites.shrink_report import ShrinkReport
 from spokeshave.structures.groups import CONVOLUTIONS
 from spokeshave.structures.truncation import Keep, KeepBlocks, truncate
 from spokeshave.tensorboard_log import tensorboard_log
-from spokeshave.training import Evaluation, TrainSettings, evaluate, train
+from spokeshave.train_settings import TrainSettings
+from spokeshave.training import Evaluation, evaluate, train
 
 
 @dataclass(frozen=True)

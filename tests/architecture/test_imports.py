@@ -11,7 +11,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "files", "optional", "processes"}),
     frozenset({"structures", "data", "models", "timing"}),
     frozenset({"regularizers", "rewrites", "measure", "export", "ledger"}),
-    frozenset({"checkpoints", "divergence", "progress", "training", "report"}),
+    frozenset({"checkpoints", "divergence", "progress", "train_settings", "training", "tensorboard_log", "report"}),
     frozenset({"shaping", "strength_search"}),
     frozenset({"recipes"}),
     frozenset({"cli"}),

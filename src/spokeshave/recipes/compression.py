@@ -29,7 +29,8 @@ from spokeshave.shaping import Shaped, print_run, refuse_finished, write_run
 from spokeshave.strength_search import Try, choose, search
 from spokeshave.structures.groups import CONVOLUTIONS, GroupKind
 from spokeshave.structures.truncation import Keep, truncate
-from spokeshave.training import OptimizerName, TrainSettings, evaluate, train
+from spokeshave.train_settings import OptimizerName, TrainSettings
+from spokeshave.training import evaluate, train
 
 PAPER: dict[str, dict[str, Any]] = {}  # your own model: no published row
 

@@ -20,7 +20,7 @@ from spokeshave.data import DatasetName, Split, Splits, load
 from spokeshave.processes import is_first
 from spokeshave.recipes.ssl_rows import ROWS
 from spokeshave.shaping import Plan, print_run, refuse_finished, shape, sibling_points, write_ledger, write_run
-from spokeshave.training import TrainSettings
+from spokeshave.train_settings import TrainSettings
 
 # error_percent of the baseline and of the row; counts are kept filters, channels, columns or neurons, layer by layer.
 PAPER: dict[str, dict[str, Any]] = {

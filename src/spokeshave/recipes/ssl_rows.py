@@ -15,7 +15,7 @@ from spokeshave.regularizers import GroupLasso
 from spokeshave.shaping import Plan
 from spokeshave.structures.groups import GroupKind
 from spokeshave.structures.truncation import Keep, KeepBlocks
-from spokeshave.training import Precision, TrainSettings
+from spokeshave.train_settings import Precision, TrainSettings
 
 FILTER, CHANNEL, SHAPE, LAYER = GroupKind.FILTER, GroupKind.CHANNEL, GroupKind.SHAPE, GroupKind.LAYER
 _FAST = TrainSettings(precision=Precision.BFLOAT16, channels_last=True)

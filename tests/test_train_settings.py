@@ -1,0 +1,37 @@
+"""Learning rates by hand, weight decay where it belongs, bad settings refused."""
+
+import pytest
+import torch
+from torch import nn
+
+from spokeshave.errors import InvalidArgument
+from spokeshave.train_settings import OptimizerName, Schedule, TrainSettings, make_optimizer, rate_at
+
+
+def test_rates_of_the_schedules_by_hand():
+    cosine = TrainSettings(epochs=2, learning_rate=1.0, warmup_epochs=0.4)
+    assert [rate_at(cosine, s, 10) for s in range(4)] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert rate_at(cosine, 4, 10) == 1.0
+    assert rate_at(cosine, 12, 10) == pytest.approx(0.5)
+    steps = TrainSettings(epochs=4, learning_rate=1.0, schedule=Schedule.STEPS, milestones=(0.5, 0.75))
+    assert [rate_at(steps, s, 10) for s in (19, 20, 29, 30, 39)] == pytest.approx([1, 0.1, 0.1, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("bad", [{"epochs": 0}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}])
+def test_bad_settings_are_refused(bad):
+    with pytest.raises(InvalidArgument, match="at least"):
+        TrainSettings(**bad)
+
+
+@pytest.mark.parametrize("name", list(OptimizerName))
+def test_weight_decay_is_on_matrices_only(name):
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
+    optimizer = make_optimizer(net, TrainSettings(optimizer=name, weight_decay=0.25))
+    decayed = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert {n: decayed[id(p)] for n, p in net.named_parameters() if decayed[id(p)]} == {
+        "0.weight": 0.25,
+        "3.weight": 0.25,
+    }
+    assert isinstance(
+        optimizer, {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name.value]
+    )
