@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from network_zoo import ZOO, build, mixing_layers, zero_at_random
+from spokeshave import models
 from spokeshave.errors import InvalidArgument, NothingChanged, RewriteError, UnsupportedLayer
 from spokeshave.rewrites import ConstantInput, PositionBias, shrink
 
@@ -372,3 +373,26 @@ def test_shrunk_networks_export():
     smaller, _ = shrink(network, example)
     exported = torch.export.export(smaller.eval(), (example,))
     torch.testing.assert_close(exported.module()(example), network(example), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (models.LeNet, (1, 1, 28, 28)),
+        (models.MLP, (1, 1, 28, 28)),
+        (models.ConvNet, (1, 3, 32, 32)),
+        (lambda: models.ResNetCifar(20), (1, 3, 32, 32)),
+    ],
+    ids=["lenet", "mlp", "convnet", "resnet-20"],
+)
+def test_networks_of_the_papers_shrink_exactly(make, shape):
+    network = make().eval()
+    with torch.no_grad():
+        for module in list(network.modules()):
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.weight[torch.rand(len(module.weight)) < 0.4] = 0
+                if module.bias is not None:
+                    module.bias.normal_(std=0.1)
+    smaller, report = shrink(network, torch.randn(shape))
+    assert report.parameters_after < 0.65 * report.parameters_before
+    assert_same(smaller, network, torch.randn(3, *shape[1:]), 1e-5)

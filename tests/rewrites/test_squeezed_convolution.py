@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from spokeshave.rewrites import CroppedConv2d, SqueezedConv2d
+from spokeshave.rewrites import CroppedConv2d, SqueezedConv2d, squeezed_convolution
 from spokeshave.rewrites.squeezed_convolution import padding_of, scatter_rows
 
 GEOMETRIES = st.fixed_dictionaries(
@@ -81,6 +81,18 @@ def test_large_matrices_take_the_convolution_path():
         layer.weight.view(80, -1)[:, torch.from_numpy(~columns)] = 0
     x = torch.randn(2, 64, 5, 6, dtype=torch.float64)
     torch.testing.assert_close(SqueezedConv2d(layer, [columns])(x), layer(x))
+
+
+def test_large_batches_are_cut_into_parts_that_fit_the_cache(monkeypatch):
+    layer = sparse_convolution({"kernel_size": 3, "padding": 1, "groups": 2}, 3)
+    squeezed = SqueezedConv2d(layer, masks(layer)[0])
+    monkeypatch.setattr(squeezed_convolution, "CHUNK_ELEMENTS", 2 * len(squeezed.planes) * 30)
+    calls = []
+    plain = squeezed._convolve
+    monkeypatch.setattr(squeezed, "_convolve", lambda part: calls.append(len(part)) or plain(part))
+    x = torch.randn(5, 6, 5, 6, dtype=torch.float64)
+    torch.testing.assert_close(squeezed(x), layer(x))
+    assert calls == [2, 2, 1]
 
 
 def test_gradients_equal_those_of_the_dense_layer():

@@ -5,8 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spokeshave.structures.channel_classes import Channels
-from spokeshave.structures.channel_flow import follow_index, pads_of_axis
 from spokeshave.structures.coupling import couple
 from spokeshave.structures.graph_tracing import trace
 
@@ -107,25 +105,3 @@ def test_what_mixes_or_counts_channels_pins_them(label):
     classes = coupling.classes()
     pinned = coupling.pinned(classes)[classes[first]]
     assert pinned[:4].all()
-
-
-def test_follow_index_counts_axes_as_torch_does():
-    x = torch.zeros(2, 6, 4, 5)
-    channels = Channels(1, torch.arange(6).numpy())
-    for index in [
-        (slice(None), slice(1, 3)),
-        (0,),
-        (slice(None), slice(2, None), 0),
-        (None, slice(None), slice(-2, None)),
-        (Ellipsis, 0),
-        (0, slice(0, 2), None),
-    ]:
-        found = follow_index(channels, index, 4)
-        assert found is not None and x[index].shape[found.axis] == len(found.ids)
-    assert follow_index(channels, (slice(None), 1), 4) is None
-    assert follow_index(channels, (slice(None), slice(0, 6, 2)), 4) is None
-
-
-def test_pads_are_counted_from_the_last_axis():
-    assert pads_of_axis((1, 2, 3, 4), 1) == (3, 4)
-    assert pads_of_axis((1, 2), 1) == (0, 0)

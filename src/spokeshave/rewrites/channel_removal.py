@@ -15,8 +15,7 @@ from torch import Tensor, fx, nn
 
 from spokeshave.rewrites.constant_input import ConstantInput, PositionBias
 from spokeshave.rewrites.liveness import Liveness, emptied_operands, reachable
-from spokeshave.structures.channel_classes import Channels, Coupling, MixingCall, number_of_axes
-from spokeshave.structures.channel_flow import pads_of_axis
+from spokeshave.structures.channel_classes import Channels, Coupling, MixingCall, number_of_axes, pads_of_axis
 from spokeshave.structures.constant_channels import ChannelState, mixing_state, spreads_border
 from spokeshave.structures.operation_kinds import BATCH_NORMS, Kind, argument, kind_of, name_of, source_of
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 SMALL_MATRIX = 16_384
+CHUNK_ELEMENTS = 1_000_000
 
 
 def scatter_rows(rows: Tensor, values: Tensor, bias: Tensor | None, channels: int) -> Tensor:
@@ -122,6 +123,15 @@ class SqueezedConv2d(nn.Module):
         Returns:
             (batch, out, height', width') as the dense convolution gives.
         """
+        if torch.compiler.is_exporting() or torch.compiler.is_compiling():
+            return self._convolve(x)
+        # windows of a whole large batch do not fit the cache; copying them through memory costs more than it saves
+        images = max(1, CHUNK_ELEMENTS // (len(self.planes) * x.shape[2] * x.shape[3]))
+        if images >= len(x):
+            return self._convolve(x)
+        return torch.cat([self._convolve(part) for part in x.split(images)])
+
+    def _convolve(self, x: Tensor) -> Tensor:
         gathered = x.index_select(1, self.planes)
         if any(self.padding):
             gathered = F.pad(gathered, (self.padding[1], self.padding[1], self.padding[0], self.padding[0]))

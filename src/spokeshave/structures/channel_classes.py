@@ -4,6 +4,7 @@ Every entry of a channel axis carries a variable; joined variables form one clas
 (union-find). A pinned class stays. No paper: this is the bookkeeping under `coupling`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -134,3 +135,58 @@ def number_of_axes(node: fx.Node) -> int:
     """Axes of a tensor node; 0 where the value is not a tensor."""
     shape = node.meta.get("shape")
     return len(shape) if isinstance(shape, torch.Size) else 0
+
+
+def follow_index(channels: Channels, index: object, axes: int) -> Channels | None:
+    """Channels after `x[index]`, or None where the channel axis is not simply kept or cut by a slice of step 1.
+
+    Args:
+        channels: channels of x.
+        index: what stands in the brackets.
+        axes: number of axes of x.
+
+    Returns:
+        channels of the result.
+    """
+    entries = list(index) if isinstance(index, tuple) else [index]
+    if any(not (entry is None or entry is Ellipsis or isinstance(entry, (int, slice))) for entry in entries):
+        return None
+    if Ellipsis in entries:
+        place = entries.index(Ellipsis)
+        missing = axes - sum(entry is not None and entry is not Ellipsis for entry in entries)
+        entries[place : place + 1] = [slice(None)] * missing
+    axis = out_axis = 0
+    for entry in entries:
+        if entry is None:
+            out_axis += 1
+            continue
+        if axis == channels.axis:
+            return _cut(channels, entry, out_axis)
+        axis += 1
+        out_axis += not isinstance(entry, int)
+    return Channels(channels.axis - axis + out_axis, channels.ids)
+
+
+def _cut(channels: Channels, entry: object, axis: int) -> Channels | None:
+    if not isinstance(entry, slice) or entry.step not in (None, 1):
+        return None
+    if any(not isinstance(bound, (int, type(None))) for bound in (entry.start, entry.stop)):
+        return None
+    return Channels(axis, channels.ids[entry])
+
+
+def pads_of_axis(pads: Sequence[object], from_last: int) -> tuple[object, object]:
+    """Padding of one axis in the order of `torch.nn.functional.pad`.
+
+    Args:
+        pads: (last front, last back, second last front, ...).
+        from_last: 0 for the last axis, 1 for the one before.
+
+    Returns:
+        padding in front and behind; 0 where none is given.
+
+    Example:
+        >>> pads_of_axis((0, 0, 0, 0, 2, 3), 2)
+        (2, 3)
+    """
+    return (pads[2 * from_last], pads[2 * from_last + 1]) if len(pads) > 2 * from_last else (0, 0)

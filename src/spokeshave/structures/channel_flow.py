@@ -4,14 +4,22 @@ One function a `Kind`. A function that meets a case it does not know calls `barr
 channels, so what is not understood is never changed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from torch import fx, nn
 from torch.fx.node import map_arg
 
-from spokeshave.structures.channel_classes import Channels, Coupling, Ids, MixingCall, number_of_axes
+from spokeshave.structures.channel_classes import (
+    Channels,
+    Coupling,
+    Ids,
+    MixingCall,
+    follow_index,
+    number_of_axes,
+    pads_of_axis,
+)
 from spokeshave.structures.graph_forms import align
 from spokeshave.structures.operation_kinds import Kind, argument, name_of, source_of
 
@@ -127,23 +135,6 @@ def _pad(coupling: Coupling, node: fx.Node, modules: Modules) -> None:
         return barrier(coupling, node, modules)
     ids = np.concatenate([coupling.fresh(front), channels.ids, coupling.fresh(back)])
     coupling.channels[node] = Channels(channels.axis, ids)
-
-
-def pads_of_axis(pads: Sequence[object], from_last: int) -> tuple[object, object]:
-    """Padding of one axis in the order of `torch.nn.functional.pad`.
-
-    Args:
-        pads: (last front, last back, second last front, ...).
-        from_last: 0 for the last axis, 1 for the one before.
-
-    Returns:
-        padding in front and behind; 0 where none is given.
-
-    Example:
-        >>> pads_of_axis((0, 0, 0, 0, 2, 3), 2)
-        (2, 3)
-    """
-    return (pads[2 * from_last], pads[2 * from_last + 1]) if len(pads) > 2 * from_last else (0, 0)
 
 
 def _concat(coupling: Coupling, node: fx.Node, modules: Modules) -> None:
@@ -322,44 +313,6 @@ def _index(coupling: Coupling, node: fx.Node, modules: Modules) -> None:
     if result is None:
         return barrier(coupling, node, modules)
     coupling.channels[node] = result
-
-
-def follow_index(channels: Channels, index: object, axes: int) -> Channels | None:
-    """Channels after `x[index]`, or None where the channel axis is not simply kept or cut by a slice of step 1.
-
-    Args:
-        channels: channels of x.
-        index: what stands in the brackets.
-        axes: number of axes of x.
-
-    Returns:
-        channels of the result.
-    """
-    entries = list(index) if isinstance(index, tuple) else [index]
-    if any(not (entry is None or entry is Ellipsis or isinstance(entry, (int, slice))) for entry in entries):
-        return None
-    if Ellipsis in entries:
-        place = entries.index(Ellipsis)
-        missing = axes - sum(entry is not None and entry is not Ellipsis for entry in entries)
-        entries[place : place + 1] = [slice(None)] * missing
-    axis = out_axis = 0
-    for entry in entries:
-        if entry is None:
-            out_axis += 1
-            continue
-        if axis == channels.axis:
-            return _cut(channels, entry, out_axis)
-        axis += 1
-        out_axis += not isinstance(entry, int)
-    return Channels(channels.axis - axis + out_axis, channels.ids)
-
-
-def _cut(channels: Channels, entry: object, axis: int) -> Channels | None:
-    if not isinstance(entry, slice) or entry.step not in (None, 1):
-        return None
-    if any(not isinstance(bound, (int, type(None))) for bound in (entry.start, entry.stop)):
-        return None
-    return Channels(axis, channels.ids[entry])
 
 
 def _shape(coupling: Coupling, node: fx.Node, modules: Modules) -> None:

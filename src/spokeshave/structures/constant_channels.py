@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from spokeshave.structures.channel_classes import Channels, Coupling, MixingCall, number_of_axes
-from spokeshave.structures.channel_flow import FLOWS, pads_of_axis
+from spokeshave.structures.channel_classes import Channels, Coupling, MixingCall, number_of_axes, pads_of_axis
+from spokeshave.structures.channel_flow import FLOWS
 from spokeshave.structures.graph_tracing import map_tensors, with_batch
 from spokeshave.structures.operation_kinds import (
     AVERAGE_POOLS,

@@ -132,7 +132,7 @@ def private_copy(model: nn.Module) -> nn.Module:
 
 
 def _burn_parametrizations(module: nn.Module) -> None:
-    """Plain parameters of the current values; the removal of PyTorch would break the original, which shares the class."""
+    """Plain parameters of the current values; PyTorch's own removal would break the original (same class)."""
     values = {name: getattr(module, name).detach().clone() for name in getattr(module, "parametrizations", {})}
     delattr(module, "parametrizations")
     module.__class__ = type(module).__mro__[1]
