@@ -85,9 +85,11 @@ def test_scores_are_those_of_the_held_out_splits(shaped, splits):
     assert result.small_test.images == len(splits.test)
 
 
-def test_dropout_is_stronger_only_under_the_pull(splits, tmp_path):
-    result = shape(PLAN, splits, 3, tmp_path)
-    assert result.sparse[2].p == 0.1 and result.baseline[2].p == 0.1
+def test_dropout_of_the_plan_acts_after_the_baseline_and_is_set_back(splits, tmp_path):
+    seen = []
+    plan = replace(PLAN, pull=lambda net: seen.append(net[2].p) or GroupLasso(net, filters=1e-3))
+    result = shape(plan, splits, 3, tmp_path)
+    assert seen == [0.5] and result.sparse[2].p == 0.1 and result.baseline[2].p == 0.1
 
 
 def test_the_same_seed_gives_the_same_networks_and_another_another(shaped, splits, tmp_path):

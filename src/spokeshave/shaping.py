@@ -48,7 +48,7 @@ class Plan:
         validation: images held out of the training split.
         augment: of the training images, in every stage.
         normalize: made from the training split.
-        dropout: probability that every `nn.Dropout` is set to while under the pull; None leaves them.
+        dropout: probability of every `nn.Dropout` in the second and third stage; None leaves them as they are.
     """
 
     network: Callable[[], nn.Module]
@@ -148,10 +148,10 @@ def shape(
     for module in dropouts:
         module.p = module.p if plan.dropout is None else plan.dropout
     stage("ssl", plan.ssl, network, (plan.pull(network),))
-    for module, probability in zip(dropouts, usual, strict=True):
-        module.p = probability
     truncate(network, plan.keeps)
     stage("finetune", plan.finetune, network, (Freeze(network),))
+    for module, probability in zip(dropouts, usual, strict=True):
+        module.p = probability
     sparse, baseline = network.cpu().eval(), baseline.cpu().eval()
     example = normalize(training.images[:2])
     small, report = shrink(sparse, example)
