@@ -396,3 +396,16 @@ def test_networks_of_the_papers_shrink_exactly(make, shape):
     smaller, report = shrink(network, torch.randn(shape))
     assert report.parameters_after < 0.65 * report.parameters_before
     assert_same(smaller, network, torch.randn(3, *shape[1:]), 1e-5)
+
+
+@pytest.mark.parametrize("border", [nn.Conv2d(4, 4, 3, padding=1), nn.AvgPool2d(3, 1, padding=1)], ids=["conv", "pool"])
+def test_what_is_uniform_only_at_the_size_of_the_example_is_not_taken_for_a_constant(border):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 1), border, nn.Conv2d(4, 5, 1), nn.ReLU(), nn.Conv2d(5, 2, 1)).double()
+    with torch.no_grad():
+        network[0].weight[:2] = 0
+        network[2].weight[:, 3] = 0
+        if isinstance(border, nn.Conv2d):
+            border.weight[:2, 2:] = 0
+    smaller, _ = shrink(network, torch.randn(1, 1, 1, 1).double())
+    assert_same(smaller, network, torch.randn(2, 1, 6, 5).double(), 1e-12)
