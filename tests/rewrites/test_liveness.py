@@ -1,6 +1,9 @@
+import pytest
 import torch
 from torch import nn
 
+from spokeshave.errors import NothingChanged
+from spokeshave.rewrites import shrink
 from spokeshave.rewrites.liveness import Liveness, emptied_operands, find_live, reachable
 from spokeshave.structures.channel_classes import Coupling
 from spokeshave.structures.constant_channels import find_constants
@@ -46,3 +49,19 @@ def test_a_tensor_read_for_its_shape_keeps_one_channel():
     assert live.keep(coupling.mixing[0].outputs.ids).tolist() == [True, False]
     cat = next(node for node in graph.graph.nodes if node.name == "cat")
     assert emptied_operands(cat, coupling, live) == [] and cat in reachable(graph.graph, coupling, live)
+
+
+@pytest.mark.parametrize(("alive", "stays"), [(20, 32), (32, 32), (33, 48)])
+def test_groups_of_a_grouped_convolution_stay_multiples_of_the_vector_width(alive: int, stays: int) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 96, 1), nn.ReLU(), nn.Conv2d(96, 4, 3, groups=2)).eval()
+    with torch.no_grad():
+        for first in (alive, 48 + alive):
+            net[0].weight[first : first - alive + 48] = 0
+            net[0].bias[first : first - alive + 48] = 0
+    if stays == 48:
+        with pytest.raises(NothingChanged):
+            shrink(net, torch.zeros(1, 3, 5, 5), squeeze=False)
+    else:
+        small, _ = shrink(net, torch.zeros(1, 3, 5, 5), squeeze=False)
+        assert small.get_submodule("0").weight.shape[0] == 2 * stays

@@ -17,6 +17,10 @@ from spokeshave.structures.operation_kinds import argument, name_of
 
 Mask = NDArray[np.bool_]
 
+LANES = 16
+"""Channels a group that oneDNN's grouped convolutions run well on, in multiples of (one AVX-512 register of float32).
+Measured with 2 groups, 3x3, 13x13: 92 or 88 channels a group take 3.5 or 1.9 times the time of 96, one or 16 images."""
+
 
 @dataclass(frozen=True)
 class Liveness:
@@ -135,7 +139,7 @@ def _even_groups(calls: list[tuple[MixingCall, Mask, ChannelState]], classes: Id
         weights = reach.sum(axis=0).reshape(inputs.shape), reach.sum(axis=1).reshape(outputs.shape)
         alive = needed[inputs].any(axis=1) | needed[outputs].any(axis=1)
         for table, importance in zip((inputs, outputs), weights, strict=True):
-            wanted = max(1, int(needed[table[alive]].sum(axis=1).max()))
+            wanted = _in_lanes(max(1, int(needed[table[alive]].sum(axis=1).max())), *table.shape)
             for group in np.flatnonzero(alive):
                 order = np.argsort(-importance[group], kind="stable")
                 missing = wanted - int(needed[table[group]].sum())
@@ -146,3 +150,10 @@ def _even_groups(calls: list[tuple[MixingCall, Mask, ChannelState]], classes: Id
                         needed[table[group, place]] = True
                         missing = wanted - int(needed[table[group]].sum())
     return int(needed.sum()) != before
+
+
+def _in_lanes(wanted: int, groups: int, full: int) -> int:
+    """Round a group's channels up where fewer would run slower; groups that never filled the lanes stay as they are."""
+    if groups == 1 or full < 2 * LANES or full % LANES:
+        return wanted
+    return -(-wanted // LANES) * LANES
