@@ -211,3 +211,11 @@ def test_a_file_that_gives_other_outputs_is_not_written(tmp_path: Path) -> None:
         export(Drifts(), earlier, torch.rand(1, 2))
     assert earlier.read_text() == "an earlier file"
     assert list(tmp_path.iterdir()) == [earlier]
+
+
+def test_a_network_in_channels_last_order_is_written_whole(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval().to(memory_format=torch.channels_last)
+    image = torch.randn(2, 3, 9, 9)
+    export(net, tmp_path / "net.pt2", image)  # torch's warning of an incomplete tensor would fail this test
+    assert torch.allclose(torch.export.load(tmp_path / "net.pt2").module()(image), net(image), atol=1e-6)
+    assert net[0].weight.is_contiguous(memory_format=torch.channels_last)

@@ -4,6 +4,7 @@ Every exported program is loaded again and must give the model's outputs on rand
 it was traced with. Paths of this machine, which torch notes in a program for debugging, are taken out.
 """
 
+import copy
 import io
 import json
 import warnings
@@ -74,7 +75,9 @@ def export(model: nn.Module, path: Path | str, example: Example | None = None, t
             raise InvalidArgument(
                 f"{type(model).__name__} fails on inputs of shape {shapes}, made from the example: {error}"
             ) from error
-        program = _trace(model, inputs)
+        # Weights in channels_last order would reach the file as slices of a larger storage, which torch warns about.
+        plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+        program = _trace(plain, inputs)
 
         def check(run: Callable[..., Any]) -> None:
             _check_outputs(path, tree_leaves(run(*probe)), wanted, tolerance)

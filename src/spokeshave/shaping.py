@@ -152,7 +152,8 @@ def shape(
     stage("finetune", plan.finetune, network, (Freeze(network),))
     for module, probability in zip(dropouts, usual, strict=True):
         module.p = probability
-    sparse, baseline = network.cpu().eval(), baseline.cpu().eval()
+    plain = {"device": "cpu", "memory_format": torch.contiguous_format}  # what others run the networks with
+    sparse, baseline = network.to(**plain).eval(), baseline.to(**plain).eval()
     example = normalize(training.images[:2])
     small, report = shrink(sparse, example)
     device = "cpu"

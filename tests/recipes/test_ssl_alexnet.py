@@ -15,10 +15,11 @@ def test_zero_rates_equal_table_four(real_data_dir):
     # The published file is from before fine-tuning: conv2 and conv4 are 12.1 and 46.1 there, 12.9 and 46.9 after it.
     assert numbers["row_percent"] == pytest.approx([9.375, 12.11, 40.625, 46.09, 0.0], abs=0.01)
     assert numbers["max_relative_error"] < 1e-5
-    assert numbers["flops"][1] < 0.6 * numbers["flops"][0]
+    assert numbers["flops"][1] < 0.7 * numbers["flops"][0]
 
 
-def test_missing_weights_are_named(tmp_path):
+def test_missing_weights_are_named(tmp_path, monkeypatch):
+    monkeypatch.delenv("SPOKESHAVE_DATA", raising=False)
     with pytest.raises(DataError, match="skimcaffe-alexnet"):
         run(Config(data_dir=tmp_path, smoke=True))
 

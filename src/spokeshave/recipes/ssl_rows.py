@@ -92,8 +92,8 @@ def _convnet(
         network=partial(ConvNet, activation_scale=63.0),
         pull=lambda net: GroupLasso(net, filters=amount, shapes={"conv2": amount, "conv3": amount}),
         baseline=baseline,
-        ssl=replace(baseline, epochs=14, learning_rate=0.01),
-        finetune=replace(baseline, epochs=12, learning_rate=0.01),
+        ssl=replace(baseline, epochs=10, learning_rate=0.01),
+        finetune=replace(baseline, epochs=8, learning_rate=0.01),
         keeps=keeps,
         dropout=0.5,
     ), DatasetName.CIFAR10
