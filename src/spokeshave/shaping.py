@@ -23,6 +23,7 @@ from spokeshave.ledger import describe_machine, describe_versions, find_commit, 
 from spokeshave.measure import compare, measure
 from spokeshave.processes import join_processes
 from spokeshave.regularizers import Freeze, GroupLasso
+from spokeshave.report.published import kept_counts
 from spokeshave.report.run_record import RECORD_FILE, Outcome, RunRecord
 from spokeshave.rewrites import shrink
 from spokeshave.rewrites.shrink_report import ShrinkReport
@@ -289,6 +290,7 @@ def write_ledger(record: RunRecord, results: Sequence[Shaped], directory: Path) 
         "before": record.baseline.measurement.to_dict(),
         "after": record.final.measurement.to_dict(),
         "comparison": None if record.comparison is None else record.comparison.to_dict(),
+        "kept": kept_counts(record),
         "layers": [result.report.to_dict()["layers"] for result in results],
         "removed_branches": [list(result.report.removed_branches) for result in results],
         "max_relative_error": max(result.report.max_relative_error for result in results),

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import spokeshave
@@ -49,3 +51,9 @@ def test_every_public_name_is_documented(documents: dict[str, str]) -> None:
 
 def test_every_subcommand_is_documented(documents: dict[str, str]) -> None:
     assert not [name for name in SUBCOMMANDS if f"spokeshave {name}" not in documents["docs/cli.md"]]
+
+
+def test_tables_of_results_are_what_the_ledger_says(root: Path) -> None:
+    script = root / "benchmarks" / "results_table.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"run python benchmarks/results_table.py: {done.stdout}{done.stderr}"

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from spokeshave.report.published import published_rows
+from spokeshave.report.published import kept_counts, published_rows
 from spokeshave.report.run_record import RunRecord
 
 
@@ -57,3 +57,8 @@ def test_projections_of_shortcuts_are_no_layers(record: RunRecord) -> None:
 
 def test_nothing_is_published(record: RunRecord) -> None:
     assert published_rows(dataclasses.replace(record, paper=None)) == []
+
+
+def test_kept_counts_are_those_of_the_shrink_report(record: RunRecord) -> None:
+    kept = kept_counts(record)
+    assert (kept["filters"], kept["channels"], kept["columns"], kept["layers"]) == ("4-12", "1-4", "21-88", "4")

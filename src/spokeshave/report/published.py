@@ -42,6 +42,19 @@ def published_rows(record: RunRecord) -> list[tuple[str, str, str]]:
     return rows
 
 
+def kept_counts(record: RunRecord) -> dict[str, str]:
+    """What shrinking kept, as the papers write it: layer by layer with dashes, under the papers' names.
+
+    Args:
+        record: the run.
+
+    Returns:
+        filters, channels and columns of the convolutions, neurons (inputs that are read, then outputs), layers.
+    """
+    kinds = ("filters", "channels", "columns", "neurons", "layers")
+    return {kind: _shown(_OURS[kind](record), False) for kind in kinds}
+
+
 def _left(record: RunRecord, what: str) -> float | None:
     before = getattr(record.baseline.measurement, what)
     return getattr(record.final.measurement, what) / before if before else None

@@ -1,0 +1,73 @@
+"""Writes the tables of results in README.md and docs/papers/ssl.md from the ledger, so that no number is typed by hand.
+
+    python benchmarks/results_table.py            # rewrite them
+    python benchmarks/results_table.py --check    # exit 1 where they are not what the ledger says
+
+Errors are of the test split, of physically shrunk networks; times are medians of pairs timed in turns in one process.
+"""
+
+import sys
+from pathlib import Path
+
+from spokeshave.files import atomic_write
+from spokeshave.ledger import Row, read_rows
+
+ROOT = Path(__file__).resolve().parent.parent
+PLACES = {"README.md": "results", "docs/papers/ssl.md": "measured"}
+
+
+def table(directory: Path) -> str:
+    """The rows of recipe `ssl` as Markdown, in the alphabet's order of their names."""
+    lines = [
+        "| row | published: baseline, error | here: baseline | here: error (seeds) | kept, published | kept, here "
+        "| FLOPs | parameters | time, batch 16 |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*lines, *(_line(row) for row in read_rows("ssl", directory))])
+
+
+def _line(row: Row) -> str:
+    numbers, before, after = row.numbers, row.numbers["before"], row.numbers["after"]
+    published = numbers["published"] or {}
+    errors = ", ".join(f"{100 * published[name]:.2f}" for name in ("baseline", "error") if name in published)
+    kinds = [kind for kind in ("filters", "channels", "columns", "neurons", "layers") if kind in published]
+    kept = numbers["kept"]
+    timed = next((r for r in numbers["comparison"]["rows"] if r["batch_size"] == 16 and r["threads"] == 1), None)
+    cells = [
+        row.row,
+        f"{errors} %",
+        f"{_error(numbers, 'baseline_error')} %",
+        f"**{_error(numbers, 'error')} %** ({len(row.seeds)})",
+        "; ".join(f"{published[kind]} {kind}" for kind in kinds),
+        "; ".join(f"{kept[kind]} {kind}" for kind in kinds if kind in kept),
+        f"{before['flops'] / after['flops']:.1f}x fewer",
+        f"{before['parameters'] / after['parameters']:.1f}x fewer",
+        "-" if timed is None else f"{timed['ratio']:.2f} ± {timed['ratio_spread']:.2f}x faster",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _error(numbers: dict, name: str) -> str:
+    spread = numbers.get(f"{name}_spread")
+    return f"{100 * numbers[name]:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")
+
+
+def main(arguments: list[str]) -> int:
+    """Rewrite or check the tables."""
+    stale = []
+    for name, mark in PLACES.items():
+        text = (ROOT / name).read_text()
+        block = f"<!-- {mark} -->\n\n{table(ROOT / 'results')}\n\n<!-- /{mark} -->"
+        start, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+        head, _, rest = text.partition(start)
+        new = head + block + (rest.partition(end)[2] if end in rest else rest)
+        if new != text:
+            stale.append(name)
+            if "--check" not in arguments:
+                atomic_write(ROOT / name, new)
+    print("out of date:" if "--check" in arguments else "rewritten:", ", ".join(stale) or "nothing")
+    return int(bool(stale) and "--check" in arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
