@@ -63,12 +63,12 @@ def test_no_try_that_is_smaller_or_good_enough_says_which() -> None:
 
 
 def test_point_of_a_try() -> None:
-    point = a_try(0.25, 0.9, 100).point()
+    point = a_try(0.25, 0.5, 100).point(test_accuracy=0.9)
     assert point == {
         "label": "strength 0.25",
         "strength": 0.25,
         "error": pytest.approx(0.1),
         "flops": 100,
         "parameters": 9,
-        "stage": "validation",
+        "stage": "shrunk",
     }

@@ -40,15 +40,19 @@ class Try:
     report: ShrinkReport | None
     history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
-    def point(self) -> dict[str, Any]:
-        """The try as a point of the page's figure."""
+    def point(self, test_accuracy: float) -> dict[str, Any]:
+        """The try as a point of the page's figure.
+
+        Args:
+            test_accuracy: of the small network on the test split, measured after the choice was made, 0..1.
+        """
         return {
             "label": f"strength {self.strength:.3g}",
             "strength": self.strength,
-            "error": 1 - self.accuracy,
+            "error": 1 - test_accuracy,
             "flops": self.flops,
             "parameters": sum(parameter.numel() for parameter in self.small.parameters()),
-            "stage": "validation",
+            "stage": "shrunk",
         }
 
 

@@ -46,6 +46,7 @@ def test_own_model_gets_smaller_within_the_drop(nets: Path, tmp_path: Path, caps
     assert 1 <= len(record["points"]) <= 3
     chosen = [point for point in record["points"] if point["strength"] == record["config"]["chosen_strength"]]
     assert chosen[0]["flops"] == record["final"]["measurement"]["flops"]
+    assert chosen[0]["error"] == record["final"]["error"]
     assert (out / "report.html").stat().st_size > 10_000
 
     small = torch.export.load(out / "small.pt2").module()
