@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
-from spokeshave.processes import is_first, join_processes, leave_processes, wait_for_all
+from spokeshave.errors import InvalidArgument
+from spokeshave.processes import is_first, join_processes, leave_processes, usable_device, wait_for_all
 
 SCRIPT = """
 import sys
@@ -33,6 +35,12 @@ train(net, batches, Batches(VALIDATION, 64), TrainSettings(epochs=2), [pull], Pa
 save_file(net.state_dict(), f"{{sys.argv[1]}}/net-{{rank}}.safetensors")
 leave_processes()
 """
+
+
+@pytest.mark.parametrize("name", ["foo", "cuda:77", "cpu:cpu"])
+def test_a_device_that_is_not_there_is_refused_at_once(name):
+    with pytest.raises(InvalidArgument, match=rf"device '{name}' cannot be used here"):
+        usable_device(name)
 
 
 def test_alone_there_is_one_process_and_it_is_the_first():

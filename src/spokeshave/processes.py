@@ -1,9 +1,33 @@
-"""Processes that train together: joins the group that `torchrun` describes in the environment, if there is one."""
+"""Where a run happens: its device, and the processes that `torchrun` started, if it did."""
 
 import os
 
 import torch
 from torch import distributed
+
+from spokeshave.errors import InvalidArgument
+
+
+def usable_device(name: str) -> torch.device:
+    """A device by its name, checked before any work is done on it.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1", "mps".
+
+    Raises:
+        InvalidArgument: for an unknown name, or a device that this machine or this build of torch lacks.
+
+    Example:
+        >>> usable_device("cpu").type
+        'cpu'
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InvalidArgument(f"device {name!r} cannot be used here: {reason}; cpu always can") from error
+    return device
 
 
 def join_processes() -> tuple[int, int]:

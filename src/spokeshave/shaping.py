@@ -5,9 +5,11 @@ checkpoints, so a killed run goes on where it was. The test split is looked at o
 """
 
 import copy
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
+from enum import Enum
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -244,6 +246,30 @@ def write_run(
     record.save(run_dir)
     write_page(record, run_dir / "report.html")
     return record
+
+
+def command_line(words: Sequence[str], config: object) -> str:
+    """The command that repeats a run: every option that differs from its default, but for where files are.
+
+    Args:
+        words: the command up to its options.
+        config: a dataclass of options; paths, `resume` and positional arguments are left out.
+
+    Example:
+        >>> command_line(["spokeshave", "run", "r"], TrainSettings(epochs=3, learning_rate=0.01))
+        'spokeshave run r --epochs 3'
+    """
+    words = list(words)
+    for item in fields(config):  # pyright: ignore[reportArgumentType]
+        value, option = getattr(config, item.name), f"--{item.name.replace('_', '-')}"
+        if item.default is MISSING or value == item.default or isinstance(value, Path) or item.name == "resume":
+            continue
+        if isinstance(value, bool):
+            words.append(option if value else f"--no-{option[2:]}")
+            continue
+        values = value if isinstance(value, tuple) else (value,)
+        words += [option, *(str(v.value) if isinstance(v, Enum) else str(v) for v in values)]
+    return shlex.join(words)
 
 
 def print_run(record: RunRecord, run_dir: Path, console: Console) -> None:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from spokeshave.errors import InvalidArgument
+from spokeshave.export import export
 from spokeshave.models.named_model import load_model
 
 NETS = """
@@ -77,3 +78,17 @@ def test_what_cannot_be_loaded_says_why(nets: Path, named: str, says: str) -> No
     (nets.parent / "broken.py").write_text("def (")
     with pytest.raises(InvalidArgument, match=says.replace("(", r"\(")):
         load_model(named)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip"])
+def test_a_damaged_program_is_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "net.pt2"
+    export(nn.Sequential(nn.Linear(200, 300)), path, torch.zeros(1, 200))
+    content = bytearray(path.read_bytes())
+    if damage == "truncate":
+        content = content[: len(content) // 2]
+    else:
+        content[len(content) // 3] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(InvalidArgument, match="truncated or damaged"):
+        load_model(str(path))

@@ -2,17 +2,22 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from spokeshave.cli.main import main
+from spokeshave.cli.run import parse
+from spokeshave.data import DatasetName
 from spokeshave.recipes.ssl import PAPER, Config, Row, plan_of, run, small_digits
 from spokeshave.recipes.ssl_rows import ROWS
 from spokeshave.report.run_record import RunRecord
+from spokeshave.shaping import command_line
 
 
 def smoke(tmp_path: Path, row: str, *options: str) -> RunRecord:
@@ -71,6 +76,25 @@ def test_a_finished_run_is_kept_and_resume_gives_it_again(tmp_path, capsys):
     again = smoke(tmp_path, "lenet-5", "--resume")
     assert again.final.error == first.final.error
     assert all(torch.equal(again.weights[n], m) for n, m in first.weights.items())
+
+
+def test_the_recorded_command_repeats_the_run():
+    config = Config(row=Row.MLP_2, data=DatasetName.MNIST, seeds=(3, 4), strength=0.5, ssl_epochs=2, smoke=True)
+    config = replace(config, resume=True, run_dir=Path("elsewhere"))
+    words = shlex.split(command_line(["spokeshave", "run", "ssl"], config))
+    assert words[:3] == ["spokeshave", "run", "ssl"]
+    again = parse(Config, words[3:], "spokeshave run ssl", "")
+    assert again == replace(config, resume=False, run_dir=None)
+
+
+@pytest.mark.parametrize(
+    "options", [["--strength", "nan"], ["--strength", "-1"], ["--ssl-epochs", "-3"], ["--device", "foo"], ["--seeds"]]
+)
+def test_a_bad_option_is_refused_before_any_work(tmp_path, capsys, options):
+    words = ["run", "ssl", "--row", "lenet-5", "--data-dir", str(tmp_path / "none"), "--run-dir", str(tmp_path / "r")]
+    assert main([*words, *options]) == 2
+    error = capsys.readouterr().err
+    assert "none" not in error and not (tmp_path / "r").exists()
 
 
 def test_pull_strength_zero_still_meets_the_counts_by_truncation(tmp_path):

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spokeshave.errors import InvalidArgument
+from spokeshave.errors import InvalidArgument, UnsupportedLayer
 from spokeshave.models import LeNet
-from spokeshave.regularizers import GroupLasso, Solver
+from spokeshave.regularizers import Freeze, GroupLasso, Solver
 from spokeshave.structures.sparsity import sparsity
 
 
@@ -132,6 +132,7 @@ def test_gradient_scaling_leaves_the_pull_unscaled():
         ({"filters": float("nan")}, "finite"),
         ({"strength": float("inf"), "filters": 1.0}, "strength"),
         ({"filters": {"nosuch*": 1.0}}, "no layer is named 'nosuch"),
+        ({"filters": 1.0, "exclude": ("zzz",)}, "no layer is named 'zzz'"),
         ({}, "nothing to pull"),
         ({"tiles": 1.0}, "tile="),
         ({"rows": 1.0, "exclude": ("4",)}, "nothing to pull"),
@@ -152,3 +153,14 @@ def test_state_holds_a_changed_strength():
     pull.strength = 0.125
     other.load_state_dict(pull.state_dict())
     assert other.strength == 0.125
+
+
+def test_a_parametrized_weight_is_refused_by_name_and_can_be_left_out():
+    net = small_net()
+    torch.nn.utils.parametrizations.weight_norm(net[2])
+    with pytest.raises(UnsupportedLayer, match=r"2 \(ParametrizedConv2d\).*exclude=\('2',\)"):
+        GroupLasso(net, filters=1.0)
+    pull = GroupLasso(net, filters=1.0, exclude=("2",))
+    pull.pull()
+    assert net[0].weight.grad is not None and set(pull.statistics()) == {"0"}
+    Freeze(net).attach(torch.optim.SGD(net.parameters(), lr=0.1))

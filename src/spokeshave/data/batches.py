@@ -15,6 +15,7 @@ from spokeshave.data.augmentation import Augmentation
 from spokeshave.data.normalization import Normalization
 from spokeshave.data.splits import Split
 from spokeshave.errors import InvalidArgument
+from spokeshave.processes import usable_device
 
 
 class Batches:
@@ -67,7 +68,7 @@ class Batches:
         self.seed = seed
         self.normalize = normalize or Normalization.scale_only(split.images.shape[1])
         self.augment = augment
-        self.device = torch.device(device)
+        self.device = usable_device(str(device))
         self.drop_last = drop_last
         self.channels_last = channels_last
         self.shuffle = shuffle

@@ -10,6 +10,7 @@ import difflib
 import importlib
 import importlib.util
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -102,6 +103,13 @@ def _call(factory: Any, named: str) -> Any:
 def _load_program(path: Path) -> nn.Module:
     if not path.is_file():
         raise InvalidArgument(f"there is no file {path} (looked from {Path.cwd()})")
+    damaged = f"{path} is not a torch.export program, or it was truncated or damaged; export it again"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise InvalidArgument(damaged)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise InvalidArgument(f"{damaged} ({error})") from error
     try:
         return torch.export.load(path).module()
     except Exception as error:

@@ -7,7 +7,6 @@ and by the other tries for the figure of the page.
 
 import copy
 import math
-import shlex
 import time
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
@@ -24,9 +23,10 @@ from spokeshave.data.image_folder import load_image_folder
 from spokeshave.errors import InvalidArgument, NothingChanged, RewriteError, TrainingDiverged
 from spokeshave.measure import measure
 from spokeshave.models.named_model import load_model
+from spokeshave.processes import usable_device
 from spokeshave.regularizers import Freeze, GroupLasso
 from spokeshave.rewrites import shrink
-from spokeshave.shaping import Shaped, print_run, refuse_finished, write_run
+from spokeshave.shaping import Shaped, command_line, print_run, refuse_finished, write_run
 from spokeshave.strength_search import Try, choose, search
 from spokeshave.structures.groups import CONVOLUTIONS, GroupKind
 from spokeshave.structures.truncation import Keep, truncate
@@ -168,9 +168,7 @@ def run(config: Config) -> dict[str, Any]:
         row=config.row,
         title=f"{config.model} on {splits.name}, at most {config.max_drop:g} points worse",
         config={name: _plain(value) for name, value in asdict(config).items()} | {"chosen_strength": chosen.strength},
-        command=shlex.join(
-            ["spokeshave", "compress", config.model, "--data", config.data, "--max-drop", f"{config.max_drop:g}"]
-        ),
+        command=command_line(["spokeshave", "compress", config.model], config),
         started=started,
     )
     record = replace(record, points=[attempt.point(evaluate(attempt.small, test).accuracy) for attempt in tries])
@@ -344,6 +342,7 @@ def _fits(model: nn.Module, example: torch.Tensor, classes: int) -> None:
 
 
 def _check(config: Config) -> None:
+    usable_device(config.device)
     for name, value, good in (
         ("--max-drop", config.max_drop, config.max_drop >= 0),
         ("--tries", config.tries, config.tries >= 1),

@@ -6,7 +6,7 @@ Departs from the paper: proximal solver; the row's counts are met by truncation 
 images are shifted by up to a pixel, CIFAR-10 for the ResNet by up to 4 and mirrored, in all stages.
 """
 
-import shlex
+import math
 import time
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
@@ -17,9 +17,19 @@ from rich.console import Console
 from torch.nn import functional
 
 from spokeshave.data import DatasetName, Split, Splits, load
-from spokeshave.processes import is_first
+from spokeshave.errors import InvalidArgument
+from spokeshave.processes import is_first, usable_device
 from spokeshave.recipes.ssl_rows import ROWS
-from spokeshave.shaping import Plan, print_run, refuse_finished, shape, sibling_points, write_ledger, write_run
+from spokeshave.shaping import (
+    Plan,
+    command_line,
+    print_run,
+    refuse_finished,
+    shape,
+    sibling_points,
+    write_ledger,
+    write_run,
+)
 from spokeshave.train_settings import TrainSettings
 
 # error_percent of the baseline and of the row; counts are kept filters, channels, columns or neurons, layer by layer.
@@ -102,6 +112,7 @@ def run(config: Config) -> dict[str, Any]:
     row = config.row.value
     run_dir = config.run_dir or Path("runs") / row
     refuse_finished(run_dir, config.resume)
+    usable_device(config.device)
     plan, usual_data = plan_of(config)
     splits = small_digits(usual_data) if config.smoke else load(config.data or usual_data, config.data_dir)
     results = [
@@ -113,12 +124,19 @@ def run(config: Config) -> dict[str, Any]:
     published = None if row not in PAPER else _published(row)
     settings = {k: v.value if isinstance(v, Enum) else v for k, v in asdict(config).items() if not isinstance(v, Path)}
     stages = {stage: getattr(plan, stage).to_dict() for stage in ("baseline", "ssl", "finetune")}
-    command = shlex.join(["spokeshave", "run", "ssl", "--row", row, "--seeds", *map(str, config.seeds)])
     record = write_run(
-        results, splits, run_dir, recipe="ssl", row=row, title=f"SSL: {row} on {splits.name}",
-        config=settings | {"batch_size": plan.batch_size, "stages": stages}, paper=published, command=command,
-        others=sibling_points(run_dir, "ssl", row.split("-")[0]), started=started,
-    )  # fmt: skip
+        results,
+        splits,
+        run_dir,
+        recipe="ssl",
+        row=row,
+        title=f"SSL: {row} on {splits.name}",
+        config=settings | {"batch_size": plan.batch_size, "stages": stages},
+        paper=published,
+        command=command_line(["spokeshave", "run", "ssl"], config),
+        others=sibling_points(run_dir, "ssl", row.split("-")[0]),
+        started=started,
+    )
     print_run(record, run_dir, Console())
     if config.ledger is not None:
         write_ledger(record, results, config.ledger)
@@ -150,9 +168,15 @@ def plan_of(config: Config) -> tuple[Plan, DatasetName]:
     """The plan of a row, and its data set.
 
     Raises:
-        InvalidArgument: for a negative strength or number of epochs.
+        InvalidArgument: for a negative strength or number of epochs, or no seed.
     """
     row, factor = config.row.value, config.strength
+    lengths = (config.baseline_epochs, config.ssl_epochs, config.finetune_epochs, config.checkpoint_every)
+    if not 0 <= factor < math.inf or min(lengths) < 0 or not config.seeds:
+        raise InvalidArgument(
+            "expected a finite --strength of at least 0, epochs and --checkpoint-every of at least 0 and at least one "
+            f"seed, got {factor}, {lengths} and {config.seeds}"
+        )
     plan, name = ROWS[row](factor)
     stages = {}
     for stage, epochs in (

@@ -6,7 +6,6 @@ AlexNet's initial ones.
 Departs from the paper: whole layers are timed, as they run, not matrix products alone; filters leave across layers.
 """
 
-import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from spokeshave.ledger import write_row
 from spokeshave.measure import Comparison, compare, measure
 from spokeshave.models import AlexNet
 from spokeshave.rewrites import shrink
+from spokeshave.shaping import command_line
 from spokeshave.structures.sparsity import layer_sparsity
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
@@ -102,7 +102,7 @@ def run(config: Config) -> dict[str, Any]:
     }
     _print(numbers, Console())
     if config.ledger is not None:
-        command = shlex.join(["spokeshave", "run", "ssl_alexnet", "--weights", config.weights.name])
+        command = command_line(["spokeshave", "run", "ssl_alexnet"], config)
         settings = {"weights": config.weights.value, "batch_size": batch, "repeats": repeats}
         write_row(
             "ssl_alexnet", config.weights.value, settings, numbers, seeds=[0],

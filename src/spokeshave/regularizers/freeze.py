@@ -69,7 +69,9 @@ class Freeze:
         if strength not in (0.0, 1.0):
             raise InvalidArgument(f"a freeze holds (strength 1) or lets go (0), got strength={strength}")
         self.strength = strength
-        self._layers = {n: m for n, m in model.named_modules() if isinstance(m, (*CONVOLUTIONS, nn.Linear))}
+        layers = {n: m for n, m in model.named_modules() if isinstance(m, (*CONVOLUTIONS, nn.Linear))}
+        # A weight that a parametrization computes has no zeros of its own to hold.
+        self._layers = {n: m for n, m in layers.items() if "weight" in m._parameters}
         if not self._layers:
             raise InvalidArgument("nothing to freeze: the model has no convolution and no linear layer")
         self.masks = {name: alive_mask(module, frozen) for name, module in self._layers.items()}

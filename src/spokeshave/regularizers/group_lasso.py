@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from spokeshave.errors import InvalidArgument
 from spokeshave.regularizers.optimizer_hooks import Attachment
 from spokeshave.regularizers.proximal_step import shrink_groups, step_metric
-from spokeshave.structures.groups import CONVOLUTIONS, Grouping, GroupKind
+from spokeshave.structures.groups import CONVOLUTIONS, Grouping, GroupKind, plain_weight
 from spokeshave.structures.sparsity import LayerSparsity, layer_sparsity
 
 Strengths = float | Mapping[str, float]
@@ -95,6 +95,7 @@ class GroupLasso:
 
     Raises:
         InvalidArgument: for a negative or non-finite strength, a pattern that no layer matches, or nothing to watch.
+        UnsupportedLayer: for a layer whose weight is computed by a parametrization; exclude it.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False))
@@ -124,6 +125,9 @@ class GroupLasso:
     ) -> None:
         _check_strength("strength", strength)
         _check_strength("threshold", threshold)
+        for pattern in exclude:
+            if not any(fnmatch(name, pattern) for name, _ in model.named_modules()):
+                raise InvalidArgument(f"exclude: no layer is named {pattern!r}")
         self.strength = strength
         self.solver = solver
         self.threshold = threshold
@@ -224,7 +228,7 @@ def _weight(item: _Watched) -> Tensor:
 
 
 def _check_strength(where: str, value: float) -> None:
-    if not 0 <= value < float("inf"):
+    if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
         raise InvalidArgument(f"{where} must be a finite number of at least 0, got {value}")
 
 
@@ -257,7 +261,7 @@ def _weighted(
     watched: list[_Watched] = []
     seen: set[int] = set()
     for name, value in strengths.items():
-        parameter = layers[name].get_parameter("weight")
+        parameter = plain_weight(name, layers[name])
         if id(parameter) in seen:  # a weight tied between layers is pulled once
             continue
         seen.add(id(parameter))

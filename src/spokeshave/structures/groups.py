@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from spokeshave.errors import InvalidArgument
+from spokeshave.errors import InvalidArgument, UnsupportedLayer
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -43,6 +43,26 @@ _SUMMED_AXES = {
     GroupKind.KERNEL: (3,),
     GroupKind.LAYER: (0, 1, 2, 3),
 }
+
+
+def plain_weight(layer: str, module: nn.Module) -> nn.Parameter:
+    """The weight of a layer as a parameter that a regularizer may write to.
+
+    Args:
+        layer: its name in the model, for the error.
+        module: a convolution or a linear layer.
+
+    Raises:
+        UnsupportedLayer: where the weight is computed from other parameters (weight_norm, spectral_norm, a mask).
+    """
+    weight = module._parameters.get("weight")
+    if weight is None:
+        raise UnsupportedLayer(
+            f"{layer} ({type(module).__name__}): its weight is computed by a parametrization (weight_norm, "
+            "spectral_norm, pruning masks), so nothing can be pulled to zero in it; leave it out with "
+            f"exclude=({layer!r},), or remove the parametrization first"
+        )
+    return weight
 
 
 @dataclass(frozen=True)

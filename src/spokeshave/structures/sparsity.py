@@ -7,7 +7,7 @@ Departs from the paper: shares are 0..1, not percent; channels are counted too.
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spokeshave.structures.groups import CONVOLUTIONS, Grouping, GroupKind
 
@@ -45,7 +45,8 @@ def layer_sparsity(module: nn.Module) -> LayerSparsity:
         LayerSparsity(elements=0.625, filters=0.5, channels=0.25, shapes=0.25)
     """
     with torch.no_grad():
-        weight = module.get_parameter("weight")
+        weight = module.weight
+        assert isinstance(weight, Tensor)
         shares = [
             Grouping.of(module, kind).zero(weight).double().mean().item()
             for kind in (GroupKind.FILTER, GroupKind.CHANNEL, GroupKind.SHAPE)
