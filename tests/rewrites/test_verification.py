@@ -39,3 +39,57 @@ def test_shrink_names_the_first_layer_that_differs(monkeypatch):
         network[0].bias[1] = 1.0
     with pytest.raises(InexactRewrite, match="first difference: _2"):
         shrink(network, torch.randn(1, 2, 8, 8))
+
+
+def test_an_output_of_rounding_noise_is_measured_against_the_others():
+    noise = (torch.tensor([100.0]), torch.tensor([2e-16]))
+    assert relative_error((torch.tensor([100.0]), torch.tensor([4e-16])), noise) < 1e-11
+    assert relative_error((torch.tensor([100.0]), torch.tensor([1.0])), noise) > 1e3
+    alone = torch.tensor([2e-16], dtype=torch.float64)
+    assert relative_error(2 * alone, alone) == 1.0
+    assert relative_error(2 * alone, alone, floor=1e-12) == 0.0
+    assert relative_error(1e6 * alone, alone, floor=1e-12) > 1.0
+
+
+def test_spectral_norm_in_train_mode_is_shrunk_to_what_eval_mode_computes():
+    torch.manual_seed(0)
+    normed = nn.utils.parametrizations.spectral_norm(nn.Linear(6, 4), n_power_iterations=1)
+    network = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), normed).train()
+    with torch.no_grad():
+        network[0].weight[2] = 0
+        normed.parametrizations.weight.original.normal_()  # type: ignore[union-attr, operator]
+    smaller, _ = shrink(network, torch.randn(2, 5))
+    assert smaller.training and network.training
+    x = torch.randn(7, 5)
+    torch.testing.assert_close(smaller.eval()(x), network.eval()(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_wrong_private_copy_is_caught(monkeypatch):
+    from spokeshave.structures import graph_tracing
+
+    def halved(module: nn.Module) -> None:
+        burn(module)
+        module.weight.data.mul_(0.5)  # type: ignore[operator, union-attr]
+
+    burn = graph_tracing._burn_parametrizations
+    monkeypatch.setattr(graph_tracing, "_burn_parametrizations", halved)
+    network = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.utils.parametrizations.weight_norm(nn.Linear(6, 4)))
+    with torch.no_grad():
+        network[0].weight[2] = 0
+    with pytest.raises(InexactRewrite):
+        shrink(network, torch.randn(2, 5))
+
+
+def test_a_batch_size_that_the_model_refuses_prints_nothing(capfd):
+    network = fx.symbolic_trace(TwoRows())
+    assert len(verify(network, network, (torch.randn(2, 3),), 1e-5, lambda _: "")[1]) == 1
+    assert capfd.readouterr().err == ""
+
+
+class TwoRows(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.randn(2, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.rows

@@ -1,3 +1,5 @@
+import io
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -69,3 +71,46 @@ class Reshaped(nn.Module):
 def test_a_batch_of_one_does_not_confuse_axes():
     traced = trace(Reshaped(), torch.zeros(1, 3, 4))
     assert traced.graph(torch.zeros(5, 3, 4)).shape == (5, 12)
+
+
+def test_private_copy_in_train_mode_holds_the_weights_of_eval_mode():
+    torch.manual_seed(0)
+    network = nn.utils.parametrizations.spectral_norm(nn.Linear(5, 4), n_power_iterations=1).train()
+    vectors = network.parametrizations.weight[0]._u.clone()  # type: ignore[union-attr, index]
+    duplicate = private_copy(network)
+    assert duplicate.training and network.training
+    assert torch.equal(network.parametrizations.weight[0]._u, vectors)  # type: ignore[union-attr, index]
+    assert torch.equal(duplicate.weight, network.eval().weight)  # type: ignore[arg-type]
+
+
+def test_the_reference_is_not_the_copy_that_is_rewritten():
+    network = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)))
+    traced = trace(network, torch.zeros(1, 3))
+    assert nn.utils.parametrize.is_parametrized(traced.reference.get_submodule("0"))
+    assert type(traced.plain.get_submodule("0")) is nn.Linear
+    x = torch.randn(2, 3)
+    assert torch.equal(traced.reference(x), network(x)) and not traced.reference.training
+
+
+def test_the_graph_is_saved_and_loaded():
+    network, example = build("resnet", 0)
+    graph = trace(network, example).graph
+    stored = io.BytesIO()
+    torch.save(graph, stored)
+    stored.seek(0)
+    assert torch.equal(torch.load(stored, weights_only=False)(example), graph(example))
+
+
+class Fixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = nn.Parameter(torch.randn(1, 4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.places
+
+
+def test_probes_that_may_fail_print_nothing(capfd):
+    network = torch.fx.symbolic_trace(Fixed())
+    assert trace(network, torch.zeros(1, 4, 3)).size_locked
+    assert capfd.readouterr().err == ""

@@ -72,7 +72,7 @@ def shrink(
 def _shrink(model: nn.Module, example: object, squeeze: bool, tolerance: float) -> tuple[nn.Module, ShrinkReport]:
     traced = trace(model, example)
     graph = traced.graph
-    before = {name: module for name, module in traced.reference.named_modules() if type(module) in MIXING_MODULES}
+    before = {name: module for name, module in traced.plain.named_modules() if type(module) in MIXING_MODULES}
     parameters_before = _count(graph)
     called_before = [str(node.target) for node in graph.graph.nodes if node.op == "call_module"]
     coupling, states = _analyse(traced)

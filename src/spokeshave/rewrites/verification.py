@@ -1,7 +1,9 @@
 """Verification: a rewritten network against the original, on the example and on random probes.
 
-The error is max|new - old| / max|old| over each output tensor. Where rounding alone exceeds the tolerance (a deep
-network in float32), both networks are compared again in float64, which tells rounding from a wrong rewrite.
+The error is max|new - old| / max|old| over each output tensor, where an output that is far smaller than the others (a
+sum that cancels to rounding noise) is measured against a millionth of the largest. Where rounding alone exceeds the
+tolerance (a deep network in float32), both networks are compared again in float64, which tells rounding from a wrong
+rewrite.
 """
 
 import copy
@@ -12,9 +14,11 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from spokeshave.errors import InexactRewrite, RewriteError
-from spokeshave.structures.graph_tracing import map_tensors, with_batch
+from spokeshave.structures.graph_tracing import map_tensors, quiet, with_batch
 
 _LOOSER = {torch.float16: 2e-2, torch.bfloat16: 1e-1}
+SMALLEST_SHARE = 1e-6
+FLOOR_IN_DOUBLE = 1e-12
 
 
 def probes_like(inputs: tuple[object, ...], seed: int = 0) -> list[tuple[object, ...]]:
@@ -50,15 +54,17 @@ def _batches(inputs: tuple[object, ...]) -> tuple[int, ...]:
     return (own, own + 1, 1) if own != 1 else (1, 2, 5)
 
 
-def relative_error(new: object, old: object) -> float:
+def relative_error(new: object, old: object, floor: float = 0.0) -> float:
     """Largest max|new - old| / max|old| over the tensors of two outputs.
 
     Args:
         new: output of the rewritten network.
         old: output of the original, same structure.
+        floor: absolute differences up to this count as none, at least 0.
 
     Returns:
-        the error; infinity where shapes or the finite entries differ.
+        the error, each tensor against its own largest entry or 1e-6 of the largest of all tensors, whichever is more;
+        infinity where shapes or the finite entries differ.
 
     Example:
         >>> relative_error(torch.tensor([1.0, 2.2]), torch.tensor([1.0, 2.0]))
@@ -69,6 +75,7 @@ def relative_error(new: object, old: object) -> float:
     others = [leaf for leaf in pytree.tree_leaves(new) if isinstance(leaf, Tensor)]
     if len(leaves) != len(others):
         return float("inf")
+    smallest = SMALLEST_SHARE * max((_scale(leaf) for leaf in leaves), default=0.0)
     for a, b in zip(others, leaves, strict=True):
         if a.shape != b.shape:
             return float("inf")
@@ -79,9 +86,15 @@ def relative_error(new: object, old: object) -> float:
         if not torch.equal(finite, torch.isfinite(a)):
             return float("inf")
         difference = (a - b)[finite].abs().max().item() if finite.any() else 0.0
-        scale = b[finite].abs().max().item() if finite.any() else 1.0
-        worst = max(worst, difference / scale if scale > 0 else float("inf") if difference > 0 else 0.0)
+        scale = max(_scale(b), smallest)
+        if difference > floor:
+            worst = max(worst, difference / scale if scale > 0 else float("inf"))
     return worst
+
+
+def _scale(tensor: Tensor) -> float:
+    finite = tensor[torch.isfinite(tensor)]
+    return finite.double().abs().max().item() if finite.numel() else 0.0
 
 
 def verify(
@@ -114,7 +127,8 @@ def verify(
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for place, probe in enumerate(probes_like(inputs)):
             try:
-                expected = reference(*probe)
+                with quiet():
+                    expected = reference(*probe)
             except Exception as error:
                 if place < 2:
                     raise
@@ -145,6 +159,8 @@ def _error_in_double(new: nn.Module, reference: nn.Module, probe: tuple[object, 
     wide = map_tensors(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor, probe)
     assert isinstance(wide, tuple)
     try:
-        return relative_error(copy.deepcopy(new).double()(*wide), copy.deepcopy(reference).double()(*wide))
+        with quiet():
+            results = copy.deepcopy(new).double()(*wide), copy.deepcopy(reference).double()(*wide)
     except (RuntimeError, TypeError):
         return float("inf")
+    return relative_error(*results, floor=FLOOR_IN_DOUBLE)

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from spokeshave.structures.channel_classes import Channels, Coupling, MixingCall, number_of_axes, pads_of_axis
 from spokeshave.structures.channel_flow import FLOWS
-from spokeshave.structures.graph_tracing import map_tensors, with_batch
+from spokeshave.structures.graph_tracing import map_tensors, quiet, with_batch
 from spokeshave.structures.operation_kinds import (
     AVERAGE_POOLS,
     Kind,
@@ -357,7 +357,7 @@ def find_constants(
         finder.module = runner
         finder.submodules = dict(runner.named_modules())
         try:
-            with torch.no_grad():
+            with torch.no_grad(), quiet():
                 finder.run(*inputs)
             return finder.states, finder.whole
         except (RuntimeError, ValueError, AssertionError):

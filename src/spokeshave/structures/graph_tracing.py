@@ -7,8 +7,9 @@ the example, at a batch size of its own where the model allows it, so that axes 
 
 import copy
 import inspect
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 
 import jaxtyping
@@ -29,7 +30,8 @@ class TracedNetwork:
 
     Attributes:
         graph: the graph module; every tensor node has `meta["shape"]`, every plain value `meta["value"]`.
-        reference: copy of the model as it was given, in eval mode, for comparisons.
+        reference: copy of the model as it was given, in eval mode, for comparisons; nothing of it was rewritten.
+        plain: the same without pruning masks and weight parametrizations: where the graph's layers come from.
         probe: the inputs that the shapes belong to.
         training: module name -> training flag of the model as given.
         size_locked: True where the model itself only runs at the example's height and width.
@@ -38,6 +40,7 @@ class TracedNetwork:
 
     graph: fx.GraphModule
     reference: nn.Module
+    plain: nn.Module
     probe: tuple[object, ...]
     training: dict[str, bool]
     size_locked: bool
@@ -100,15 +103,8 @@ def with_batch(values: tuple[object, ...], batch: int) -> tuple[object, ...]:
     return resized
 
 
-def private_copy(model: nn.Module) -> nn.Module:
-    """Deep copy that shares no tensor with the model and carries no pruning or weight parametrization.
-
-    Args:
-        model: any module; wrappers of data parallelism and of `torch.compile` are taken off.
-
-    Returns:
-        the copy; masks of `torch.nn.utils.prune` and parametrizations are burnt into plain parameters.
-    """
+def _duplicate(model: nn.Module) -> nn.Module:
+    """Deep copy without the wrappers of data parallelism and of `torch.compile`."""
     for wrapper in ("_orig_mod", "module"):
         if type(model).__name__ in ("OptimizedModule", "DataParallel", "DistributedDataParallel"):
             model = getattr(model, wrapper, model)
@@ -118,7 +114,23 @@ def private_copy(model: nn.Module) -> nn.Module:
             if isinstance(value, Tensor) and value.grad_fn is not None:
                 memo[id(value)] = value.detach().clone()
     with torch.no_grad():
-        duplicate = copy.deepcopy(model, memo)
+        return copy.deepcopy(model, memo)
+
+
+def private_copy(model: nn.Module) -> nn.Module:
+    """Deep copy that shares no tensor with the model and carries no pruning or weight parametrization.
+
+    Args:
+        model: any module; wrappers of data parallelism and of `torch.compile` are taken off.
+
+    Returns:
+        the copy, with the model's training flags; masks of `torch.nn.utils.prune` and parametrizations are burnt into
+        plain parameters, at the values of eval mode (in train mode some change whenever they are read).
+    """
+    duplicate = _duplicate(model)
+    training = [(module, module.training) for module in duplicate.modules()]
+    duplicate.eval()
+    with torch.no_grad():
         for module in list(duplicate.modules()):
             if parametrize.is_parametrized(module):
                 _burn_parametrizations(module)
@@ -128,6 +140,8 @@ def private_copy(model: nn.Module) -> nn.Module:
                     prune.remove(module, name)
     for parameter in duplicate.parameters():
         parameter.grad = None
+    for module, flag in training:
+        module.training = flag
     return duplicate
 
 
@@ -205,6 +219,7 @@ def _trace(model: nn.Module, inputs: Sequence[object], notes: list[str]) -> fx.G
         try:
             with _without_shape_checks():
                 graph = tracer.trace(model, concrete_args=fixed or None)
+            graph._tracer_cls = None  # a saved network is traced again by PyTorch's own tracer when it is loaded
             return fx.GraphModule(tracer.root, graph, type(model).__name__)
         except Exception as error:
             if tracer.failed is None or tracer.failed in opaque:
@@ -243,13 +258,21 @@ def record_shapes(graph: fx.GraphModule, inputs: tuple[object, ...]) -> None:
         _ShapeRecorder(graph).run(*inputs)
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep standard error silent while a network runs on inputs that it may refuse: graph modules print a traceback."""
+    with redirect_stderr(io.StringIO()):
+        yield
+
+
 def _probe_inputs(reference: nn.Module, inputs: tuple[object, ...], notes: list[str]) -> tuple[object, ...]:
     tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
     if any(tensor.ndim == 0 or tensor.shape[0] != tensors[0].shape[0] for tensor in tensors):
         return inputs
     try:
         probe = with_batch(inputs, PROBE_BATCH)
-        reference(*probe)
+        with quiet():
+            reference(*probe)
     except Exception:  # noqa: BLE001 - a model may be written for one batch size
         notes.append(f"the model does not run at batch size {PROBE_BATCH}; only the example's batch size is checked")
         return inputs
@@ -272,7 +295,8 @@ def _is_size_locked(reference: nn.Module, inputs: tuple[object, ...]) -> bool:
         if all(a is b for a, b in zip(pytree.tree_leaves(larger), pytree.tree_leaves(inputs), strict=True)):
             continue
         try:
-            grown = [leaf for leaf in pytree.tree_leaves(reference(*larger)) if isinstance(leaf, Tensor)]
+            with quiet():
+                grown = [leaf for leaf in pytree.tree_leaves(reference(*larger)) if isinstance(leaf, Tensor)]
         except Exception:  # noqa: BLE001 - the question is whether user code runs
             continue
         if all(a.shape[:1] == b.shape[:1] for a, b in zip(grown, own, strict=False)):
@@ -288,7 +312,7 @@ def trace(model: nn.Module, example: object) -> TracedNetwork:
         example: an input with its batch on axis 0, or a tuple of inputs.
 
     Returns:
-        the graph with shapes, an eval-mode copy for reference, and notes on what could not be traced.
+        the graph with shapes, an independent eval-mode copy for reference, and notes on what could not be traced.
 
     Raises:
         InvalidArgument: the example holds no tensor.
@@ -302,9 +326,10 @@ def trace(model: nn.Module, example: object) -> TracedNetwork:
     inputs = map_tensors(lambda tensor: tensor.detach(), as_inputs(example))
     assert isinstance(inputs, tuple)
     notes: list[str] = []
-    reference = private_copy(model)
-    training = {name: module.training for name, module in reference.named_modules()}
-    reference.eval()
+    plain = private_copy(model)
+    training = {name: module.training for name, module in plain.named_modules()}
+    plain.eval()
+    reference = _duplicate(model).eval()
     with torch.no_grad():
         try:
             reference(*inputs)
@@ -315,10 +340,10 @@ def trace(model: nn.Module, example: object) -> TracedNetwork:
             ) from error
         probe = _probe_inputs(reference, inputs, notes)
         locked = _is_size_locked(reference, inputs)
-    graph = _trace(copy.deepcopy(reference), inputs, notes)
+    graph = _trace(copy.deepcopy(plain), inputs, notes)
     record_shapes(graph, probe)
     canonicalise(graph, lambda: record_shapes(graph, probe))
-    return TracedNetwork(graph, reference, probe, training, locked, notes)
+    return TracedNetwork(graph, reference, plain, probe, training, locked, notes)
 
 
 def restore_modes(graph: nn.Module, training: Mapping[str, bool]) -> None:
