@@ -4,7 +4,15 @@ import torch
 from torch import nn
 
 from spokeshave.rewrites import CroppedConv2d, SqueezedConv2d, SqueezedLinear, shrink
-from spokeshave.rewrites.squeeze import copy_time, dense_time, lowered_masks, squeeze_convolution, squeeze_linear
+from spokeshave.rewrites.squeeze import (
+    copy_time,
+    dense_time,
+    lowered_masks,
+    squeeze_convolution,
+    squeeze_layers,
+    squeeze_linear,
+)
+from spokeshave.structures.graph_tracing import trace
 
 
 def zero_columns(layer: nn.Conv2d, kept: int, seed: int = 0) -> None:
@@ -100,3 +108,21 @@ def test_squeezed_layers_inside_shrink_compute_the_same():
     plain = network[2].weight.detach().numpy()
     squeezed = smaller.get_submodule("2")
     assert isinstance(squeezed, SqueezedConv2d) and np.array_equal(squeezed.dense_weight().numpy(), plain)
+
+
+class WeightRead(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(32, 32, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x) + self.conv.weight.mean()
+
+
+def test_a_layer_whose_weight_forward_reads_is_not_squeezed():
+    network = WeightRead()
+    with torch.no_grad():
+        network.conv.weight[:, :, 1:] = 0
+    graph = trace(network, torch.randn(1, 32, 16, 16)).graph
+    assert squeeze_layers(graph) == []
+    assert torch.equal(graph.get_submodule("conv").weight, network.conv.weight)  # type: ignore[arg-type]

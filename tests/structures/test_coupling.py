@@ -3,6 +3,8 @@ import torch
 from torch import nn
 
 from network_zoo import build
+from spokeshave.errors import NothingChanged
+from spokeshave.rewrites import shrink
 from spokeshave.structures.coupling import couple
 from spokeshave.structures.graph_tracing import trace
 
@@ -71,3 +73,48 @@ def test_layers_called_twice_and_tied_parameters_stay_whole():
     for layer in ("stem", "twice", "left", "right"):
         assert all(found[layer, place][1] for place in range(6))
     assert not any(found["middle", place][1] for place in range(8))
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(20, 12), nn.Linear(12, 6), nn.Linear(6, 12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.third(self.second(self.first(x).relu()).relu()).relu()
+        return nn.functional.linear(x, self.first.weight.t())
+
+
+class BiasRead(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.norm, self.third = nn.BatchNorm1d(3), nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.second((self.first(x) - self.first.bias).relu()))
+        return self.third(x * self.norm.running_var)
+
+
+@pytest.mark.parametrize(
+    ("make", "width", "stay", "go"),
+    [(Tied, 20, ("first", "third"), ("second",)), (BiasRead, 6, ("first", "second"), ())],
+)
+def test_layers_whose_parameters_forward_reads_stay_whole(make, width, stay, go):
+    torch.manual_seed(0)
+    network = make().eval()
+    found = classes_of(network, torch.zeros(2, width))
+    assert all(pinned for (layer, _), (_, pinned) in found.items() if layer in stay)
+    assert not any(pinned for (layer, _), (_, pinned) in found.items() if layer in go)
+    with torch.no_grad():
+        for layer in (network.first, network.second):
+            layer.weight[[1, 2]] = 0
+    x = torch.randn(4, width)
+    try:
+        smaller, _ = shrink(network, x)
+    except NothingChanged:
+        assert not go
+    else:
+        assert tuple(smaller.get_submodule("first").weight.shape) == (12, 20)  # type: ignore[union-attr, arg-type]
+        assert tuple(smaller.get_submodule("second").weight.shape) == (4, 12)  # type: ignore[union-attr, arg-type]
+        torch.testing.assert_close(smaller(x), network(x))

@@ -104,8 +104,9 @@ def squeeze_layers(graph: fx.GraphModule) -> list[str]:
     """
     squeezed: list[str] = []
     targets = [str(node.target) for node in graph.graph.nodes if node.op == "call_module"]
+    read = {str(node.target).rpartition(".")[0] for node in graph.graph.nodes if node.op == "get_attr"}
     for node in graph.graph.nodes:
-        if node.op != "call_module" or targets.count(str(node.target)) > 1:
+        if node.op != "call_module" or targets.count(str(node.target)) > 1 or str(node.target) in read:
             continue
         name = str(node.target)
         module = graph.get_submodule(name)

@@ -62,7 +62,8 @@ def _start_parameter(coupling: Coupling, node: fx.Node) -> None:
 
 
 def _pin_shared(coupling: Coupling, graph: fx.GraphModule) -> None:
-    """Layers called twice, and parameters with two owners, keep all channels: one change would hit both uses."""
+    """Layers called twice, parameters with two owners and parameters that forward reads itself (`F.linear(x,
+    self.layer.weight.t())`) keep all channels: one change would hit both uses."""
     calls: dict[int, int] = {}
     owners: dict[int, set[int]] = {}
     for module in graph.modules():
@@ -73,16 +74,25 @@ def _pin_shared(coupling: Coupling, graph: fx.GraphModule) -> None:
     layers += [(module, name, [channels]) for _, name, module, channels in coupling.per_channel]
     for module, _, _ in layers:
         calls[id(module)] = calls.get(id(module), 0) + 1
+    known = {id(module) for module, _, _ in layers}
+    read = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
+    read = {target for target in read if id(graph.get_submodule(target.rpartition(".")[0])) in known}
+    owners_read = {id(graph.get_submodule(target.rpartition(".")[0])) for target in read}
     for module, name, sides in layers:
-        tied = any(len(owners[id(parameter)]) > 1 for parameter in module.parameters())
-        if calls[id(module)] > 1 or tied:
-            reason = f"{name} is called more than once" if calls[id(module)] > 1 else f"{name} shares a parameter"
+        reason = f"{name} is called more than once" if calls[id(module)] > 1 else ""
+        if any(len(owners[id(parameter)]) > 1 for parameter in module.parameters()):
+            reason = reason or f"{name} shares a parameter"
+        if id(module) in owners_read:
+            reason = reason or f"forward reads a parameter of {name}"
+        if reason:
             for channels in sides:
                 coupling.pin_ids(channels.ids, reason)
     for target, channels in coupling.parameters.items():
         value = _attribute(graph, target)
         if len(owners.get(id(value), ())) > 1:
             coupling.pin_ids(channels.ids, f"{target} has two owners")
+        if target in read:
+            coupling.pin_ids(channels.ids, f"{target} belongs to a layer")
 
 
 def _attribute(graph: nn.Module, target: str) -> object:
