@@ -43,3 +43,28 @@ def test_scaled_subtractions_and_products_keep_their_constant():
     assert len(replace_constant_branches(traced.graph, coupling, states)) == 2
     x = torch.randn(4, 3)
     torch.testing.assert_close(traced.graph(x), network(x))
+
+
+class NameTaken(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.branch = nn.Linear(3, 4), nn.Linear(4, 4)
+        self.register_buffer("constant_branch", torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x) * self.constant_branch
+        constant = self.branch(x)
+        return (x + constant) * constant
+
+
+def test_a_buffer_of_the_model_is_not_mistaken_for_the_constant():
+    network = NameTaken()
+    with torch.no_grad():
+        network.branch.weight.zero_()
+    traced = trace(network, torch.randn(2, 3))
+    coupling = couple(traced.graph)
+    states, _ = find_constants(traced.graph, coupling, traced.probe)
+    replace_constant_branches(traced.graph, coupling, states)
+    x = torch.randn(5, 3)
+    torch.testing.assert_close(traced.graph(x), network(x))
+    assert sum(name.startswith("constant_branch") for name, _ in traced.graph.named_buffers()) == 2

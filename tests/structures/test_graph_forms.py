@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spokeshave.rewrites import shrink
 from spokeshave.structures.graph_forms import align
 from spokeshave.structures.graph_tracing import trace
 
@@ -67,3 +68,40 @@ def test_shuffles_views_and_dropout_take_one_form():
     for a, b in zip(traced.graph(x), Forms().eval()(x), strict=True):
         assert torch.equal(a, b)
     assert traced.graph.channel_order_0.tolist() == [0, 2, 1, 3]  # type: ignore[union-attr]
+
+
+class Keywords(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(F.relu(self.b(input=F.relu(self.a(x)))))
+
+
+def test_layers_called_by_keyword_are_called_by_position():
+    network = Keywords()
+    with torch.no_grad():
+        network.a.weight[[1, 2]] = 0
+        network.a.bias.fill_(0.5)  # type: ignore[union-attr]
+    x = torch.randn(2, 3, 9, 9)
+    graph = trace(network, x).graph
+    assert all(len(node.args) == 1 and not node.kwargs for node in graph.graph.nodes if node.op == "call_module")
+    torch.testing.assert_close(shrink(network, x)[0](x), network(x), rtol=1e-4, atol=1e-5)
+
+
+class NamesTaken(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("channel_order_0", torch.tensor([2.0, 3.0, 5.0, 7.0]).reshape(4, 1, 1))
+        for place in range(4):
+            self.add_module(f"dropout_{place}", nn.Conv2d(4, 4, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.dropout(self.dropout_1(self.dropout_0(x)), 0.5, self.training)
+        return F.channel_shuffle(x, 2) * self.channel_order_0
+
+
+def test_names_of_the_model_are_not_taken_for_new_parts():
+    network, x = NamesTaken().eval(), torch.randn(2, 4, 3, 3)
+    torch.testing.assert_close(trace(network, x).graph(x), network(x))

@@ -10,6 +10,7 @@ from torch import fx
 
 from spokeshave.structures.channel_classes import Coupling, number_of_axes
 from spokeshave.structures.constant_channels import ChannelState
+from spokeshave.structures.graph_forms import free_name
 from spokeshave.structures.operation_kinds import Kind, kind_of, name_of
 
 _ADDITIONS = ("add", "add_", "iadd")
@@ -30,13 +31,14 @@ def replace_constant_branches(
     """
     modules = dict(graph.named_modules())
     replaced: list[str] = []
+    stored: dict[fx.Node, str] = {}
     for node in list(graph.graph.nodes):
         if node.op not in ("call_function", "call_method") or kind_of(node, modules) is not Kind.POINTWISE:
             continue
         for operand in node.all_input_nodes:
             if _is_constant(operand, states) and _others_keep_shape(node, operand):
                 replaced.append(operand.name)
-                _replace(graph, coupling, states[operand], node, operand)
+                _replace(graph, coupling, states[operand], node, operand, stored)
                 break
     if replaced:
         graph.graph.eliminate_dead_code()
@@ -56,7 +58,15 @@ def _others_keep_shape(node: fx.Node, operand: fx.Node) -> bool:
     return same_type and bool(shapes) and tuple(torch.broadcast_shapes(*shapes)) == tuple(node.meta["shape"])
 
 
-def _replace(graph: fx.GraphModule, coupling: Coupling, state: ChannelState, node: fx.Node, operand: fx.Node) -> None:
+def _replace(
+    graph: fx.GraphModule,
+    coupling: Coupling,
+    state: ChannelState,
+    node: fx.Node,
+    operand: fx.Node,
+    stored: dict[fx.Node, str],
+) -> None:
+    """Let one call read the constant instead of a branch; `stored` names the constants that are already buffers."""
     others = [other for other in node.all_input_nodes if other is not operand]
     plain_sum = name_of(node) in _ADDITIONS and len(others) == 1 and not node.kwargs and len(node.args) == 2
     plain_sum = plain_sum and bool(state.known.all())
@@ -71,10 +81,10 @@ def _replace(graph: fx.GraphModule, coupling: Coupling, state: ChannelState, nod
         value = torch.as_tensor(state.values, dtype=operand.meta["dtype"], device=device).reshape(shape)
     else:
         value = state.plane.to(device, operand.meta["dtype"])
-    name = f"constant_{operand.name}"
-    if not hasattr(graph, name):
-        graph.register_buffer(name, value)
+    if operand not in stored:
+        stored[operand] = free_name(graph, f"constant_{operand.name}")
+        graph.register_buffer(stored[operand], value)
     with graph.graph.inserting_before(node):
-        stored = graph.graph.get_attr(name)
-    stored.meta.update(shape=value.shape, dtype=value.dtype)
-    node.replace_input_with(operand, stored)
+        constant = graph.graph.get_attr(stored[operand])
+    constant.meta.update(shape=value.shape, dtype=value.dtype)
+    node.replace_input_with(operand, constant)

@@ -61,19 +61,19 @@ class ConstantInput(nn.Module):
     def _spread(self, ones: Tensor) -> Tensor:
         return _OPERATIONS[self.kind](ones, self.kernel, **self.geometry)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Convolve and add the constant.
 
         Args:
-            x: (batch, channels, *spatial).
+            input: (batch, channels, *spatial).
 
         Returns:
             (batch, out, *spatial).
         """
         # an exported graph must hold for every size, so it computes the sum
-        if not torch.compiler.is_exporting() and tuple(x.shape[2:]) == self.size:
-            return self.layer(x) + self.usual
-        return self.layer(x) + self._spread(x.new_ones((1, 1, *x.shape[2:])))
+        if not torch.compiler.is_exporting() and tuple(input.shape[2:]) == self.size:
+            return self.layer(input) + self.usual
+        return self.layer(input) + self._spread(input.new_ones((1, 1, *input.shape[2:])))
 
 
 class PositionBias(nn.Module):
@@ -98,11 +98,11 @@ class PositionBias(nn.Module):
         self.register_buffer("bias_map", bias_map)
         self.bias_map: Tensor
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Apply the layer and add the map.
 
         Args:
-            x: input of the layer.
+            input: of the layer.
 
         Returns:
             output of the layer, of the map's shape.
@@ -110,7 +110,7 @@ class PositionBias(nn.Module):
         Raises:
             RuntimeError: the input has another height or width than the one the map was made for.
         """
-        out = self.layer(x)
+        out = self.layer(input)
         torch._check(
             out.shape[1:] == self.bias_map.shape[1:],
             lambda: (

@@ -114,22 +114,22 @@ class SqueezedConv2d(nn.Module):
             f"rows={sum(len(weight) for weight in self.weights)}"
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Convolve.
 
         Args:
-            x: (batch, in, height, width).
+            input: (batch, in, height, width).
 
         Returns:
             (batch, out, height', width') as the dense convolution gives.
         """
         if torch.compiler.is_exporting() or torch.compiler.is_compiling():
-            return self._convolve(x)
+            return self._convolve(input)
         # windows of a whole large batch do not fit the cache; copying them through memory costs more than it saves
-        images = max(1, CHUNK_ELEMENTS // (len(self.planes) * x.shape[2] * x.shape[3]))
-        if images >= len(x):
-            return self._convolve(x)
-        return torch.cat([self._convolve(part) for part in x.split(images)])
+        images = max(1, CHUNK_ELEMENTS // (len(self.planes) * input.shape[2] * input.shape[3]))
+        if images >= len(input):
+            return self._convolve(input)
+        return torch.cat([self._convolve(part) for part in input.split(images)])
 
     def _convolve(self, x: Tensor) -> Tensor:
         gathered = x.index_select(1, self.planes)

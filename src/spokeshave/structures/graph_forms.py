@@ -1,7 +1,8 @@
 """Graph forms: the many ways to write one operation, brought to one form that survives the removal of channels.
 
 In-place calls become plain ones, `view` and `reshape` with hard-coded sizes become `flatten` and `unflatten`, channel
-shuffles become one `index_select`, dropout fixed at trace time becomes a module that `.train()` switches on again.
+shuffles become one `index_select`, layers get their arguments by position, dropout fixed at trace time becomes a module
+that `.train()` switches on again.
 Every change keeps the function that the graph computes.
 """
 
@@ -42,6 +43,7 @@ def canonicalise(graph: fx.GraphModule, measure_shapes: Callable[[], None]) -> N
         graph: traced network whose nodes carry `meta["shape"]`.
         measure_shapes: runs the graph again and renews the shapes.
     """
+    _call_by_position(graph)
     _undo_inplace(graph)
     _restore_dropout(graph)
     _name_shuffles(graph)
@@ -51,6 +53,27 @@ def canonicalise(graph: fx.GraphModule, measure_shapes: Callable[[], None]) -> N
     graph.graph.lint()
     graph.recompile()
     measure_shapes()
+
+
+def free_name(graph: nn.Module, wanted: str) -> str:
+    """A name that the module does not use yet, for a new part of it.
+
+    Args:
+        graph: module that will hold the part.
+        wanted: the name to take where it is free; a number is added where it is not.
+
+    Returns:
+        the name.
+
+    Example:
+        >>> free_name(nn.Linear(1, 1), "order"), free_name(nn.Linear(1, 1), "weight")
+        ('order', 'weight_1')
+    """
+    name, count = wanted, 0
+    while hasattr(graph, name):
+        count += 1
+        name = f"{wanted}_{count}"
+    return name
 
 
 def align(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]] | None:
@@ -89,6 +112,22 @@ def align(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], 
         blocks[-1][0].extend(range(i, len(before)))
         blocks[-1][1].extend(range(j, len(after)))
     return blocks
+
+
+def _call_by_position(graph: fx.GraphModule) -> None:
+    """`self.layer(input=x)` becomes `self.layer(x)`; modules with hooks, which may look at the keywords, do not."""
+    modules = dict(graph.named_modules())
+    for node in graph.graph.nodes:
+        if node.op != "call_module" or not node.kwargs:
+            continue
+        module = modules[str(node.target)]
+        if module._forward_hooks or module._forward_pre_hooks:
+            continue
+        try:
+            bound = inspect.signature(module.forward).bind(*node.args, **node.kwargs)
+        except (TypeError, ValueError):  # compiled modules show no signature
+            continue
+        node.args, node.kwargs = bound.args, bound.kwargs
 
 
 def _undo_inplace(graph: fx.GraphModule) -> None:
@@ -155,7 +194,7 @@ def _restore_dropout(graph: fx.GraphModule) -> None:
             continue
         if not isinstance(rate, (int, float)):
             continue
-        name = f"dropout_{count}"
+        name = free_name(graph, f"dropout_{count}")
         graph.add_submodule(name, kind(float(rate)).eval())
         with graph.graph.inserting_after(node):
             replacement = graph.graph.call_module(name, (source,))
@@ -195,7 +234,7 @@ def _name_shuffles(graph: fx.GraphModule) -> None:
             source, order = _shuffle_chain(node)
         if order is None or source is None:
             continue
-        name = f"channel_order_{count}"
+        name = free_name(graph, f"channel_order_{count}")
         count += 1
         graph.register_buffer(name, order.to(_device_of(graph)), persistent=True)
         with graph.graph.inserting_after(node):
