@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spokeshave.errors import NothingChanged
+from spokeshave.rewrites import shrink
 from spokeshave.structures.coupling import couple
 from spokeshave.structures.graph_tracing import trace
 
@@ -105,3 +107,34 @@ def test_what_mixes_or_counts_channels_pins_them(label):
     classes = coupling.classes()
     pinned = coupling.pinned(classes)[classes[first]]
     assert pinned[:4].all()
+
+
+def test_a_channel_order_inside_a_submodule_or_read_twice_is_followed():
+    class Shuffled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 8, 1, bias=False), nn.Conv2d(8, 8, 1)
+            self.shuffle = nn.ChannelShuffle(2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(self.shuffle(self.first(x)).relu())
+
+    network = Shuffled()
+    with torch.no_grad():
+        network.first.weight[[1, 6]] = 0
+    x = torch.randn(2, 3, 5, 5)
+    once, _ = shrink(network, x)
+    again = nn.Sequential(once, nn.Conv2d(8, 2, 1))
+    with torch.no_grad():
+        once.get_submodule("first").weight[[0, 3]] = 0  # type: ignore[index, operator]
+    twice, _ = shrink(again, x)
+    assert tuple(twice.get_submodule("0.first").weight.shape) == (4, 3, 1, 1)  # type: ignore[union-attr, arg-type]
+    torch.testing.assert_close(twice(x), again(x))
+    doubled = nn.Sequential(nn.Conv2d(3, 3, 1), once, nn.Conv2d(8, 3, 1), once)
+    with torch.no_grad():
+        doubled[0].weight[1] = 0
+    try:
+        smaller, _ = shrink(doubled, x)
+    except NothingChanged:
+        smaller = doubled
+    torch.testing.assert_close(smaller(x), doubled(x))

@@ -99,12 +99,14 @@ def _rewrite_call(node: fx.Node, kind: Kind, coupling: Coupling, live: Liveness)
         sizes[coupling.channels[node].axis] = -1
         node.args = (source, *sizes)
     elif kind is Kind.SELECT and node in coupling.channels:
-        owner, index = node.graph.owning_module, argument(node, 2, "index")
-        assert owner is not None and isinstance(index, fx.Node)
-        order = getattr(owner, str(index.target))
+        graph, index = node.graph.owning_module, argument(node, 2, "index")
+        assert graph is not None and isinstance(index, fx.Node)
+        path, _, name = str(index.target).rpartition(".")
+        owner = graph.get_submodule(path)
+        order = getattr(owner, name)
         places = np.cumsum(mask) - 1
         old = order.cpu().numpy()
-        setattr(owner, str(index.target), torch.from_numpy(places[old[mask[old]]]).to(order.device))
+        setattr(owner, name, torch.from_numpy(places[old[mask[old]]]).to(order.device))
 
 
 def _cut_padding(node: fx.Node, channels: Channels, mask: Mask, axes: int) -> None:

@@ -275,9 +275,11 @@ def _select(coupling: Coupling, node: fx.Node, modules: Modules) -> None:
     channels = coupling.channels.get(source) if source is not None else None
     if channels is None or not isinstance(dim, int) or not isinstance(index, fx.Node) or source is None:
         return barrier(coupling, node, modules)
-    if index.op != "get_attr" or "channel_order" not in str(index.target) or dim != channels.axis:
+    readers = [other for other in node.graph.nodes if other.op == "get_attr" and other.target == index.target]
+    if readers != [index] or len(index.users) > 1 or "channel_order" not in str(index.target) or dim != channels.axis:
         return barrier(coupling, node, modules)
-    order = getattr(index.graph.owning_module, str(index.target)).cpu().numpy()
+    owner, _, name = str(index.target).rpartition(".")
+    order = getattr(modules[owner], name).cpu().numpy()
     coupling.channels[node] = Channels(dim, channels.ids[order])
 
 
