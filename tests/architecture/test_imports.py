@@ -18,7 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = (
 )
 """First part of a module's path below the package, lowest layer first; a part imports its own layer or lower ones."""
 
-HEAVY = {"tyro", "matplotlib", "jinja2", "pooch", "requests", "sklearn"}
+HEAVY = {"tyro", "jinja2", "pooch", "requests", "sklearn"}
 """Always installed, but each is needed by one part only: imported inside the function that uses it."""
 
 
