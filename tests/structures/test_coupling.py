@@ -118,3 +118,27 @@ def test_layers_whose_parameters_forward_reads_stay_whole(make, width, stay, go)
         assert tuple(smaller.get_submodule("first").weight.shape) == (12, 20)  # type: ignore[union-attr, arg-type]
         assert tuple(smaller.get_submodule("second").weight.shape) == (4, 12)  # type: ignore[union-attr, arg-type]
         torch.testing.assert_close(smaller(x), network(x))
+
+
+class Branching(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) if x.sum() > 0 else 2 * self.layer(x)
+
+
+class Borrowed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 2)
+        self.whole = Branching(self.first)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x).relu()) + self.whole(x).sum(1, keepdim=True)
+
+
+def test_a_layer_that_an_untraceable_part_calls_too_stays_whole():
+    found = classes_of(Borrowed(), torch.randn(2, 4))
+    assert all(found["first", place][1] for place in range(6))

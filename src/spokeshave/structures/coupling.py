@@ -8,6 +8,8 @@ Departs from the paper: SSL (Wen et al., NIPS 2016) squeezes each layer alone; r
 dependency graphs treat unknown operations as element by element, which cannot promise exactness; here they pin.
 """
 
+from collections import Counter
+
 from torch import fx, nn
 
 from spokeshave.structures.channel_classes import Coupling
@@ -62,9 +64,11 @@ def _start_parameter(coupling: Coupling, node: fx.Node) -> None:
 
 
 def _pin_shared(coupling: Coupling, graph: fx.GraphModule) -> None:
-    """Layers called twice, parameters with two owners and parameters that forward reads itself (`F.linear(x,
-    self.layer.weight.t())`) keep all channels: one change would hit both uses."""
-    calls: dict[int, int] = {}
+    """Layers and parameters with a second use keep all channels: one change would hit both uses.
+
+    A second use is another call, a second owner of a parameter, a part that is kept whole and calls the layer too, or a
+    forward that reads the parameter itself, as `F.linear(x, self.layer.weight.t())` does.
+    """
     owners: dict[int, set[int]] = {}
     for module in graph.modules():
         for parameter in [*module._parameters.values(), *module._buffers.values()]:
@@ -72,26 +76,25 @@ def _pin_shared(coupling: Coupling, graph: fx.GraphModule) -> None:
                 owners.setdefault(id(parameter), set()).add(id(module))
     layers = [(c.module, c.name, [c.inputs, c.outputs]) for c in coupling.mixing]
     layers += [(module, name, [channels]) for _, name, module, channels in coupling.per_channel]
-    for module, _, _ in layers:
-        calls[id(module)] = calls.get(id(module), 0) + 1
-    known = {id(module) for module, _, _ in layers}
-    read = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
-    read = {target for target in read if id(graph.get_submodule(target.rpartition(".")[0])) in known}
-    owners_read = {id(graph.get_submodule(target.rpartition(".")[0])) for target in read}
+    calls = Counter(id(module) for module, _, _ in layers)
+    called = {graph.get_submodule(str(node.target)) for node in graph.graph.nodes if node.op == "call_module"}
+    inside = {id(part) for whole in called for part in whole.modules() if part is not whole}
+    targets = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
+    read = {target: id(graph.get_submodule(target.rpartition(".")[0])) for target in targets}
     for module, name, sides in layers:
-        reason = f"{name} is called more than once" if calls[id(module)] > 1 else ""
-        if any(len(owners[id(parameter)]) > 1 for parameter in module.parameters()):
-            reason = reason or f"{name} shares a parameter"
-        if id(module) in owners_read:
-            reason = reason or f"forward reads a parameter of {name}"
-        if reason:
+        second_uses = {
+            f"{name} is called more than once": calls[id(module)] > 1,
+            f"{name} is also called inside a part that is kept whole": id(module) in inside,
+            f"{name} shares a parameter": any(len(owners[id(parameter)]) > 1 for parameter in module.parameters()),
+            f"forward reads a parameter of {name}": id(module) in read.values(),
+        }
+        for reason in (reason for reason, holds in second_uses.items() if holds):
             for channels in sides:
                 coupling.pin_ids(channels.ids, reason)
     for target, channels in coupling.parameters.items():
-        value = _attribute(graph, target)
-        if len(owners.get(id(value), ())) > 1:
+        if len(owners.get(id(_attribute(graph, target)), ())) > 1:
             coupling.pin_ids(channels.ids, f"{target} has two owners")
-        if target in read:
+        if read.get(target) in calls:
             coupling.pin_ids(channels.ids, f"{target} belongs to a layer")
 
 
