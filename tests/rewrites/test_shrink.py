@@ -409,3 +409,24 @@ def test_what_is_uniform_only_at_the_size_of_the_example_is_not_taken_for_a_cons
             border.weight[:2, 2:] = 0
     smaller, _ = shrink(network, torch.randn(1, 1, 1, 1).double())
     assert_same(smaller, network, torch.randn(2, 1, 6, 5).double(), 1e-12)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_or_an_example_that_is_not_finite_is_refused_by_name(value: float) -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    with torch.no_grad():
+        net[0].weight[1] = 0
+    with pytest.raises(InvalidArgument, match="example: expected finite"):
+        shrink(net, torch.full((1, 4), value))
+    with torch.no_grad():
+        net[2].weight[0, 0] = value
+    with pytest.raises(InvalidArgument, match=r"2\.weight of the model"):
+        shrink(net, torch.zeros(1, 4))
+
+
+def test_an_infinite_mask_is_no_reason_to_refuse() -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    net.register_buffer("mask", torch.full((2, 2), float("-inf")))
+    with torch.no_grad():
+        net[0].weight[1] = 0
+    assert shrink(net, torch.zeros(1, 4))[1].layers[0].filters_kept == 2

@@ -65,8 +65,21 @@ def shrink(
         raise InvalidArgument(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     if not tolerance > 0:
         raise InvalidArgument(f"tolerance: expected a number above 0, got {tolerance}")
+    _refuse_non_finite(model, example)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         return _shrink(model, example, squeeze, tolerance)
+
+
+def _refuse_non_finite(model: nn.Module, example: object) -> None:
+    """NaN hides every difference from the verification at the end, so it may not come in."""
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        # A buffer may hold infinity for good reason: the mask of a causal attention does.
+        bad = torch.isnan if not isinstance(tensor, nn.Parameter) else lambda weight: ~torch.isfinite(weight)
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and bad(tensor).any():
+            raise InvalidArgument(f"{name} of the model holds NaN or infinity; go back to a checkpoint before it did")
+    for value in as_inputs(example):
+        if isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
+            raise InvalidArgument("example: expected finite numbers, got NaN or infinity; pass a real or random input")
 
 
 def _shrink(model: nn.Module, example: object, squeeze: bool, tolerance: float) -> tuple[nn.Module, ShrinkReport]:
