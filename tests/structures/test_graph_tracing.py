@@ -114,3 +114,19 @@ def test_probes_that_may_fail_print_nothing(capfd):
     network = torch.fx.symbolic_trace(Fixed())
     assert trace(network, torch.zeros(1, 4, 3)).size_locked
     assert capfd.readouterr().err == ""
+
+
+class Auxiliary(nn.Module):
+    def __init__(self, auxiliary: bool) -> None:
+        super().__init__()
+        self.body, self.head, self.auxiliary = nn.Linear(3, 4), nn.Linear(4, 2), auxiliary
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.dropout(self.body(x), 0.5, self.training)
+        return self.head(x) + x.mean() if self.training and self.auxiliary else self.head(x)
+
+
+@pytest.mark.parametrize("auxiliary", [True, False])
+def test_a_branch_on_the_mode_is_noted(auxiliary):
+    notes = trace(Auxiliary(auxiliary), torch.zeros(1, 3)).notes
+    assert [note.partition(";")[0] for note in notes] == auxiliary * ["forward takes another path in train mode"]

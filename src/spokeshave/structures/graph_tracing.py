@@ -235,6 +235,16 @@ def _trace(model: nn.Module, inputs: Sequence[object], notes: list[str]) -> fx.G
             )
 
 
+def _branches_on_mode(plain: nn.Module, inputs: Sequence[object], graph: fx.GraphModule) -> bool:
+    """Whether forward makes other calls in train mode, which the graph, traced in eval mode, does not hold."""
+    try:
+        other = _trace(copy.deepcopy(plain).train(), inputs, [])
+    except UnsupportedLayer:
+        return True
+    calls = [[(node.op, node.target) for node in traced.graph.nodes] for traced in (graph, other)]
+    return calls[0] != calls[1]
+
+
 class _ShapeRecorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> object:
         result = super().run_node(n)
@@ -341,6 +351,8 @@ def trace(model: nn.Module, example: object) -> TracedNetwork:
         probe = _probe_inputs(reference, inputs, notes)
         locked = _is_size_locked(reference, inputs)
     graph = _trace(copy.deepcopy(plain), inputs, notes)
+    if _branches_on_mode(plain, inputs, graph):
+        notes.append("forward takes another path in train mode; the new network always takes that of eval mode")
     record_shapes(graph, probe)
     canonicalise(graph, lambda: record_shapes(graph, probe))
     return TracedNetwork(graph, reference, plain, probe, training, locked, notes)
