@@ -28,7 +28,7 @@ from spokeshave.shaping import (
 from spokeshave.structures.groups import GroupKind
 from spokeshave.structures.truncation import Keep
 from spokeshave.train_settings import TrainSettings
-from spokeshave.training import evaluate
+from spokeshave.training import evaluate, train
 
 STAGE = TrainSettings(epochs=2, learning_rate=0.05)
 PLAN = Plan(
@@ -85,11 +85,16 @@ def test_scores_are_those_of_the_held_out_splits(shaped, splits):
     assert result.small_test.images == len(splits.test)
 
 
-def test_dropout_of_the_plan_acts_after_the_baseline_and_is_set_back(splits, tmp_path):
+def test_dropout_of_the_plan_acts_under_the_pull_only(splits, tmp_path, monkeypatch):
     seen = []
-    plan = replace(PLAN, pull=lambda net: seen.append(net[2].p) or GroupLasso(net, filters=1e-3))
-    result = shape(plan, splits, 3, tmp_path)
-    assert seen == [0.5] and result.sparse[2].p == 0.1 and result.baseline[2].p == 0.1
+
+    def watched(network, *rest):
+        seen.append(network[2].p)
+        return train(network, *rest)
+
+    monkeypatch.setattr("spokeshave.shaping.train", watched)
+    result = shape(PLAN, splits, 3, tmp_path)
+    assert seen == [0.1, 0.5, 0.1] and result.sparse[2].p == 0.1 and result.baseline[2].p == 0.1
 
 
 def test_the_same_seed_gives_the_same_networks_and_another_another(shaped, splits, tmp_path):

@@ -51,7 +51,7 @@ class Plan:
         validation: images held out of the training split.
         augment: of the training images, in every stage.
         normalize: made from the training split.
-        dropout: probability of every `nn.Dropout` in the second and third stage; None leaves them as they are.
+        dropout: probability of every `nn.Dropout` while under the pull; None leaves them as they are.
     """
 
     network: Callable[[], nn.Module]
@@ -151,10 +151,10 @@ def shape(
     for module in dropouts:
         module.p = module.p if plan.dropout is None else plan.dropout
     stage("ssl", plan.ssl, network, (plan.pull(network),))
-    truncate(network, plan.keeps)
-    stage("finetune", plan.finetune, network, (Freeze(network),))
     for module, probability in zip(dropouts, usual, strict=True):
         module.p = probability
+    truncate(network, plan.keeps)
+    stage("finetune", plan.finetune, network, (Freeze(network),))
     plain = {"device": "cpu", "memory_format": torch.contiguous_format}  # what others run the networks with
     sparse, baseline = network.to(**plain).eval(), baseline.to(**plain).eval()
     example = normalize(training.images[:2])
