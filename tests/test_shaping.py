@@ -112,6 +112,7 @@ def test_what_is_written_reads_back(shaped, splits, capsys):
     result, run_dir = shaped
     record = record_of(shaped, splits)
     assert RunRecord.load(run_dir).final.error == pytest.approx(1 - result.small_test.accuracy)
+    assert record.wall_s >= sum(rows[-1]["wall_s"] for rows in result.history.values())
     program = torch.export.load(run_dir / "small.pt2").module()
     image = torch.randn(3, 1, 28, 28)
     assert torch.allclose(program(image), result.small(image), atol=1e-5)

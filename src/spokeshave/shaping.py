@@ -220,6 +220,8 @@ def write_run(
         }
         for result in results
     ]
+    # A resumed run trained before it was started the last time; the histories remember for how long.
+    trained_s = sum(rows[-1]["wall_s"] for result in results for rows in result.history.values())
     record = RunRecord(
         recipe=recipe,
         row=row,
@@ -229,7 +231,7 @@ def write_run(
         versions=describe_versions(),
         machine=describe_machine(),
         commit=_commit(),
-        wall_s=time.perf_counter() - started,
+        wall_s=max(time.perf_counter() - started, trained_s),
         baseline=Outcome(1 - mean(errors["baseline"]), mean(errors["baseline"]), before, _spread(errors["baseline"])),
         final=Outcome(1 - mean(errors["final"]), mean(errors["final"]), after, _spread(errors["final"])),
         comparison=compare(first.baseline, first.small, example),
