@@ -85,7 +85,11 @@ def _convnet(
 ) -> tuple[Plan, DatasetName]:
     """Table 3: rows and columns of the lowered matrices; dropout under the pull, as the authors."""
     amount = strength * factor
-    keeps = [Keep(f"conv{i}", FILTER, count) for i, count in enumerate(filters, start=1)]
+    # Columns are counted among those that still have an input: one that reads a dead filter is no column kept.
+    keeps = [
+        Keep(f"conv{i}", FILTER, count, follower)
+        for i, (count, follower) in enumerate(zip(filters, ("conv2", "conv3", None), strict=True), start=1)
+    ]
     keeps += [Keep(f"conv{i}", SHAPE, count) for i, count in enumerate(columns, start=2)]
     baseline = replace(_FAST, epochs=40, learning_rate=0.02, weight_decay=2e-3, warmup_epochs=1)
     return Plan(
@@ -93,7 +97,7 @@ def _convnet(
         pull=lambda net: GroupLasso(net, filters=amount, shapes={"conv2": amount, "conv3": amount}),
         baseline=baseline,
         ssl=replace(baseline, epochs=10, learning_rate=0.01),
-        finetune=replace(baseline, epochs=40, learning_rate=0.02),
+        finetune=replace(baseline, epochs=60, learning_rate=0.02),
         keeps=keeps,
         dropout=0.5,
     ), DatasetName.CIFAR10
