@@ -19,9 +19,9 @@ PLACES = {"README.md": "results", "docs/papers/ssl.md": "measured"}
 def table(directory: Path) -> str:
     """The rows of recipe `ssl` as Markdown, in the alphabet's order of their names."""
     lines = [
-        "| row | published: baseline, error | here: baseline | here: error (seeds) | kept, published | kept, here "
-        "| FLOPs | parameters | time, batch 16 |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| row | published: baseline, error | here: baseline | as long, dense | here: error (seeds) "
+        "| kept, published | kept, here | FLOPs | parameters | time, batch 16 |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     return "\n".join([*lines, *(_line(row) for row in read_rows("ssl", directory))])
 
@@ -37,6 +37,7 @@ def _line(row: Row) -> str:
         row.row,
         f"{errors} %",
         f"{_error(numbers, 'baseline_error')} %",
+        "-" if numbers.get("control_error") is None else f"{_error(numbers, 'control_error')} %",
         f"**{_error(numbers, 'error')} %** ({len(row.seeds)})",
         "; ".join(f"{published[kind]} {kind}" for kind in kinds),
         "; ".join(f"{kept[kind]} {kind}" for kind in kinds if kind in kept),

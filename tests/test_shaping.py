@@ -103,6 +103,21 @@ def test_the_same_seed_gives_the_same_networks_and_another_another(shaped, split
     assert not torch.equal(other.sparse[0].weight, again.sparse[0].weight)
 
 
+def test_the_control_is_the_baseline_trained_on_dense_for_as_long(shaped, splits, tmp_path, capsys):
+    result = shape(PLAN, splits, 3, tmp_path / "seed-3", control=True)
+    assert torch.equal(result.sparse[0].weight, shaped[0].sparse[0].weight)  # training it changes nothing else
+    rows = result.history
+    assert [len(rows[f"control-{name}"]) for name in ("ssl", "finetune")] == [len(rows["ssl"]), len(rows["finetune"])]
+    assert rows["control-finetune"][-1]["sparsity"]["0"]["filters"] == 0
+    record = record_of((result, tmp_path / "seed-3"), splits, "tiny-9")
+    assert result.control_test is not None
+    (point,) = record.points
+    assert point["error"] == 1 - result.control_test.accuracy and point["flops"] == record.baseline.measurement.flops
+    assert list(record.history) == ["baseline", "ssl", "finetune"]
+    print_run(record, tmp_path, Console(width=200))
+    assert f"{100 * point['error']:.2f} %" in capsys.readouterr().out.split("trained on")[1].splitlines()[0]
+
+
 def test_no_zero_group_is_said_not_hidden(splits, tmp_path):
     with pytest.raises(NothingChanged):
         shape(replace(PLAN, keeps=(), pull=lambda net: GroupLasso(net, filters=1e-12)), splits, 0, tmp_path)

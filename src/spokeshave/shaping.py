@@ -35,6 +35,9 @@ from spokeshave.tensorboard_log import tensorboard_log
 from spokeshave.train_settings import TrainSettings
 from spokeshave.training import Evaluation, evaluate, train
 
+STAGES = ("baseline", "ssl", "finetune", "control-ssl", "control-finetune")
+CONTROL = "control"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -80,7 +83,8 @@ class Shaped:
         baseline_test: score of the baseline on the test split.
         small_test: score of the small network on the test split.
         validation: score of the small network on the validation split.
-        history: of the three stages.
+        history: of the stages.
+        control_test: score on the test split of the baseline trained on for as many epochs with nothing pulled.
     """
 
     seed: int
@@ -92,6 +96,7 @@ class Shaped:
     small_test: Evaluation
     validation: Evaluation
     history: dict[str, list[dict[str, Any]]]
+    control_test: Evaluation | None = None
 
 
 def shape(
@@ -102,6 +107,7 @@ def shape(
     resume: bool = False,
     device: str = "cpu",
     tensorboard: bool = False,
+    control: bool = False,
 ) -> Shaped:
     """Walk the road once.
 
@@ -113,6 +119,8 @@ def shape(
         resume: go on from them.
         device: of the training; the result is on the CPU.
         tensorboard: also write the histories to `run_dir`/tensorboard.
+        control: also train the baseline on through the later stages with nothing pulled, cut or frozen: what the same
+            budget gives a dense network.
 
     Returns:
         The networks and their scores.
@@ -130,7 +138,7 @@ def shape(
         return Batches(split, 500, 0, normalize, device=device, channels_last=plan.baseline.channels_last)
 
     def stage(name: str, settings: TrainSettings, network: nn.Module, pulls: Sequence[GroupLasso | Freeze]) -> None:
-        order = 1000 * seed + ["baseline", "ssl", "finetune"].index(name)
+        order = 1000 * seed + STAGES.index(name)
         batches = Batches(
             training, plan.batch_size // world_size, order, normalize, plan.augment, device,
             channels_last=settings.channels_last, rank=rank, world_size=world_size,
@@ -155,6 +163,10 @@ def shape(
         module.p = probability
     truncate(network, plan.keeps)
     stage("finetune", plan.finetune, network, (Freeze(network),))
+    dense = copy.deepcopy(baseline) if control else None
+    if dense is not None:
+        stage("control-ssl", plan.ssl, dense, ())
+        stage("control-finetune", plan.finetune, dense, ())
     plain = {"device": "cpu", "memory_format": torch.contiguous_format}  # what others run the networks with
     sparse, baseline = network.to(**plain).eval(), baseline.to(**plain).eval()
     example = normalize(training.images[:2])
@@ -164,6 +176,7 @@ def shape(
     return Shaped(
         seed, baseline, sparse, small, report, evaluate(baseline, test), evaluate(small, test),
         evaluate(small, evaluation(validation)), history,
+        None if dense is None else evaluate(dense.to(**plain).eval(), test),
     )  # fmt: skip
 
 
@@ -209,6 +222,7 @@ def write_run(
         "baseline": [1 - result.baseline_test.accuracy for result in results],
         "final": [1 - result.small_test.accuracy for result in results],
     }
+    control = control_errors(results)
     before, after = measure(first.baseline, example), measure(first.small, example)
     points = [
         {
@@ -220,6 +234,8 @@ def write_run(
         }
         for result in results
     ]
+    dense = {"label": "dense, trained on for as long", "flops": before.flops, "parameters": before.parameters}
+    controls = [dense | {"error": mean(control), "stage": CONTROL}] if control else []
     # A resumed run trained before it was started the last time; the histories remember for how long.
     trained_s = sum(rows[-1]["wall_s"] for result in results for rows in result.history.values())
     record = RunRecord(
@@ -236,8 +252,8 @@ def write_run(
         final=Outcome(1 - mean(errors["final"]), mean(errors["final"]), after, _spread(errors["final"])),
         comparison=compare(first.baseline, first.small, example),
         shrink=first.report.to_dict(),
-        history=first.history,
-        points=[*(points if len(points) > 1 else []), *map(dict, others)],
+        history={stage: rows for stage, rows in first.history.items() if not stage.startswith(CONTROL)},
+        points=[*(points if len(points) > 1 else []), *controls, *map(dict, others)],
         paper=None if paper is None else dict(paper),
         command=command,
         data=splits.name,
@@ -248,6 +264,11 @@ def write_run(
     record.save(run_dir)
     write_page(record, run_dir / "report.html")
     return record
+
+
+def control_errors(results: Sequence[Shaped]) -> list[float]:
+    """Test errors of the controls, one a seed; none where they were not trained."""
+    return [1 - result.control_test.accuracy for result in results if result.control_test is not None]
 
 
 def command_line(words: Sequence[str], config: object) -> str:
@@ -284,6 +305,9 @@ def print_run(record: RunRecord, run_dir: Path, console: Console) -> None:
     table.add_row(
         f"test error{seeds}", _percent(before), _percent(after), f"{100 * (before.error - after.error):+.2f} points"
     )
+    for point in record.points:
+        if point.get("stage") == CONTROL:
+            table.add_row(f"test error, {point['label']}", f"{100 * point['error']:.2f} %", "", "")
     for name, unit in (("parameters", ""), ("flops", " an image"), ("bytes", "")):
         was, now = getattr(before.measurement, name), getattr(after.measurement, name)
         table.add_row(name + unit, f"{was:,}", f"{now:,}", f"{was / max(now, 1):.1f}x fewer")
@@ -307,7 +331,11 @@ def write_ledger(record: RunRecord, results: Sequence[Shaped], directory: Path) 
     Raises:
         LedgerError: where the code differs from the commit.
     """
+    control = control_errors(results)
     numbers = {
+        "control_error": mean(control) if control else None,
+        "control_error_spread": _spread(control),
+        "control_errors": control,
         "baseline_error": record.baseline.error,
         "baseline_error_spread": record.baseline.error_spread,
         "error": record.final.error,

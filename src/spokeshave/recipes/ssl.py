@@ -85,6 +85,8 @@ class Config:
     """Epochs under the penalty."""
     finetune_epochs: int = 0
     """Epochs with the zero groups frozen."""
+    control: bool = False
+    """Also train the baseline on for as many epochs with nothing pulled: the dense network at the same budget."""
     checkpoint_every: int = 200
     """Steps between checkpoints."""
     device: str = "cpu"
@@ -115,10 +117,8 @@ def run(config: Config) -> dict[str, Any]:
     usable_device(config.device)
     plan, usual_data = plan_of(config)
     splits = small_digits(usual_data) if config.smoke else load(config.data or usual_data, config.data_dir)
-    results = [
-        shape(plan, splits, seed, run_dir / f"seed-{seed}", config.resume, config.device, config.tensorboard)
-        for seed in config.seeds
-    ]
+    options = {"device": config.device, "tensorboard": config.tensorboard, "control": config.control}
+    results = [shape(plan, splits, seed, run_dir / f"seed-{seed}", config.resume, **options) for seed in config.seeds]
     if not is_first():
         return {}
     published = None if row not in PAPER else _published(row)
