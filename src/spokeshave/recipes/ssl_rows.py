@@ -97,7 +97,7 @@ def _convnet(
         pull=lambda net: GroupLasso(net, filters=amount, shapes={"conv2": amount, "conv3": amount}),
         baseline=baseline,
         ssl=replace(baseline, epochs=10, learning_rate=0.01),
-        finetune=replace(baseline, epochs=60, learning_rate=0.02),
+        finetune=replace(baseline, epochs=66, learning_rate=0.05),
         keeps=keeps,
         dropout=0.5,
     ), DatasetName.CIFAR10
