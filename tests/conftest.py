@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from small_road import PLAN, few_digits
+from spokeshave.data import Splits
+from spokeshave.shaping import Shaped, shape
+
 SEED = 20161205
 NO_DATA = "SPOKESHAVE_DATA is not set"
 
@@ -46,3 +50,15 @@ def real_data_dir() -> Path:
     if not folder:
         pytest.skip(NO_DATA)
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def splits() -> Splits:
+    return few_digits()
+
+
+@pytest.fixture(scope="session")
+def shaped(splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> tuple[Shaped, Path]:
+    """What seed 3 of the road on a small network gave, and the folder of its run; `shape` ran once."""
+    run_dir = tmp_path_factory.mktemp("shaped") / "tiny-1"
+    return shape(PLAN, splits, 3, run_dir / "seed-3"), run_dir

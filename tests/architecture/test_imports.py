@@ -12,7 +12,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"structures", "data", "models", "timing"}),
     frozenset({"regularizers", "rewrites", "measure", "export", "ledger"}),
     frozenset({"checkpoints", "divergence", "progress", "train_settings", "training", "tensorboard_log", "report"}),
-    frozenset({"shaping", "strength_search"}),
+    frozenset({"shaping", "run_output", "strength_search"}),
     frozenset({"recipes"}),
     frozenset({"cli"}),
 )

@@ -17,7 +17,7 @@ from spokeshave.data import DatasetName
 from spokeshave.recipes.ssl import PAPER, Config, Row, plan_of, run, small_digits
 from spokeshave.recipes.ssl_rows import ROWS
 from spokeshave.report.run_record import RunRecord
-from spokeshave.shaping import command_line
+from spokeshave.run_output import command_line
 
 
 def smoke(tmp_path: Path, row: str, *options: str) -> RunRecord:

@@ -39,7 +39,7 @@ def command(arguments: list[str]) -> int:
     options = tyro.cli(Options, prog="spokeshave show", args=arguments)
     path = find_run(options.run, options.runs)
     from spokeshave.report.run_record import RunRecord
-    from spokeshave.shaping import print_run
+    from spokeshave.run_output import print_run
 
     record = RunRecord.load(path)
     console = Console()

@@ -26,7 +26,8 @@ from spokeshave.models.named_model import load_model
 from spokeshave.processes import usable_device
 from spokeshave.regularizers import Freeze, GroupLasso
 from spokeshave.rewrites import shrink
-from spokeshave.shaping import Shaped, command_line, print_run, refuse_finished, write_run
+from spokeshave.run_output import command_line, print_run, refuse_finished, write_run
+from spokeshave.shaping import Shaped
 from spokeshave.strength_search import Try, choose, search
 from spokeshave.structures.groups import CONVOLUTIONS, GroupKind
 from spokeshave.structures.truncation import Keep, truncate

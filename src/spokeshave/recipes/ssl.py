@@ -20,16 +20,15 @@ from spokeshave.data import DatasetName, Split, Splits, load
 from spokeshave.errors import InvalidArgument
 from spokeshave.processes import is_first, usable_device
 from spokeshave.recipes.ssl_rows import ROWS
-from spokeshave.shaping import (
-    Plan,
+from spokeshave.run_output import (
     command_line,
     print_run,
     refuse_finished,
-    shape,
     sibling_points,
     write_ledger,
     write_run,
 )
+from spokeshave.shaping import Plan, shape
 from spokeshave.train_settings import TrainSettings
 
 # error_percent of the baseline and of the row; counts are kept filters, channels, columns or neurons, layer by layer.

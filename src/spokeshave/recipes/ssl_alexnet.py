@@ -23,7 +23,7 @@ from spokeshave.ledger import write_row
 from spokeshave.measure import Comparison, compare, measure
 from spokeshave.models import AlexNet
 from spokeshave.rewrites import shrink
-from spokeshave.shaping import command_line
+from spokeshave.run_output import command_line
 from spokeshave.structures.sparsity import layer_sparsity
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
