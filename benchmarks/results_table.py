@@ -1,4 +1,4 @@
-"""Writes the tables of results in README.md and docs/papers/ssl.md from the ledger, so that no number is typed by hand.
+"""Writes the tables of results in README.md and docs/ from the ledger, so that no number is typed by hand.
 
     python benchmarks/results_table.py            # rewrite them
     python benchmarks/results_table.py --check    # exit 1 where they are not what the ledger says
@@ -7,16 +7,17 @@ Errors are of the test split, of physically shrunk networks; times are medians o
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 
 from spokeshave.files import atomic_write
 from spokeshave.ledger import Row, read_rows
 
 ROOT = Path(__file__).resolve().parent.parent
-PLACES = {"README.md": "results", "docs/papers/ssl.md": "measured"}
 
 
-def table(directory: Path) -> str:
+def ssl_rows(directory: Path) -> str:
     """The rows of recipe `ssl` as Markdown, in the alphabet's order of their names."""
     lines = [
         "| row | published: baseline, error | here: baseline | as long, dense | here: error (seeds) "
@@ -53,10 +54,70 @@ def _error(numbers: dict, name: str) -> str:
     return f"{100 * numbers[name]:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")
 
 
+def alexnet_layers(directory: Path) -> str:
+    """Table 4, layer by layer: published against here."""
+    lines = ["| Table 4 #2 | conv1 | conv2 | conv3 | conv4 | conv5 | mean |", "|---|---|---|---|---|---|---|"]
+    for row in read_rows("ssl_alexnet", directory):
+        numbers, paper = row.numbers, row.numbers["published"]
+        for label, values, digits in (
+            ("zero rows %, published", paper["row"], 1),
+            ("zero rows %, here", numbers["row_percent"], 1),
+            ("zero columns %, published", paper["column"], 1),
+            ("zero columns %, here", numbers["column_percent"], 1),
+            ("speedup, published (matrix product alone)", paper["cpu"], 2),
+            (f"speedup, here (whole layer, batch {row.config['batch_size']}, 1 thread)", numbers["speedup"], 2),
+        ):
+            known = [value for value in values if value is not None]
+            cells = ["not timed" if value is None else f"{value:.{digits}f}" for value in (*values, mean(known))]
+            lines.append(f"| {label} | " + " | ".join(cells) + " |")
+        whole = numbers["comparison"]["rows"][0]
+        lines += [
+            "",
+            f"The whole network is {whole['ratio']:.2f} ± {whole['ratio_spread']:.2f} times faster at batch "
+            f"{whole['batch_size']} on one thread, its fully connected layers, which stay dense, included.",
+        ]
+    return "\n".join(lines)
+
+
+def shrink_benchmark(directory: Path) -> str:
+    """Measured against predicted speedup of whole networks, and against torch-pruning where it ran."""
+    lines = [
+        "| network | predicted by FLOPs | batch | measured, 1 thread | against torch-pruning |",
+        "|---|---|---|---|---|",
+    ]
+    for row in read_rows("benchmarks", directory):
+        numbers = row.numbers
+        peer = {line["batch_size"]: line for line in numbers.get("torch_pruning", {}).get("rows", ())}
+        for line in numbers["comparison"]["rows"]:
+            batch = line["batch_size"]
+            cells = [
+                row.row.removeprefix("shrink-"),
+                f"{numbers['predicted']:.2f}x",
+                str(batch),
+                _faster(line),
+                _faster(peer[batch]) if batch in peer else "-",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _faster(line: dict) -> str:
+    return f"{line['ratio']:.2f} ± {line['ratio_spread']:.2f}x"
+
+
+PLACES: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
+    ("README.md", "results", ssl_rows),
+    ("docs/papers/ssl.md", "measured", ssl_rows),
+    ("docs/papers/ssl.md", "alexnet", alexnet_layers),
+    ("docs/shrink.md", "benchmark", shrink_benchmark),
+)
+"""File, the mark around the table in it, what writes the table from the ledger's folder."""
+
+
 def main(arguments: list[str]) -> int:
     """Rewrite or check the tables."""
     stale = []
-    for name, mark in PLACES.items():
+    for name, mark, table in PLACES:
         text = (ROOT / name).read_text()
         block = f"<!-- {mark} -->\n\n{table(ROOT / 'results')}\n\n<!-- /{mark} -->"
         start, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"

@@ -123,6 +123,7 @@ def command_line(words: Sequence[str], config: object) -> str:
         config: a dataclass of options; paths, `resume` and positional arguments are left out.
 
     Example:
+        >>> from spokeshave.train_settings import TrainSettings
         >>> command_line(["spokeshave", "run", "r"], TrainSettings(epochs=3, learning_rate=0.01))
         'spokeshave run r --epochs 3'
     """
