@@ -101,7 +101,9 @@ def test_reader_that_leaves_early_is_no_error() -> None:
 
 def test_interrupt_signal_ends_with_130() -> None:
     busy = "lambda words: (print('ready', flush=True), time.sleep(60))"
-    script = f"import spokeshave.cli.main as m, time; m._dispatch = {busy}\n{ENTRY}"
+    # A shell's background job, a CI runner among them, starts its children with SIGINT ignored, and they inherit it.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script = f"{heard}\nimport spokeshave.cli.main as m, time; m._dispatch = {busy}\n{ENTRY}"
     words = [sys.executable, "-c", script, "run", "x"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
