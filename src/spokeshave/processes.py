@@ -1,5 +1,6 @@
 """Where a run happens: its device, and the processes that `torchrun` started, if it did."""
 
+import gc
 import os
 
 import torch
@@ -57,6 +58,10 @@ def wait_for_all() -> None:
 
 
 def leave_processes() -> None:
-    """Leave the group, if one was joined."""
+    """Leave the group, if one was joined: all processes together."""
     if distributed.is_available() and distributed.is_initialized():
+        # A DistributedDataParallel sits in a reference cycle. Left for the interpreter's exit, it takes gloo's
+        # connections down while their threads still run, which now and then aborts the process.
+        gc.collect()
+        distributed.barrier()
         distributed.destroy_process_group()
