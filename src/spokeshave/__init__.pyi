@@ -9,7 +9,10 @@ from spokeshave.regularizers import Frozen as Frozen
 from spokeshave.regularizers import GroupLasso as GroupLasso
 from spokeshave.regularizers import Solver as Solver
 from spokeshave.rewrites import shrink as shrink
+from spokeshave.rewrites import to_sparse as to_sparse
 from spokeshave.structures.sparsity import sparsity as sparsity
+from spokeshave.targets.cpu_sparse.sparse_network_file import load_sparse as load_sparse
+from spokeshave.targets.cpu_sparse.sparse_network_file import save_sparse as save_sparse
 from spokeshave.train_settings import TrainSettings as TrainSettings
 from spokeshave.training import evaluate as evaluate
 from spokeshave.training import train as train

@@ -5,10 +5,8 @@ JSON in the file's metadata, together with a SHA-256 over all tensors, so that a
 Nothing is pickled. The previous checkpoint is kept beside the latest.
 """
 
-import hashlib
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from spokeshave.errors import CheckpointError, FileError
 from spokeshave.files import atomic_path, file_error
+from spokeshave.tensor_digest import digest
 
 LATEST = "checkpoint.safetensors"
 PREVIOUS = "checkpoint.previous.safetensors"
@@ -41,16 +40,6 @@ class Checkpoint:
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Tensors whose name begins with `prefix` and a dot, without it."""
         return {n[len(prefix) + 1 :]: t for n, t in self.tensors.items() if n.startswith(prefix + ".")}
-
-
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of tensors, in order of name."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:

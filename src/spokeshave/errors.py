@@ -51,3 +51,7 @@ class MissingExtra(SpokeshaveError, ImportError):
 
 class LedgerError(SpokeshaveError):
     """A result cannot be recorded, because what it would be traced by is missing."""
+
+
+class JitRefused(SpokeshaveError):
+    """The system does not let this process run code that it generated."""

@@ -8,9 +8,9 @@ from graphlib import TopologicalSorter
 from spokeshave.optional import EXTRAS
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "files", "optional", "processes"}),
-    frozenset({"structures", "data", "models", "timing"}),
-    frozenset({"regularizers", "rewrites", "measure", "export", "ledger"}),
+    frozenset({"errors", "files", "optional", "processes", "tensor_digest"}),
+    frozenset({"structures", "data", "models", "timing", "jit"}),
+    frozenset({"regularizers", "rewrites", "measure", "export", "ledger", "targets"}),
     frozenset({"checkpoints", "divergence", "progress", "train_settings", "training", "tensorboard_log", "report"}),
     frozenset({"shaping", "run_output", "strength_search"}),
     frozenset({"recipes"}),

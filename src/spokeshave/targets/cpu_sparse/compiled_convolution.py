@@ -1,0 +1,175 @@
+"""Compiled convolution: one direct sparse convolution as machine code for one geometry, layout and CPU.
+
+Direct sparse convolution (Park et al., ICLR 2017): O(n, y, x) += W(n, c, r, s) * I(c, y + r, x + s) for every nonzero
+weight over a whole tile of outputs, without ever building the matrix of patches.
+
+Memory is [groups of lanes, planes, rows, row vectors, lanes]. With batch lanes a vector holds one pixel of neighbouring
+images, planes are channels. With pixel lanes it holds neighbouring outputs of a row; planes are (channel, kernel
+column) pairs, each a copy shifted by that column, so that every load is aligned.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from spokeshave.jit.assembler import assemble
+from spokeshave.jit.executable_memory import ExecutableMemory, aligned_zeros
+from spokeshave.jit.host_cpu import VectorSet
+from spokeshave.jit.operation_loops import operation_table
+from spokeshave.targets.cpu_sparse.call_program import CallProgram, Tiling, build_program
+from spokeshave.targets.cpu_sparse.tile_routines import Block, Pitches, write_routines
+from spokeshave.targets.cpu_sparse.x86_instructions import X86Instructions
+
+
+@dataclass(frozen=True)
+class Planes:
+    """Memory of activations, without the axis of lane groups.
+
+    Attributes:
+        planes: how many.
+        rows: of each plane.
+        columns: vectors of a row.
+        vectors: set of instructions, for the bytes of a vector.
+    """
+
+    planes: int
+    rows: int
+    columns: int
+    vectors: VectorSet
+
+    @property
+    def row_bytes(self) -> int:
+        """From one row to the next."""
+        return self.columns * self.vectors.bytes
+
+    @property
+    def plane_bytes(self) -> int:
+        """From one plane to the next."""
+        return self.rows * self.row_bytes
+
+    def place(self, row: int, column: int) -> int:
+        """Distance of a vector from the start of its plane."""
+        return row * self.row_bytes + column * self.vectors.bytes
+
+    @property
+    def bytes(self) -> int:
+        """Of all planes."""
+        return self.planes * self.plane_bytes
+
+    def empty(self, groups: int) -> np.ndarray:
+        """Zeros for some groups of lanes: [groups, planes, rows, columns, lanes]."""
+        return aligned_zeros((groups, self.planes, self.rows, self.columns, self.vectors.lanes))
+
+
+def starts(outputs: int, tile: int) -> list[int]:
+    """First output of each tile along one axis; the last tile overlaps the one before where they do not fit.
+
+    Example:
+        >>> starts(13, 5)
+        [0, 5, 8]
+    """
+    return [*range(0, outputs - tile, tile), outputs - tile]
+
+
+class CompiledConvolution:
+    """A convolution that reads and writes `Planes`.
+
+    Args:
+        weight: float32, [filters, planes of a group, height, width].
+        bias: float32, [filters].
+        groups: into which planes and filters fall.
+        outputs: rows and vectors of a row of each output plane.
+        block: what stays in registers.
+        source: memory of the input, its padding included.
+        target: memory of the output; `spare_planes` more planes than filters.
+        residual: memory of what is added to the output, if anything is.
+        tiling: choices that change the speed only.
+
+    Attributes:
+        scratch_bytes: of memory that each thread needs.
+    """
+
+    def __init__(
+        self,
+        weight: np.ndarray,
+        bias: np.ndarray,
+        groups: int,
+        outputs: tuple[int, int],
+        block: Block,
+        source: Planes,
+        target: Planes,
+        residual: Planes | None = None,
+        tiling: Tiling | None = None,
+    ) -> None:
+        vectors = source.vectors
+        pitches = Pitches(
+            source.row_bytes,
+            target.row_bytes,
+            target.plane_bytes,
+            residual.row_bytes if residual else 0,
+            residual.plane_bytes if residual else 0,
+        )
+        self.program: CallProgram = build_program(
+            weight, bias, groups, block, pitches, source.plane_bytes, vectors.bytes, tiling or Tiling()
+        )
+        code = X86Instructions(vectors)
+        labels = write_routines(code, block, pitches, self.program.shapes, self.program.macros)
+        routines, places = assemble("\n".join(code.lines), labels)
+        where = np.array([places[label] for label in labels], np.int64)
+        text, entries = bytearray(routines), []
+        for share in self.program.shares:
+            text += bytes(-len(text) % 64)
+            entries.append(len(text))
+            text += code.calls(where[share.calls], len(text))
+        self.memory = ExecutableMemory(bytes(text))
+        self._streams = [_copied(share.stream) for share in self.program.shares]
+        self._shares = np.array(
+            [(self.memory.address + at, stream.ctypes.data) for at, stream in zip(entries, self._streams, strict=True)],
+            np.int64,
+        )
+        tile = block.tile
+        self._tiles = np.array(
+            [
+                (
+                    y * tile.stride[0] * pitches.input_row + x * tile.stride[1] * vectors.bytes,
+                    y * pitches.output_row + x * vectors.bytes,
+                    y * pitches.residual_row + x * vectors.bytes,
+                )
+                for y in starts(outputs[0], tile.height)
+                for x in starts(outputs[1], tile.width)
+            ],
+            np.int64,
+        )
+        self.scratch_bytes = (-(-len(weight) // block.filters) + 1) * block.sums * vectors.bytes
+
+    def table(self, source: int, target: int, scratch: int, residual: int = 0) -> np.ndarray:
+        """Arguments of the operation `work_loop` for one group of lanes.
+
+        Args:
+            source: address of what output (0, 0) reads first.
+            target: address of output (0, 0) of the first filter.
+            scratch: address of `scratch_bytes` for each thread.
+            residual: address of what is added to output (0, 0).
+        """
+        tiles, shares = len(self._tiles), len(self._shares)
+        return operation_table(
+            tiles * shares,
+            tiles,
+            shares,
+            self._tiles.ctypes.data,
+            self._shares.ctypes.data,
+            source,
+            0,
+            target,
+            0,
+            residual,
+            0,
+            scratch,
+            self.scratch_bytes,
+        )
+
+
+def _copied(words: np.ndarray) -> np.ndarray:
+    copy = aligned_zeros(words.shape, np.int32)
+    copy[...] = words
+    return copy

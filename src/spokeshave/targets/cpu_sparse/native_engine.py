@@ -1,0 +1,311 @@
+"""Native engine: a whole network as one list of operations over one arena, for either layout.
+
+Every value has its place in the arena, shared by values that are not alive at the same time. The operations are machine
+code, and so is the loop over them: nothing goes back to Python between the layers.
+"""
+
+import ctypes
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from spokeshave.errors import UnsupportedLayer
+from spokeshave.jit.executable_memory import aligned_zeros
+from spokeshave.jit.host_cpu import VectorSet
+from spokeshave.jit.operation_loops import run_sequence
+from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, Planes
+from spokeshave.targets.cpu_sparse.network_steps import (
+    Chain,
+    Concatenate,
+    Convolve,
+    Flatten,
+    Multiply,
+    NetworkStep,
+    NetworkSteps,
+    Normalize,
+    Pool,
+)
+from spokeshave.targets.cpu_sparse.plane_operations import Operation, elementwise, response_normalization
+from spokeshave.targets.cpu_sparse.sparse_linear import PackedRows
+from spokeshave.targets.cpu_sparse.tile_choice import Outputs, choose_block, choose_tiling
+from spokeshave.targets.cpu_sparse.work_loop import work_loop
+
+SPARE_PLANES = 32
+"""Planes behind the last one of a value: the last block of filters may write that many too many."""
+
+
+@dataclass
+class Value:
+    """Where a value lies.
+
+    Attributes:
+        shape: (channels, rows, columns) or (features,).
+        planes: memory, border included.
+        border: rows above and below, columns on each side, of zeros.
+        offset: in the arena, bytes.
+    """
+
+    shape: tuple[int, ...]
+    planes: Planes
+    border: tuple[int, int] = (0, 0)
+    offset: int = 0
+
+    @property
+    def inside(self) -> int:
+        """Distance of the first pixel from the value's start."""
+        return self.planes.place(*self.border)
+
+
+def address_of(function: object) -> int:
+    """Address of a ctypes function."""
+    return ctypes.cast(function, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
+
+
+class NativeEngine(ABC):
+    """Runs the steps of a network.
+
+    Args:
+        network: steps.
+        vectors: set of instructions.
+        threads: at most so many at a time.
+        code: what another engine of the same class for the same network has compiled; it is shared, not made again.
+
+    Attributes:
+        arena_bytes: of all values together.
+        code: step's output -> its compiled convolution or packed matrix.
+    """
+
+    def __init__(
+        self, network: NetworkSteps, vectors: VectorSet, threads: int, code: dict[str, Any] | None = None
+    ) -> None:
+        self.network, self.vectors, self.threads = network, vectors, threads
+        self.code: dict[str, Any] = {} if code is None else code
+        self._keep: list[object] = []
+        self._program: list[tuple[int, np.ndarray]] = []
+        self.values = self._lay_out(network)
+        for step in network.steps:
+            if step.output not in self.code:
+                match step:
+                    case Convolve():
+                        self.code[step.output] = self._convolution(step)
+                    case Multiply():
+                        self.code[step.output] = self._packed(step)
+        self.arena_bytes = self._place(network)
+        self.arena = aligned_zeros((self.arena_bytes // 4,))
+        most = max([0, *(code.scratch_bytes for code in self.code.values() if isinstance(code, CompiledConvolution))])
+        self.scratch = aligned_zeros((threads * most // 4 + 16,))
+        for name in network.inputs:
+            self._enter(self.values[name])
+        for step in network.steps:
+            self._add(step)
+        for name in network.outputs:
+            self._leave(self.values[name])
+        self._sequence = np.array([(function, table.ctypes.data) for function, table in self._program], np.int64)
+
+    @abstractmethod
+    def _lay_out(self, network: NetworkSteps) -> dict[str, Value]:
+        """Memory that each value needs; values that share memory are one object."""
+
+    @abstractmethod
+    def _enter(self, value: Value) -> None:
+        """Bring an input into the arena."""
+
+    @abstractmethod
+    def _leave(self, value: Value) -> None:
+        """Bring a result out of it."""
+
+    @abstractmethod
+    def __call__(self, inputs: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> None:
+        """Compute.
+
+        Args:
+            inputs: float32, contiguous, [images, ...], in the order of the network's inputs.
+            results: likewise, in the order of its outputs: filled.
+        """
+
+    @abstractmethod
+    def _packed(self, step: Multiply) -> PackedRows:
+        """Matrix of a linear layer."""
+
+    @abstractmethod
+    def _convolution(self, step: Convolve) -> CompiledConvolution:
+        """Code of a convolution."""
+
+    @abstractmethod
+    def _convolve(self, step: Convolve, convolution: CompiledConvolution) -> None:
+        """Emit a convolution."""
+
+    @abstractmethod
+    def _pool(self, step: Pool) -> None:
+        """Emit a pooling."""
+
+    @abstractmethod
+    def _flatten(self, step: Flatten) -> None:
+        """Emit what makes features out of planes, if anything has to be done."""
+
+    @abstractmethod
+    def _multiply(self, step: Multiply) -> None:
+        """Emit a linear layer."""
+
+    @abstractmethod
+    def _extent(self, value: Value) -> tuple[int, int]:
+        """Rows, and vectors of a row, that hold pixels."""
+
+    def _prepare(self, value: Value) -> None:  # noqa: B027 - most layouts have nothing to do
+        """Emit what has to be done to the memory of a value before it is written."""
+
+    def _temporaries(self, step: NetworkStep) -> list[Value]:
+        """Memory that is needed during one step only."""
+        return []
+
+    def _place(self, network: NetworkSteps) -> int:
+        """First fit, the largest first, by the steps during which each value is needed; bytes in all."""
+        end = len(network.steps)
+        spans: dict[int, tuple[Value, int, int]] = {}
+
+        def needed(value: Value, turn: int) -> None:
+            _, first, last = spans.get(id(value), (value, turn, turn))
+            spans[id(value)] = (value, min(first, turn), max(last, turn))
+
+        for name in network.inputs:
+            needed(self.values[name], -1)
+        for turn, step in enumerate(network.steps):
+            for value in (*(self.values[name] for name in (*step.inputs, step.output)), *self._temporaries(step)):
+                needed(value, turn)
+        for name in network.outputs:
+            needed(self.values[name], end)
+        placed: list[tuple[int, int, int, int]] = []
+        for value, first, last in sorted(spans.values(), key=lambda span: -span[0].planes.bytes):
+            size, offset = -(-value.planes.bytes // 64) * 64, 0
+            for low, high, other_first, other_last in sorted(placed):
+                if other_first <= last and first <= other_last and low < offset + size and offset < high:
+                    offset = high
+            value.offset = offset
+            placed.append((offset, offset + size, first, last))
+        return max(high for _, high, _, _ in placed)
+
+    def at(self, value: Value) -> int:
+        """Address of the value's start."""
+        return self.arena.ctypes.data + value.offset
+
+    def ends(self, **values: Value) -> dict[str, int]:
+        """Fields that say where values lie."""
+        return {
+            f"{what}_{part}": number
+            for what, value in values.items()
+            for part, number in (
+                ("at", self.at(value) + value.inside),
+                ("plane", value.planes.plane_bytes),
+                ("row", value.planes.row_bytes),
+            )
+        }
+
+    def emit(self, operation: Operation, items: int, **fields: int) -> np.ndarray:
+        """Append an operation; fields that it does not have are left out, those not given are 0."""
+        table = operation.loops.table(items, **{name: fields.get(name, 0) for name in operation.loops.fields})
+        self._keep.append(operation)
+        self._program.append((address_of(operation.function), table))
+        return table
+
+    def keep(self, array: np.ndarray) -> int:
+        """Address of an array that lives as long as the engine."""
+        array = np.ascontiguousarray(array)
+        self._keep.append(array)
+        return array.ctypes.data
+
+    def inverse(self, step: Pool) -> np.ndarray:
+        """What a mean is multiplied by: float32, [rows, columns]."""
+        rows, columns = (axis.counted(step.include_padding) for axis in (step.rows, step.columns))
+        count = np.full((len(rows), len(columns)), step.divisor) if step.divisor else rows[:, None] * columns
+        return (1 / count).astype(np.float32)
+
+    def compiled(self, step: Convolve, weight: np.ndarray, outputs: Outputs, source: Planes) -> CompiledConvolution:
+        """Choose and generate the code of a convolution whose memory is known."""
+        block = choose_block(outputs, self.vectors, weight, min(3, weight[0, 0].size), step.rectify)
+        tiling = choose_tiling(weight, outputs, block, self.vectors, self.threads)
+        residual = self.values[step.inputs[1]].planes if len(step.inputs) > 1 else None
+        return CompiledConvolution(
+            weight,
+            step.bias,
+            step.groups,
+            (outputs.rows, outputs.columns),
+            block,
+            source,
+            self.values[step.output].planes,
+            residual,
+            tiling,
+        )
+
+    def emit_convolution(self, step: Convolve, convolution: CompiledConvolution, start: int) -> None:
+        """Append a convolution that reads from `start`."""
+        target = self.values[step.output]
+        residual = self.values[step.inputs[1]] if len(step.inputs) > 1 else None
+        table = convolution.table(
+            start,
+            self.at(target) + target.inside,
+            self.scratch.ctypes.data,
+            self.at(residual) + residual.inside if residual else 0,
+        )
+        self._keep.append(convolution)
+        self._program.append((address_of(work_loop()), table))
+
+    def emit_product(self, step: Multiply, operation: Operation, items: int) -> None:
+        """Append a linear layer."""
+        packed = self.code[step.output]
+        self.emit(
+            operation,
+            items,
+            source_at=self.at(self.values[step.inputs[0]]),
+            target_at=self.at(self.values[step.output]),
+            bias_at=self.keep(step.bias),
+            values_at=self.keep(packed.values),
+            columns_at=self.keep(packed.columns),
+            starts_at=self.keep(packed.starts),
+            rows_at=self.keep(packed.rows),
+            passes=packed.passes,
+            height=len(step.weight),
+        )
+
+    def _add(self, step: NetworkStep) -> None:
+        target = self.values[step.output]
+        self._prepare(target)
+        sources = [self.values[name] for name in step.inputs]
+        rows, columns = self._extent(target)
+        match step:
+            case Convolve():
+                self._convolve(step, self.code[step.output])
+            case Pool():
+                self._pool(step)
+            case Flatten():
+                self._flatten(step)
+            case Multiply():
+                self._multiply(step)
+            case Normalize():
+                operation = response_normalization(self.vectors, step.size, step.alpha, step.beta, step.k)
+                ends = self.ends(source=sources[0], target=target)
+                self.emit(operation, rows, **ends, planes=target.shape[0], columns=columns)
+            case Chain():
+                scales = self.keep(np.zeros((1, 2), np.float32) if step.scales is None else step.scales)
+                ends = self.ends(source=sources[0], other=sources[-1], target=target)
+                operation = elementwise(self.vectors, step.steps)
+                self.emit(operation, self._chain_planes(target), **ends, rows=rows, columns=columns, scales_at=scales)
+            case Concatenate():
+                first = 0
+                for source in sources:
+                    ends = self.ends(source=source, target=target)
+                    ends["target_at"] += first * target.planes.plane_bytes
+                    self.emit(elementwise(self.vectors, ()), source.shape[0], **ends, rows=rows, columns=columns)
+                    first += source.shape[0]
+            case _:
+                raise UnsupportedLayer(f"{step.layer}: {type(step).__name__} is not known to the native engine")
+
+    def _chain_planes(self, value: Value) -> int:
+        return value.shape[0]
+
+    def run(self) -> None:
+        """Run every operation once, on no more threads than torch may use."""
+        run_sequence(self._sequence, min(self.threads, torch.get_num_threads()))

@@ -1,0 +1,153 @@
+"""Pixel-lanes engine: a network for one image, neighbouring pixels of a row side by side."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from spokeshave.jit.executable_memory import aligned_zeros
+from spokeshave.targets.cpu_sparse.borders import zero_border
+from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, Planes
+from spokeshave.targets.cpu_sparse.native_engine import SPARE_PLANES, NativeEngine, Value
+from spokeshave.targets.cpu_sparse.network_steps import Convolve, Flatten, Multiply, NetworkStep, NetworkSteps, Pool
+from spokeshave.targets.cpu_sparse.pixel_lanes import RowShifts, row_copier, shifter
+from spokeshave.targets.cpu_sparse.pooling import pixel_lanes_pooling
+from spokeshave.targets.cpu_sparse.sparse_linear import PackedRows, gathering_product, pack_for_gathering
+from spokeshave.targets.cpu_sparse.tile_choice import Outputs
+
+
+class PixelLanesEngine(NativeEngine):
+    """Runs the steps of a network on one image."""
+
+    def _lay_out(self, network: NetworkSteps) -> dict[str, Value]:
+        self._inputs: list[np.ndarray] = []
+        self._outputs: list[np.ndarray] = []
+        self._shifted: dict[str, Value] = {}
+        values = {}
+        for name in (*network.inputs, *(step.output for step in network.steps)):
+            shape = network.shapes[name]
+            if len(shape) == 3:
+                planes = Planes(shape[0] + SPARE_PLANES, shape[1], self._vectors(shape[2]), self.vectors)
+            else:
+                planes = Planes(1, 1, self._vectors(shape[0]), self.vectors)
+            values[name] = Value(shape, planes)
+        for step in network.steps:
+            if isinstance(step, Convolve) and not self._reads_rows_as_they_are(step):
+                channels, rows, _ = values[step.inputs[0]].shape
+                columns = self._vectors(values[step.output].shape[2])
+                planes = Planes(channels * step.weight.shape[3], rows + 2 * step.padding[0], columns, self.vectors)
+                self._shifted[step.output] = Value((), planes, (step.padding[0], 0))
+        return values
+
+    def _vectors(self, pixels: int) -> int:
+        return -(-pixels // self.vectors.lanes)
+
+    @staticmethod
+    def _reads_rows_as_they_are(step: Convolve) -> bool:
+        return step.weight.shape[3] == 1 and step.stride[1] == 1 and step.padding == (0, 0)
+
+    def _temporaries(self, step: NetworkStep) -> list[Value]:
+        return [self._shifted[step.output]] if step.output in self._shifted else []
+
+    def _extent(self, value: Value) -> tuple[int, int]:
+        return (value.shape[1] if len(value.shape) == 3 else 1), value.planes.columns
+
+    def _chain_planes(self, value: Value) -> int:
+        return value.shape[0] if len(value.shape) == 3 else 1
+
+    def _enter(self, value: Value) -> None:
+        channels, rows, columns = value.shape if len(value.shape) == 3 else (1, 1, value.shape[0])
+        table = self.emit(
+            row_copier(self.vectors, columns),
+            channels,
+            source_plane=4 * rows * columns,
+            source_row=4 * columns,
+            rows=rows,
+            **self.ends(target=value),
+        )
+        self._inputs.append(table)
+
+    def _leave(self, value: Value) -> None:
+        channels, rows, columns = value.shape if len(value.shape) == 3 else (1, 1, value.shape[0])
+        table = self.emit(
+            row_copier(self.vectors, columns),
+            channels,
+            **self.ends(source=value),
+            target_plane=4 * rows * columns,
+            target_row=4 * columns,
+            rows=rows,
+        )
+        self._outputs.append(table)
+
+    def __call__(self, inputs: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> None:
+        """Compute; one image."""
+        fields = row_copier(self.vectors, 1).loops
+        for table, image in zip(self._inputs, inputs, strict=True):
+            table[fields.place("source_at")] = image.ctypes.data
+        for table, image in zip(self._outputs, results, strict=True):
+            table[fields.place("target_at")] = image.ctypes.data
+        self.run()
+
+    def _convolution(self, step: Convolve) -> CompiledConvolution:
+        _, rows, columns = self.values[step.output].shape
+        # The kernel's columns become planes: what is left to the routines is a kernel one column wide.
+        weight = step.weight.dense().transpose(0, 1, 3, 2).reshape(len(step.weight), -1, step.weight.shape[2], 1)
+        outputs = Outputs(rows, self._vectors(columns), weight.shape[2:], (step.stride[0], 1), (step.dilation[0], 1))
+        memory = self._shifted.get(step.output, self.values[step.inputs[0]])
+        return self.compiled(step, weight, outputs, memory.planes)
+
+    def _convolve(self, step: Convolve, convolution: CompiledConvolution) -> None:
+        source, shifted = self.values[step.inputs[0]], self._shifted.get(step.output)
+        if shifted is None:
+            self.emit_convolution(step, convolution, self.at(source))
+            return
+        channels, rows, columns = source.shape
+        if shifted.border != (0, 0):
+            self.emit(
+                zero_border(self.vectors),
+                shifted.planes.planes,
+                target_at=self.at(shifted),
+                target_plane=shifted.planes.plane_bytes,
+                target_row=shifted.planes.row_bytes,
+                rows=shifted.planes.rows,
+                columns=shifted.planes.columns,
+                above=shifted.border[0],
+            )
+        shifts = RowShifts(
+            columns,
+            self.values[step.output].shape[2],
+            step.weight.shape[3],
+            step.stride[1],
+            step.dilation[1],
+            step.padding[1],
+        )
+        self.emit(shifter(self.vectors, shifts), channels, **self.ends(source=source, target=shifted), rows=rows)
+        self.emit_convolution(step, convolution, self.at(shifted))
+
+    def _pool(self, step: Pool) -> None:
+        target = self.values[step.output]
+        inverse = aligned_zeros((target.shape[1], target.planes.columns * self.vectors.lanes))
+        inverse[:, : target.shape[2]] = self.inverse(step)
+        self._keep.append(inverse)
+        self.emit(
+            pixel_lanes_pooling(self.vectors, step.mean, step.columns, step.rows.dilation),
+            target.shape[0],
+            **self.ends(source=self.values[step.inputs[0]], target=target),
+            rows=target.shape[1],
+            row_ranges_at=self.keep(step.rows.ranges()),
+            inverse_at=inverse.ctypes.data,
+        )
+
+    def _flatten(self, step: Flatten) -> None:
+        source, target = self.values[step.inputs[0]], self.values[step.output]
+        channels, rows, columns = source.shape
+        ends = self.ends(source=source, target=target)
+        ends |= {"target_plane": 4 * rows * columns, "target_row": 4 * columns}
+        self.emit(row_copier(self.vectors, columns), channels, **ends, rows=rows)
+
+    def _multiply(self, step: Multiply) -> None:
+        packed = self.code[step.output]
+        operation = gathering_product(self.vectors, packed.columns.itemsize == 4, step.rectify)
+        self.emit_product(step, operation, len(packed.rows) // self.vectors.lanes)
+
+    def _packed(self, step: Multiply) -> PackedRows:
+        return pack_for_gathering(step.weight, self.vectors.lanes)

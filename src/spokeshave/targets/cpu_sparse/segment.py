@@ -1,0 +1,98 @@
+"""Segment: a run of native steps, for any number of images, from any number of threads.
+
+Whole vectors of images go through the batch-lanes engine, what is left goes through one engine or the other, whichever
+was faster when both were timed. Each layout is compiled when it is first wanted. An engine serves one caller at a time;
+a second caller gets an engine of its own, which shares the first one's code.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from statistics import median
+from threading import Lock
+
+import numpy as np
+import torch
+
+from spokeshave.jit.host_cpu import VectorSet
+from spokeshave.targets.cpu_sparse.batch_lanes_engine import BatchLanesEngine
+from spokeshave.targets.cpu_sparse.native_engine import NativeEngine
+from spokeshave.targets.cpu_sparse.network_steps import NetworkSteps
+from spokeshave.targets.cpu_sparse.pixel_lanes_engine import PixelLanesEngine
+
+_TRIALS = 5
+
+Layout = type[BatchLanesEngine] | type[PixelLanesEngine]
+
+
+class Segment:
+    """Native part of a network.
+
+    Args:
+        network: steps, none of which is a fallback.
+        vectors: set of instructions.
+    """
+
+    def __init__(self, network: NetworkSteps, vectors: VectorSet) -> None:
+        self.network, self.vectors = network, vectors
+        self._lock = Lock()
+        self._code: dict[tuple[Layout, int], dict[str, object]] = {}
+        self._free: dict[tuple[Layout, int], list[NativeEngine]] = {}
+        self._time: dict[tuple[Layout, int], float] = {}
+
+    @contextmanager
+    def engine(self, layout: Layout) -> Iterator[NativeEngine]:
+        """An engine that nobody else uses meanwhile."""
+        key = (layout, torch.get_num_threads())
+        with self._lock:
+            free = self._free.setdefault(key, [])
+            engine = free.pop() if free else None
+            if engine is None:
+                engine = layout(self.network, self.vectors, key[1], self._code.setdefault(key, {}))
+        yield engine
+        with self._lock:  # an engine whose run failed is not given back
+            free.append(engine)
+
+    def time_s(self, layout: Layout) -> float:
+        """Seconds of one run of a layout, measured once for each number of threads."""
+        key = (layout, torch.get_num_threads())
+        if key not in self._time:
+            images = self.vectors.lanes if layout is BatchLanesEngine else 1
+            inputs = [np.ones((images, *self.network.shapes[name]), np.float32) for name in self.network.inputs]
+            results = self._results(images)
+            with self.engine(layout) as engine:
+                engine(inputs, results)
+                times = []
+                for _ in range(_TRIALS):
+                    begin = time.perf_counter()
+                    engine(inputs, results)
+                    times.append(time.perf_counter() - begin)
+            self._time[key] = median(times)
+        return self._time[key]
+
+    def _results(self, images: int) -> list[np.ndarray]:
+        return [np.empty((images, *self.network.shapes[name]), np.float32) for name in self.network.outputs]
+
+    def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Compute.
+
+        Args:
+            inputs: float32, contiguous, [images, ...].
+
+        Returns:
+            the outputs, [images, ...].
+        """
+        images, lanes = len(inputs[0]), self.vectors.lanes
+        results = self._results(images)
+        whole = images // lanes * lanes
+        rest = images - whole
+        if rest > 1 and rest * self.time_s(PixelLanesEngine) > self.time_s(BatchLanesEngine):
+            whole = images
+        for layout, first, last, step in ((BatchLanesEngine, 0, whole, lanes), (PixelLanesEngine, whole, images, 1)):
+            if first == last:
+                continue
+            with self.engine(layout) as engine:
+                for start in range(first, last, step):
+                    part = slice(start, min(start + step, last))
+                    engine([values[part] for values in inputs], [values[part] for values in results])
+        return results

@@ -1,0 +1,235 @@
+"""Sparse linear layers: y = W x + b for a sparse matrix W, for one vector of features and for a vector of images.
+
+For one image the layer is bound by memory: what counts is the bytes of a nonzero, six here (a float and a 16-bit
+column). Sixteen rows of equal length lie side by side in the lanes (SELL, Kreutzer et al., SISC 2014) and gather their
+features from the fastest cache. For a vector of images each nonzero is one multiply-add of a whole vector; the features
+are taken in passes that fit into that cache.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from llvmlite import ir
+
+from spokeshave.jit.executable_memory import aligned_zeros
+from spokeshave.jit.host_cpu import VectorSet
+from spokeshave.jit.native_loops import F32, I32, I64, POINTER
+from spokeshave.jit.operation_loops import OperationLoops
+from spokeshave.targets.cpu_sparse.plane_operations import Operation, rectified, splat
+from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight
+
+UNROLL = 4
+"""Independent sums of a row, so that one multiply-add need not wait for the one before."""
+PASS_BYTES = 32 << 10
+"""Bytes of features in a pass over the images' matrix."""
+ROWS_AN_ITEM = 64
+"""Rows that a thread takes at a time."""
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """A sparse matrix in the order in which a kernel reads it.
+
+    Attributes:
+        values: float32, padded with zeros.
+        columns: uint16 or uint32, one for each value.
+        starts: int64, first entry of each visit, and the end of the last.
+        rows: int64, the row that each lane of a visit computes; empty where visits go row by row.
+        passes: how often the rows of an item are visited.
+    """
+
+    values: np.ndarray
+    columns: np.ndarray
+    starts: np.ndarray
+    rows: np.ndarray
+    passes: int = 1
+
+    @property
+    def bytes(self) -> int:
+        """Of everything that is read for one product."""
+        return self.values.nbytes + self.columns.nbytes + self.starts.nbytes + self.rows.nbytes
+
+
+def _filled(count: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    kind = np.uint16 if columns <= 1 << 16 else np.uint32
+    return aligned_zeros((max(count, 1),)), aligned_zeros((max(count, 1),), kind)
+
+
+def _rows_and_columns(weight: StoredWeight) -> tuple[np.ndarray, np.ndarray]:
+    row, column = np.divmod(weight.places.astype(np.int64), weight.shape[1])
+    return row, column
+
+
+def pack_for_gathering(weight: StoredWeight, lanes: int) -> PackedRows:
+    """Rows side by side in the lanes, those of nearly equal length together.
+
+    What pads a row repeats its last column with weight 0, so that a NaN in a feature that a row does not use stays out
+    of it; rows without any nonzero are visited apart from the others.
+
+    Args:
+        weight: [rows, columns].
+        lanes: of a vector.
+    """
+    row, column = _rows_and_columns(weight)
+    lengths = np.bincount(row, minlength=len(weight))
+    order = np.argsort(-lengths, kind="stable")
+    used = int(np.count_nonzero(lengths))
+    parts = [np.concatenate([part, np.full(-len(part) % lanes, -1)]) for part in (order[:used], order[used:])]
+    rows = np.concatenate(parts).reshape(-1, lanes).astype(np.int64)
+    slots = -(-lengths[rows[:, 0]] // UNROLL) * UNROLL  # the first of a group is its longest
+    starts = np.concatenate([[0], np.cumsum(slots)]) * lanes
+    first = np.concatenate([[0], np.cumsum(lengths)])
+    last = np.where(lengths > 0, np.append(column, 0)[first[1:] - 1], 0)
+    values, columns = _filled(int(starts[-1]), weight.shape[1])
+    fill = np.where(rows >= 0, last[rows], last[rows[:, :1]])
+    columns[: starts[-1]] = np.repeat(fill, slots, axis=0).ravel()
+    position = np.empty(len(weight), np.int64)  # of a row among the lanes of all groups
+    position[rows[rows >= 0]] = np.flatnonzero(rows.ravel() >= 0)
+    rank = np.arange(len(row)) - first[row]
+    place = (starts[position // lanes] + position % lanes)[row] + rank * lanes
+    values[place], columns[place] = weight.values, column
+    return PackedRows(values, columns, starts, rows.ravel())
+
+
+def pack_for_images(weight: StoredWeight, vector_bytes: int) -> PackedRows:
+    """Rows one by one, in passes over the features.
+
+    Args:
+        weight: [rows, columns].
+        vector_bytes: bytes of one feature of all images.
+    """
+    height, width = weight.shape
+    wide = PASS_BYTES // vector_bytes
+    passes = max(1, -(-width // wide))
+    row, column = _rows_and_columns(weight)
+    items = -(-height // ROWS_AN_ITEM)
+    visit = ((row // ROWS_AN_ITEM) * passes + column // wide) * ROWS_AN_ITEM + row % ROWS_AN_ITEM
+    counts = np.bincount(visit, minlength=items * passes * ROWS_AN_ITEM)
+    padded = -(-counts // UNROLL) * UNROLL
+    starts = np.concatenate([[0], np.cumsum(padded)])
+    # Within a row columns ascend, so a visit's entries follow one another: its rank counts from where it begins.
+    begins = np.flatnonzero(np.diff(visit, prepend=-1))
+    rank = np.arange(len(visit)) - np.repeat(begins, np.diff(begins, append=len(visit)))
+    place = starts[visit] + rank
+    values, columns = _filled(int(starts[-1]), width)
+    values[place], columns[place] = weight.values, column
+    ends = np.append(begins[1:], len(visit))[: len(begins)] - 1
+    for extra in range(1, UNROLL):
+        short = ends[rank[ends] + extra < padded[visit[ends]]]
+        columns[place[short] + extra] = column[short]
+    return PackedRows(values, columns, starts, np.zeros(0, np.int64), passes)
+
+
+@cache
+def gathering_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> Operation:
+    """Operation for one vector of features; its items are groups of as many rows as there are lanes.
+
+    Fields: source_at, target_at (float32 features), bias_at, values_at, columns_at, starts_at, rows_at.
+    """
+    loops = OperationLoops("gathering_product", vectors, _FIELDS[:-2] + ("rows_at",))
+    given, build, lanes = loops.arguments, loops.builder, vectors.lanes
+    kind = ir.VectorType(ir.IntType(32 if wide_columns else 16), lanes)
+    index = ir.VectorType(I32, lanes)
+    bits = 4 if wide_columns else 2
+    with loops.items() as group:
+        visit = loops.at(given["starts_at"], loops.times(group, 8))
+        start, stop = loops.load(visit, I64, 8), loops.load(loops.at(visit, 8), I64, 8)
+        totals = [loops.variable() for _ in range(UNROLL)]
+        for total in totals:
+            loops.store(splat(loops, 0.0), total, vectors.bytes)
+        with loops.loop(start, stop, UNROLL * lanes) as entry:
+            values = loops.at(given["values_at"], loops.times(entry, 4))
+            columns = loops.at(given["columns_at"], loops.times(entry, bits))
+            for part, total in enumerate(totals):
+                column = loops.load(loops.at(columns, part * lanes * bits), kind, lanes * bits)
+                column = column if wide_columns else build.zext(column, index)
+                features = gathered(loops, given["source_at"], column)
+                weight = loops.load(loops.at(values, part * lanes * 4), align=vectors.bytes)
+                loops.store(
+                    loops.multiply_add(weight, features, loops.load(total, align=vectors.bytes)), total, vectors.bytes
+                )
+        result = _sum(loops, totals)
+        rows = loops.at(given["rows_at"], loops.times(group, 8 * lanes))
+        for lane in range(lanes):
+            row = loops.load(loops.at(rows, 8 * lane), I64, 8)
+            with build.if_then(build.icmp_signed(">=", row, I64(0))):
+                far = loops.times(row, 4)
+                value = build.fadd(
+                    build.extract_element(result, I64(lane)), loops.load(loops.at(given["bias_at"], far), F32)
+                )
+                if rectify:
+                    value = build.select(build.fcmp_ordered("<", value, F32(0.0)), F32(0.0), value)
+                loops.store(value, loops.at(given["target_at"], far))
+    return Operation(loops.compile(), loops)
+
+
+def gathered(loops: OperationLoops, source: ir.Value, columns: ir.Value) -> ir.Value:
+    """The floats at some 32-bit indices; one instruction where the CPU has one."""
+    lanes, build = loops.vectors.lanes, loops.builder
+    pointers = ir.VectorType(POINTER, lanes)
+    places = build.gep(source, [columns], source_etype=F32)
+    places.type = pointers  # llvmlite takes every index for a scalar
+    name = f"llvm.masked.gather.v{lanes}f32.v{lanes}p0"
+    mask = ir.VectorType(ir.IntType(1), lanes)
+    function = loops.module.globals.get(name)
+    if function is None:
+        signature = ir.FunctionType(loops.vector, [pointers, I32, mask, loops.vector])
+        function = ir.Function(loops.module, signature, name)
+    every = ir.Constant(mask, [1] * lanes)
+    return build.call(function, [places, I32(4), every, ir.Constant(loops.vector, ir.Undefined)])
+
+
+def _sum(loops: OperationLoops, totals: list[ir.Value]) -> ir.Value:
+    values = [loops.load(total, align=loops.vectors.bytes) for total in totals]
+    while len(values) > 1:
+        values = [loops.builder.fadd(one, other) for one, other in zip(values[::2], values[1::2], strict=True)]
+    return values[0]
+
+
+@cache
+def images_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> Operation:
+    """Operation for a vector of images; its items are runs of rows.
+
+    Fields: source_at, target_at ([features, lanes]), bias_at, values_at, columns_at, starts_at, passes, height.
+    """
+    loops = OperationLoops("images_product", vectors, _FIELDS)
+    given, build = loops.arguments, loops.builder
+    kind, bits = (I32, 4) if wide_columns else (ir.IntType(16), 2)
+    with loops.items() as item:
+        first = loops.times(item, ROWS_AN_ITEM)
+        left = build.sub(given["height"], first)
+        count = build.select(build.icmp_signed("<", left, I64(ROWS_AN_ITEM)), left, I64(ROWS_AN_ITEM))
+        with loops.loop(0, given["passes"]) as turn, loops.loop(0, count) as line:
+            row = build.add(first, line)
+            number = build.add(build.mul(item, given["passes"]), turn)
+            visit = loops.at(given["starts_at"], loops.times(build.add(loops.times(number, ROWS_AN_ITEM), line), 8))
+            start, stop = loops.load(visit, I64, 8), loops.load(loops.at(visit, 8), I64, 8)
+            target = loops.at(given["target_at"], loops.times(row, vectors.bytes))
+            totals = [loops.variable() for _ in range(UNROLL)]
+            bias = splat(loops, loops.load(loops.at(given["bias_at"], loops.times(row, 4)), F32))
+            begin = build.select(build.icmp_signed("==", turn, I64(0)), bias, loops.load(target, align=vectors.bytes))
+            for part, total in enumerate(totals):
+                loops.store(splat(loops, 0.0) if part else begin, total, vectors.bytes)
+            with loops.loop(start, stop, UNROLL) as entry:
+                values = loops.at(given["values_at"], loops.times(entry, 4))
+                columns = loops.at(given["columns_at"], loops.times(entry, bits))
+                for part, total in enumerate(totals):
+                    column = loops.load(loops.at(columns, part * bits), kind, bits)
+                    place = loops.at(given["source_at"], loops.times(build.zext(column, I64), vectors.bytes))
+                    weight = splat(loops, loops.load(loops.at(values, 4 * part), F32))
+                    features = loops.load(place, align=vectors.bytes)
+                    loops.store(
+                        loops.multiply_add(weight, features, loops.load(total, align=vectors.bytes)),
+                        total,
+                        vectors.bytes,
+                    )
+            result = _sum(loops, totals)
+            if rectify:
+                last = build.icmp_signed("==", turn, build.sub(given["passes"], I64(1)))
+                result = build.select(last, rectified(loops, result), result)
+            loops.store(result, target, vectors.bytes)
+    return Operation(loops.compile(), loops)
+
+
+_FIELDS = ("source_at", "target_at", "bias_at", "values_at", "columns_at", "starts_at", "passes", "height")

@@ -1,0 +1,181 @@
+"""Sparse network: a network whose native parts run as generated code, and the rest in torch.
+
+Direct sparse convolution (Park et al., ICLR 2017) for whole networks. The plain version of every step stands in
+`reference_steps.py`; `SparseNetwork.plain` forces it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+from torch.utils import _pytree as pytree
+
+from spokeshave.errors import InvalidArgument
+from spokeshave.jit.host_cpu import VectorSet
+from spokeshave.structures.graph_tracing import TracedNetwork
+from spokeshave.targets.cpu_sparse.network_steps import Fallback, NetworkStep, NetworkSteps, lower
+from spokeshave.targets.cpu_sparse.reference_steps import run_plainly
+from spokeshave.targets.cpu_sparse.segment import Segment
+from spokeshave.targets.cpu_sparse.step_fusion import fuse
+
+
+def cut(network: NetworkSteps) -> list[NetworkSteps | Fallback]:
+    """Runs of native steps, with what each reads from outside and what the outside reads of it, and what torch runs."""
+    runs: list[list[NetworkStep] | Fallback] = []
+    for step in network.steps:
+        if isinstance(step, Fallback):
+            runs.append(step)
+        elif runs and isinstance(runs[-1], list):
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    pieces: list[NetworkSteps | Fallback] = []
+    wanted = set(network.outputs)
+    for run in reversed(runs):
+        if isinstance(run, Fallback):
+            wanted.update(run.inputs)
+            pieces.append(run)
+            continue
+        made = {step.output for step in run}
+        read = dict.fromkeys(name for step in run for name in step.inputs if name not in made)
+        outputs = [step.output for step in run if step.output in wanted]
+        pieces.append(replace(network, steps=run, inputs=list(read), outputs=outputs))
+        wanted.update(read)
+    return pieces[::-1]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Place of a value in what forward returns.
+
+    Attributes:
+        name: of the value.
+    """
+
+    name: str
+
+
+class SparseNetwork(nn.Module):
+    """A network compiled for this CPU; called like a module, in inference only.
+
+    Args:
+        network: steps.
+        result: what forward returns, with a `Slot` in place of each value.
+        vectors: set of instructions; none where no code can be generated: everything then runs plainly.
+
+    Attributes:
+        pieces: runs of native steps, and what torch runs, in order.
+        plain: True to run the definition of every step in torch instead of generated code.
+    """
+
+    def __init__(self, network: NetworkSteps, result: object, vectors: VectorSet | None) -> None:
+        super().__init__()
+        self.network, self.result, self.vectors = network, result, vectors
+        self.plain = vectors is None
+        self.pieces = cut(network)
+        self._segments = [
+            Segment(piece, vectors) if vectors and isinstance(piece, NetworkSteps) else None for piece in self.pieces
+        ]
+        self._called = nn.ModuleDict()
+        self._attributes: dict[str, object] = {}
+
+    @classmethod
+    def of(cls, traced: TracedNetwork, vectors: VectorSet | None) -> "SparseNetwork":
+        """Lower a traced network; modules that torch runs are taken over from it.
+
+        Args:
+            traced: the network with its shapes, in eval mode.
+            vectors: set of instructions, or none.
+        """
+        steps = fuse(lower(traced))
+        output = next(node for node in traced.graph.graph.nodes if node.op == "output")
+        result = map_arg(output.args[0], lambda node: cast(Any, Slot(steps.aliases.get(node.name, node.name))))
+        network = cls(steps, result, vectors)
+        modules = dict(traced.graph.named_modules())
+        for step in network.fallbacks:
+            if step.node.op == "call_module":
+                network._called[step.output] = modules[str(step.node.target)]
+            elif step.node.op == "get_attr":
+                value: object = traced.graph
+                for part in str(step.node.target).split("."):
+                    value = getattr(value, part)
+                network._attributes[step.output] = value
+        return network
+
+    def train(self, mode: bool = True) -> "SparseNetwork":
+        """Remember the flag; the network computes as in eval mode, whatever it says."""
+        self.training = mode
+        return self
+
+    @property
+    def fallbacks(self) -> list[Fallback]:
+        """What runs in torch."""
+        return [piece for piece in self.pieces if isinstance(piece, Fallback)]
+
+    @torch.no_grad()
+    def forward(self, *inputs: object) -> object:
+        """Compute.
+
+        Args:
+            inputs: as the original takes them; tensors have the images on axis 0, as many as you like, on the CPU.
+
+        Returns:
+            what the original returns; it has no gradient.
+
+        Raises:
+            InvalidArgument: an input has another shape, dtype or device than the example had.
+        """
+        self._check(inputs)
+        known: dict[str, object] = dict(zip(self.network.inputs, inputs, strict=False))
+        for piece, segment in zip(self.pieces, self._segments, strict=True):
+            if isinstance(piece, Fallback):
+                known[piece.output] = self._fall_back(piece, known)
+                continue
+            values = [known[name] for name in piece.inputs]
+            if segment is None or self.plain:
+                results: list[Tensor] = run_plainly(piece, values)  # type: ignore[arg-type]
+            else:
+                arrays = [_array(value) for value in values]
+                results = [torch.from_numpy(result) for result in segment(arrays)]
+            known.update(zip(piece.outputs, results, strict=True))
+        return pytree.tree_map(lambda leaf: known[leaf.name] if isinstance(leaf, Slot) else leaf, self.result)
+
+    def _reader(self, known: dict[str, object]) -> Callable[[fx.Node], Any]:
+        return lambda node: known[self.network.aliases.get(node.name, node.name)]
+
+    def _check(self, inputs: tuple[object, ...]) -> None:
+        if len(inputs) > len(self.network.inputs):
+            raise InvalidArgument(f"expected at most {len(self.network.inputs)} inputs, got {len(inputs)}")
+        for name, value in zip(self.network.inputs, inputs, strict=False):
+            if not isinstance(value, Tensor) or name not in self.network.shapes:
+                continue
+            wanted = self.network.shapes[name]
+            if tuple(value.shape[1:]) != wanted or value.device.type != "cpu":
+                raise InvalidArgument(
+                    f"{name}: expected a CPU tensor of shape (images, {', '.join(map(str, wanted))}), for which this "
+                    f"network was compiled, got {tuple(value.shape)} on {value.device}; resize the input, or compile "
+                    "again with an example of the new size"
+                )
+            if value.dtype != torch.float32 and value.is_floating_point():
+                raise InvalidArgument(f"{name}: expected float32, got {value.dtype}; call .float() on it")
+
+    def _fall_back(self, step: Fallback, known: dict[str, object]) -> object:
+        node, read = step.node, self._reader(known)
+        if node.op == "get_attr":
+            return self._attributes[step.output]
+        arguments = map_arg(node.args, read)
+        named = map_arg(node.kwargs, read)
+        if node.op == "call_module":
+            return self._called[step.output](*arguments, **named)
+        if node.op == "call_method":
+            return getattr(arguments[0], str(node.target))(*arguments[1:], **named)
+        return node.target(*arguments, **named)  # type: ignore[operator]
+
+
+def _array(value: object) -> np.ndarray:
+    assert isinstance(value, Tensor)
+    return value.detach().contiguous().numpy()

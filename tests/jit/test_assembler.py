@@ -1,0 +1,33 @@
+import platform
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from spokeshave.errors import InvalidArgument
+from spokeshave.jit.assembler import assemble
+
+X86 = platform.machine() in ("x86_64", "AMD64")
+
+
+def test_labels_are_where_their_instructions_are() -> None:
+    code, places = assemble("first:\nnop\nnop\n.p2align 6\nsecond:\nnop", ["second", "first"])
+    assert places == {"first": 0, "second": 64}
+    assert len(code) > 64
+
+
+@pytest.mark.skipif(not X86, reason="instructions of x86")
+def test_known_bytes() -> None:
+    assert assemble("here:\nret", ["here"])[0][:1] == b"\xc3"
+
+
+def test_a_label_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="there"):
+        assemble("here:\nnop", ["there"])
+
+
+def test_many_threads_get_the_same_code() -> None:
+    text = "\n".join(f"l{n}:\nnop" for n in range(200))
+    labels = [f"l{n}" for n in range(200)]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: assemble(text, labels), range(8)))
+    assert all(result == results[0] for result in results)

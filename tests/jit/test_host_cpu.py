@@ -1,0 +1,30 @@
+import pytest
+
+from spokeshave.errors import InvalidArgument
+from spokeshave.jit.host_cpu import HostCpu, VectorSet, host_cpu
+
+
+def cpu(*features: str) -> HostCpu:
+    return HostCpu("made-up", "x86_64-unknown-linux-gnu", frozenset(features))
+
+
+def test_widest_set_is_the_one_whose_features_are_all_there() -> None:
+    assert cpu("sse4.1").widest() is VectorSet.SSE
+    assert cpu("sse4.1", "avx2", "fma").widest() is VectorSet.AVX2
+    assert cpu("sse4.1", "avx2", "fma", "avx512f").widest() is VectorSet.AVX2, "AVX-512 needs its companions too"
+    assert cpu().widest() is None
+
+
+def test_a_set_that_is_missing_is_refused_with_what_is_missing() -> None:
+    with pytest.raises(InvalidArgument, match="AVX2 needs avx2, which this CPU .made-up. lacks"):
+        cpu("fma").require(VectorSet.AVX2)
+    cpu("avx2", "fma").require(VectorSet.AVX2)
+
+
+def test_lanes_and_bytes_agree() -> None:
+    assert {(v.lanes, v.bytes, v.registers) for v in VectorSet} == {(16, 64, 32), (8, 32, 16), (4, 16, 16), (4, 16, 32)}
+
+
+def test_this_machine_has_vectors() -> None:
+    assert host_cpu().widest() is not None
+    assert host_cpu().name

@@ -1,0 +1,77 @@
+"""The public verb: exactness, report, refusals."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from network_zoo import build
+from sparse_cases import SETS, error, thin
+from spokeshave.errors import InexactRewrite, InvalidArgument, JitRefused, NothingChanged
+from spokeshave.jit.host_cpu import VectorSet, host_cpu
+from spokeshave.rewrites.shrink import shrink
+from spokeshave.rewrites.to_sparse import to_sparse
+from spokeshave.targets.cpu_sparse import segment
+
+
+@pytest.mark.parametrize("vectors", SETS)
+def test_the_report_counts_nonzeros_and_names_what_torch_runs(vectors):
+    network = thin(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Softplus()), 0.25)
+    fast, report = to_sparse(network, torch.randn(1, 3, 8, 8), vectors=vectors)
+    convolution, rest = report.layers
+    assert convolution.native and convolution.nonzeros == int((network[0].weight != 0).sum())  # type: ignore[union-attr]
+    assert convolution.density == pytest.approx(convolution.nonzeros / 216) and report.vectors == vectors.name
+    assert not rest.native and "Softplus" in rest.note and report.max_relative_error <= 1e-5
+    assert json.loads(json.dumps(report.to_dict()))["layers"][0]["kind"] == "Convolve"
+    assert report.table().row_count == 2 and not fast.plain
+
+
+def test_a_shrunk_network_can_be_compiled():
+    network, example = build("resnet", 4)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight[::4] = 0
+    small, _ = shrink(network, example, squeeze=False)
+    fast, _ = to_sparse(small, example)
+    assert error(fast(example), network(example).detach()) < 1e-5
+
+
+def test_bad_arguments_are_refused():
+    x = torch.zeros(1, 2)
+    with pytest.raises(InvalidArgument, match="tolerance"):
+        to_sparse(nn.Linear(2, 2), x, tolerance=0)
+    missing = next(v for v in VectorSet if not host_cpu().supports(v))
+    with pytest.raises(InvalidArgument, match="lacks"):
+        to_sparse(nn.Linear(2, 2), x, vectors=missing)
+
+
+def test_a_network_without_known_layers_is_refused():
+    with pytest.raises(NothingChanged, match="softplus"):
+        to_sparse(nn.Softplus(), torch.zeros(1, 2))
+
+
+def test_a_random_model_is_not_called_exact():
+    class Noise(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = nn.Linear(2, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.dropout(self.one(x), 0.5, training=True)
+
+    with pytest.raises(InexactRewrite):
+        to_sparse(Noise(), torch.ones(1, 2))
+
+
+def test_where_code_is_forbidden_torch_runs_with_a_warning(monkeypatch):
+    def refuse(*arguments: object) -> None:
+        raise JitRefused("the system refuses generated code")
+
+    monkeypatch.setattr(segment.PixelLanesEngine, "__init__", refuse)
+    network = thin(nn.Sequential(nn.Linear(4, 3)), 0.5)
+    with pytest.warns(RuntimeWarning, match="refuses"):
+        fast, report = to_sparse(network, torch.ones(1, 4))
+    assert fast.plain and report.vectors == "" and not report.layers[0].native
+    assert torch.allclose(fast(torch.ones(5, 4)), network(torch.ones(5, 4)))

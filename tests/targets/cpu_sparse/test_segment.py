@@ -1,0 +1,65 @@
+"""Any number of images, from any number of threads."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sparse_cases import SETS, error, in_double, steps_of, thin
+from spokeshave.targets.cpu_sparse.batch_lanes_engine import BatchLanesEngine
+from spokeshave.targets.cpu_sparse.pixel_lanes_engine import PixelLanesEngine
+from spokeshave.targets.cpu_sparse.segment import Segment
+
+
+def small() -> tuple[nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(288, 5))
+    return thin(network, 0.3), torch.randn(37, 3, 12, 12)
+
+
+@pytest.mark.parametrize("vectors", SETS)
+@pytest.mark.parametrize("images", [1, 3, 16, 17, 37])
+def test_batches_of_every_size_match_torch(vectors, images):
+    network, x = small()
+    segment = Segment(steps_of(network, x), vectors)
+    (got,) = segment([x[:images].numpy()])
+    assert error(torch.from_numpy(got), in_double(network, x[:images])) < 1e-5
+
+
+def test_no_image_gives_no_result():
+    network, x = small()
+    (got,) = Segment(steps_of(network, x), SETS[0])([x[:0].numpy()])
+    assert got.shape == (0, 5)
+
+
+def test_four_callers_at_once_get_their_own_results():
+    network, x = small()
+    segment = Segment(steps_of(network, x), SETS[0])
+    wanted = in_double(network, x).float().numpy()
+
+    def call(first: int) -> float:
+        worst = 0.0
+        for _ in range(20):
+            (got,) = segment([np.ascontiguousarray(x[first : first + 19].numpy())])
+            worst = max(worst, float(np.abs(got - wanted[first : first + 19]).max()))
+        return worst
+
+    with ThreadPoolExecutor(4) as pool:
+        assert max(pool.map(call, [0, 5, 11, 18])) < 1e-5
+
+
+def test_a_second_caller_shares_the_code():
+    network, x = small()
+    segment = Segment(steps_of(network, x), SETS[0])
+    with segment.engine(PixelLanesEngine) as one, segment.engine(PixelLanesEngine) as two:
+        assert one is not two and one.code is two.code and one.arena is not two.arena
+    with segment.engine(PixelLanesEngine) as again:
+        assert again is two or again is one
+
+
+def test_a_layout_is_timed_once():
+    network, x = small()
+    segment = Segment(steps_of(network, x), SETS[0])
+    assert segment.time_s(BatchLanesEngine) == segment.time_s(BatchLanesEngine) > 0

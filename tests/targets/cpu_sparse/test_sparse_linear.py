@@ -1,0 +1,71 @@
+"""Sparse linear layers against numpy."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sparse_cases import LAYOUTS, SETS, error, in_double, thin, through
+from spokeshave.targets.cpu_sparse.sparse_linear import UNROLL, pack_for_gathering, pack_for_images
+from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight
+
+
+def matrix(rows: int, columns: int, density: float) -> np.ndarray:
+    rng = np.random.default_rng(rows * columns)
+    return (rng.standard_normal((rows, columns)) * (rng.random((rows, columns)) < density)).astype(np.float32)
+
+
+@pytest.mark.parametrize("vectors", SETS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(1, 1), (10, 500), (70, 1300)])
+@pytest.mark.parametrize("density", [0.0, 0.1, 1.0])
+def test_products_match_torch(vectors, layout, shape, density):
+    network = thin(nn.Sequential(nn.Linear(shape[1], shape[0]), nn.ReLU()), density)
+    x = torch.randn(vectors.lanes + 1, shape[1], generator=torch.Generator().manual_seed(0))
+    assert error(through(layout, network, x, vectors, threads=2), in_double(network, x)) < 1e-5
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_columns_beyond_sixteen_bits_are_found(layout):
+    network = thin(nn.Sequential(nn.Linear(70_000, 20)), 0.01)
+    x = torch.randn(2, 70_000, generator=torch.Generator().manual_seed(0))
+    assert error(through(layout, network, x, SETS[0]), in_double(network, x)) < 1e-5
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nan_reaches_only_the_rows_that_use_it(layout):
+    network = thin(nn.Sequential(nn.Linear(40, 50)), 0.1)
+    linear = network[0]
+    assert isinstance(linear, nn.Linear)
+    with torch.no_grad():
+        linear.weight[7] = 0
+    for column in (0, 17, 39):
+        x = torch.ones(1, 40)
+        x[0, column] = torch.nan
+        got = through(layout, network, x, SETS[0], poison=0.0)[0]
+        assert torch.equal(got.isnan(), linear.weight[:, column] != 0)
+
+
+@pytest.mark.parametrize("lanes", [4, 16])
+def test_rows_side_by_side_hold_every_nonzero_once(lanes):
+    weight = matrix(37, 90, 0.2)
+    weight[[3, 8, 30]] = 0
+    packed = pack_for_gathering(StoredWeight.of(weight), lanes)
+    found = np.zeros_like(weight)
+    for group, rows in enumerate(packed.rows.reshape(-1, lanes)):
+        for entry in range(packed.starts[group], packed.starts[group + 1]):
+            if rows[(entry - packed.starts[group]) % lanes] >= 0:
+                found[rows[(entry - packed.starts[group]) % lanes], packed.columns[entry]] += packed.values[entry]
+    np.testing.assert_array_equal(found, weight)
+    assert sorted(row for row in packed.rows if row >= 0) == list(range(37))
+
+
+def test_visits_are_whole_runs_of_the_unrolled_loop():
+    packed = pack_for_images(StoredWeight.of(matrix(100, 2000, 0.1)), 64)
+    assert packed.passes == 4 and not (packed.starts % UNROLL).any()
+    assert packed.values.sum() == pytest.approx(matrix(100, 2000, 0.1).sum(), abs=1e-2)
+
+
+def test_bytes_count_six_for_a_nonzero():
+    packed = pack_for_gathering(StoredWeight.of(np.ones((16, 1024), np.float32)), 16)
+    assert 6 * 16 * 1024 <= packed.bytes <= 6.1 * 16 * 1024

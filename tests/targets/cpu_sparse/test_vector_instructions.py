@@ -1,0 +1,18 @@
+"""What every set of instructions shares."""
+
+import pytest
+
+from sparse_cases import SETS
+from spokeshave.targets.cpu_sparse.vector_instructions import VectorInstructions
+from spokeshave.targets.cpu_sparse.x86_instructions import X86Instructions
+
+
+def test_the_base_cannot_write_code():
+    with pytest.raises(TypeError, match="abstract"):
+        VectorInstructions(SETS[0])  # type: ignore[abstract]
+
+
+def test_routines_begin_at_a_multiple_of_sixteen_bytes():
+    code = X86Instructions(SETS[0])
+    code.label("here")
+    assert code.lines == [".p2align 4", "here:"]
