@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from spokeshave.optional import EXTRAS
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "files", "optional", "processes", "tensor_digest"}),
+    frozenset({"errors", "files", "optional", "processes", "tensor_digest", "user_cache"}),
     frozenset({"structures", "data", "models", "timing", "jit"}),
     frozenset({"regularizers", "rewrites", "measure", "export", "ledger", "targets"}),
     frozenset({"checkpoints", "divergence", "progress", "train_settings", "training", "tensorboard_log", "report"}),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from spokeshave.data import load, locate
-from spokeshave.data.data_folders import cache_folder, data_folders
+from spokeshave.data.data_folders import data_folders
 from spokeshave.errors import DataError
 
 
@@ -70,8 +70,3 @@ def test_a_folder_of_other_files_is_incomplete(tmp_path: Path) -> None:
 def test_the_home_folder_is_expanded(mnist_like: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(mnist_like.parent))
     assert locate("mnist", f"~/{mnist_like.name}") == mnist_like / "MNIST" / "raw"
-
-
-def test_the_cache_is_the_users() -> None:
-    assert cache_folder().is_absolute()
-    assert cache_folder().name == "spokeshave"

@@ -7,15 +7,9 @@ from pathlib import Path
 from spokeshave.data.sources import Source
 from spokeshave.errors import DataError
 from spokeshave.files import file_error
+from spokeshave.user_cache import cache_folder
 
 ENVIRONMENT = "SPOKESHAVE_DATA"
-
-
-def cache_folder() -> Path:
-    """Give the folder that downloads go to when the user names none (it need not exist)."""
-    import pooch  # brings in requests, which `import spokeshave` should not cost
-
-    return Path(pooch.os_cache("spokeshave"))
 
 
 def existing_folder(value: Path | str, origin: str) -> Path:

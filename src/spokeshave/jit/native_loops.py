@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 
 from spokeshave.errors import JitRefused
+from spokeshave.jit.code_cache import cached, code_key, generator
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.jit.llvm_target import LLVM_LOCK, target_machine
 
@@ -115,18 +117,25 @@ class Loops:
     def compile(self) -> Callable[..., None]:
         """Finish the function and make it callable with Python integers."""
         self.builder.ret_void()
+        text = str(self.module)
         with LLVM_LOCK:
             try:
+                kept = cached(code_key("object", generator(self.vectors), text), lambda: {"object": self._object(text)})
                 target = target_machine(self.vectors)
-                module = llvm.parse_assembly(str(self.module))
-                module.verify()
-                options = llvm.create_pipeline_tuning_options(speed_level=2)
-                passes = llvm.create_pass_builder(target, options)
-                passes.getModulePassManager().run(module, passes)
-                engine = llvm.create_mcjit_compiler(module, target)
+                engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
+                engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(kept["object"].tobytes()))
                 engine.finalize_object()
             except (RuntimeError, OSError) as error:
                 raise JitRefused(f"{self.name}: LLVM could not make code for {host_cpu().name}: {error}") from error
         function = ctypes.CFUNCTYPE(None, *self._signature)(engine.get_function_address(self.name))
         function.engine = engine  # type: ignore[attr-defined] # owns the code
         return function
+
+    def _object(self, text: str) -> np.ndarray:
+        """An object file with the function: uint8."""
+        target = target_machine(self.vectors)
+        module = llvm.parse_assembly(text)
+        module.verify()
+        passes = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=2))
+        passes.getModulePassManager().run(module, passes)
+        return np.frombuffer(target.emit_object(module), np.uint8)

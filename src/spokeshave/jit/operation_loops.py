@@ -75,11 +75,11 @@ def operation_table(items: int, *values: int) -> np.ndarray:
 
 
 @cache
-def _runner() -> Callable[[int, int, int], None]:
+def _runner() -> Callable[[int, int, int, int], None]:
     """Machine code that runs a list of (function, table) pairs, each on some threads, one after another."""
     vectors = host_cpu().widest()
     assert vectors is not None
-    loops = Loops("run_sequence", vectors, steps=POINTER, count=I64, threads=I64)
+    loops = Loops("run_sequence", vectors, steps=POINTER, count=I64, threads=I64, parallel=POINTER)
     build, given = loops.builder, loops.arguments
     region = ir.FunctionType(ir.VoidType(), [POINTER, POINTER, I32, I32])
     with loops.loop(0, given["count"]) as step:
@@ -93,8 +93,7 @@ def _runner() -> Callable[[int, int, int], None]:
             with alone:
                 _call(build, ir.FunctionType(ir.VoidType(), [POINTER]), function, [table])
             with together:
-                parallel = build.inttoptr(I64(parallel_call()), POINTER)
-                _call(build, region, parallel, [function, table, build.trunc(wanted, I32), I32(0)])
+                _call(build, region, given["parallel"], [function, table, build.trunc(wanted, I32), I32(0)])
     return loops.compile()
 
 
@@ -110,4 +109,4 @@ def run_sequence(steps: np.ndarray, threads: int) -> None:
         steps: int64, [operations, 2]: address of the function, address of its table.
         threads: at most so many for each operation, at least 1.
     """
-    _runner()(steps.ctypes.data, len(steps), threads)
+    _runner()(steps.ctypes.data, len(steps), threads, parallel_call())

@@ -35,6 +35,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="spokeshave")
 
 
+@cache
 def parallel_call() -> int:
     """Address of `void GOMP_parallel(void (*region)(void *), void *data, unsigned threads, unsigned flags)`.
 

@@ -41,18 +41,26 @@ def canonicalise(graph: fx.GraphModule, measure_shapes: Callable[[], None]) -> N
 
     Args:
         graph: traced network whose nodes carry `meta["shape"]`.
-        measure_shapes: runs the graph again and renews the shapes.
+        measure_shapes: runs the graph again and renews the shapes; called where the graph has changed.
     """
+    measured = str(graph.graph)
+
+    def renew_shapes() -> None:
+        nonlocal measured
+        if str(graph.graph) != measured:  # a run of a large network takes long
+            measure_shapes()
+            measured = str(graph.graph)
+
     _call_by_position(graph)
     _undo_inplace(graph)
     _restore_dropout(graph)
     _name_shuffles(graph)
-    measure_shapes()
+    renew_shapes()
     _name_reshapes(graph)
     graph.graph.eliminate_dead_code()
     graph.graph.lint()
     graph.recompile()
-    measure_shapes()
+    renew_shapes()
 
 
 def free_name(graph: nn.Module, wanted: str) -> str:

@@ -103,8 +103,8 @@ def with_batch(values: tuple[object, ...], batch: int) -> tuple[object, ...]:
     return resized
 
 
-def _duplicate(model: nn.Module) -> nn.Module:
-    """Deep copy without the wrappers of data parallelism and of `torch.compile`."""
+def _duplicate(model: nn.Module, share: bool = False) -> nn.Module:
+    """Deep copy without wrappers of data parallelism and of `torch.compile`; it may share the parameters' memory."""
     for wrapper in ("_orig_mod", "module"):
         if type(model).__name__ in ("OptimizedModule", "DataParallel", "DistributedDataParallel"):
             model = getattr(model, wrapper, model)
@@ -113,21 +113,26 @@ def _duplicate(model: nn.Module) -> nn.Module:
         for value in vars(module).values():
             if isinstance(value, Tensor) and value.grad_fn is not None:
                 memo[id(value)] = value.detach().clone()
+    if share:
+        for parameter in model.parameters():
+            if type(parameter) is nn.Parameter:
+                memo[id(parameter)] = nn.Parameter(parameter.detach(), parameter.requires_grad)
     with torch.no_grad():
         return copy.deepcopy(model, memo)
 
 
-def private_copy(model: nn.Module) -> nn.Module:
+def private_copy(model: nn.Module, share: bool = False) -> nn.Module:
     """Deep copy that shares no tensor with the model and carries no pruning or weight parametrization.
 
     Args:
         model: any module; wrappers of data parallelism and of `torch.compile` are taken off.
+        share: let the parameters share the model's memory, for a copy whose weights are only read.
 
     Returns:
         the copy, with the model's training flags; masks of `torch.nn.utils.prune` and parametrizations are burnt into
         plain parameters, at the values of eval mode (in train mode some change whenever they are read).
     """
-    duplicate = _duplicate(model)
+    duplicate = _duplicate(model, share)
     training = [(module, module.training) for module in duplicate.modules()]
     duplicate.eval()
     with torch.no_grad():
@@ -275,9 +280,25 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _probe_inputs(reference: nn.Module, inputs: tuple[object, ...], notes: list[str]) -> tuple[object, ...]:
+def _share_batch(inputs: tuple[object, ...]) -> bool:
     tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
-    if any(tensor.ndim == 0 or tensor.shape[0] != tensors[0].shape[0] for tensor in tensors):
+    return all(tensor.ndim > 0 and tensor.shape[0] == tensors[0].shape[0] for tensor in tensors)
+
+
+def _checked_inputs(reference: nn.Module, inputs: tuple[object, ...], notes: list[str]) -> tuple[object, ...]:
+    """Inputs to learn the shapes from, of a model that runs on the example."""
+    try:
+        reference(*inputs)
+    except Exception as error:
+        raise UnsupportedLayer(
+            f"{type(reference).__name__}: the model does not run on the example "
+            f"({type(error).__name__}: {error}); pass an example of the shape, dtype and device it expects"
+        ) from error
+    return _probe_inputs(reference, inputs, notes)
+
+
+def _probe_inputs(reference: nn.Module, inputs: tuple[object, ...], notes: list[str]) -> tuple[object, ...]:
+    if not _share_batch(inputs):
         return inputs
     try:
         probe = with_batch(inputs, PROBE_BATCH)
@@ -314,12 +335,14 @@ def _is_size_locked(reference: nn.Module, inputs: tuple[object, ...]) -> bool:
     return True
 
 
-def trace(model: nn.Module, example: object) -> TracedNetwork:
+def trace(model: nn.Module, example: object, *, inference: bool = False) -> TracedNetwork:
     """Copy a model and trace the copy into a canonical graph; the model itself is untouched.
 
     Args:
         model: any `torch.fx`-traceable module.
         example: an input with its batch on axis 0, or a tuple of inputs.
+        inference: do less, for those who only read the weights, in eval mode, at the example's size: the copies share
+            the parameters' memory with the model, other sizes and train mode are not looked at.
 
     Returns:
         the graph with shapes, an independent eval-mode copy for reference, and notes on what could not be traced.
@@ -336,24 +359,26 @@ def trace(model: nn.Module, example: object) -> TracedNetwork:
     inputs = map_tensors(lambda tensor: tensor.detach(), as_inputs(example))
     assert isinstance(inputs, tuple)
     notes: list[str] = []
-    plain = private_copy(model)
+    plain = private_copy(model, share=inference)
     training = {name: module.training for name, module in plain.named_modules()}
     plain.eval()
-    reference = _duplicate(model).eval()
+    reference = _duplicate(model, share=inference).eval()
     with torch.no_grad():
-        try:
-            reference(*inputs)
-        except Exception as error:
-            raise UnsupportedLayer(
-                f"{type(model).__name__}: the model does not run on the example "
-                f"({type(error).__name__}: {error}); pass an example of the shape, dtype and device it expects"
-            ) from error
-        probe = _probe_inputs(reference, inputs, notes)
-        locked = _is_size_locked(reference, inputs)
-    graph = _trace(copy.deepcopy(plain), inputs, notes)
-    if _branches_on_mode(plain, inputs, graph):
+        hasty = inference and _share_batch(inputs)
+        probe = with_batch(inputs, PROBE_BATCH) if hasty else _checked_inputs(reference, inputs, notes)
+        locked = inference or _is_size_locked(reference, inputs)
+    graph = _trace(_duplicate(plain, share=inference), inputs, notes)
+    if not inference and _branches_on_mode(plain, inputs, graph):
         notes.append("forward takes another path in train mode; the new network always takes that of eval mode")
-    record_shapes(graph, probe)
+    try:
+        with quiet():
+            record_shapes(graph, probe)
+    except Exception:
+        if not hasty:
+            raise
+        with torch.no_grad():
+            probe = _checked_inputs(reference, inputs, notes)
+        record_shapes(graph, probe)
     canonicalise(graph, lambda: record_shapes(graph, probe))
     return TracedNetwork(graph, reference, plain, probe, training, locked, notes)
 

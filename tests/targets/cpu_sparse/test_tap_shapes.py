@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spokeshave.targets.cpu_sparse.tap_shapes import SINGLE, Tile, candidate_shapes, cost, cut_kernels
+from spokeshave.targets.cpu_sparse.tap_shapes import SINGLE, Tile, candidate_shapes, choose_shapes, cost, cut_kernels
 
 
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (5, 5), (4, 1)])
@@ -11,7 +11,7 @@ from spokeshave.targets.cpu_sparse.tap_shapes import SINGLE, Tile, candidate_sha
 @pytest.mark.parametrize("most_taps", [1, 2, 3])
 def test_every_nonzero_is_in_exactly_one_shape(kernel, density, most_taps):
     kernels = np.random.default_rng(0).random((200, *kernel)) < density
-    cut = cut_kernels(kernels, Tile(2, 13), most_taps, 5)
+    cut = cut_kernels(kernels, choose_shapes(kernels, Tile(2, 13), most_taps, 5))
     found = np.zeros(kernels.shape, int)
     for number, shape, row, column in cut.entries:
         for y, x in cut.shapes[shape]:
@@ -36,3 +36,13 @@ def test_candidates_begin_at_the_origin_and_stay_in_the_window():
     assert len(shapes) == len(set(shapes)) and ((0, 0), (2, 2)) in shapes
     assert all(min(y for y, _ in s) == 0 == min(x for _, x in s) and max(max(t) for t in s) <= 2 for s in shapes)
     assert candidate_shapes((1, 1), 3) == []
+
+
+def test_many_kernels_are_chosen_for_by_a_sample():
+    rng = np.random.default_rng(0)
+    kernels = np.zeros((20000, 3, 3), bool)
+    kernels[:, 1, 0] = kernels[:, 1, 1] = rng.random(20000) < 0.5  # one pair, over and over
+    shapes = choose_shapes(kernels, Tile(2, 13), 3, 1)
+    assert shapes == [SINGLE, ((0, 0), (0, 1))]
+    cut = cut_kernels(kernels, shapes)
+    assert len(cut.entries) == kernels.sum() / 2 and set(cut.entries[:, 1]) == {1}

@@ -1,30 +1,62 @@
-"""The tile chosen by arithmetic."""
+"""The tile chosen by arithmetic, and what else is worth measuring."""
 
 import numpy as np
 import pytest
 
 from sparse_cases import SETS
-from spokeshave.targets.cpu_sparse.tile_choice import Outputs, choose_block, choose_tiling
+from spokeshave.targets.cpu_sparse.tile_choice import (
+    MOST_TAPS,
+    Density,
+    Outputs,
+    choose_blocks,
+    choose_tiling,
+    first_choice,
+    other_blocks,
+    variations,
+)
 
 
-def thinned(shape: tuple[int, ...], density: float) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    return (rng.standard_normal(shape) * (rng.random(shape) < density)).astype(np.float32)
+def outputs_of(size: tuple[int, int]) -> Outputs:
+    return Outputs(*size, (3, 3), (1, 1), (1, 1))
 
 
 @pytest.mark.parametrize("vectors", SETS)
 @pytest.mark.parametrize("size", [(1, 1), (13, 13), (27, 27), (55, 4), (2, 300)])
-@pytest.mark.parametrize("density", [0.0, 0.1, 1.0])
-def test_sums_and_taps_fit_into_the_registers(vectors, size, density):
-    weight, outputs = thinned((32, 16, 3, 3), density), Outputs(*size, (3, 3), (1, 1), (1, 1))
-    block = choose_block(outputs, vectors, weight, 3, True)
-    assert block.sums + 3 < vectors.registers and block.rectify
-    assert block.tile.height <= size[0] and block.tile.width <= size[1]
-    tiling = choose_tiling(weight, outputs, block, vectors, 1)
-    assert 1 <= tiling.pass_planes <= 16 and tiling.shares == 1
+@pytest.mark.parametrize("taps", [1e-3, 1.0, 9.0])
+def test_sums_and_taps_fit_into_the_registers(vectors, size, taps):
+    outputs, density = outputs_of(size), Density(32, 16, taps)
+    first = first_choice(outputs, vectors, density, True, 1)
+    others = list(other_blocks(outputs, vectors, density, True, 1, 3))
+    for choice in (first, *others, *variations(first, outputs, vectors, density, 1)):
+        block = choice.block
+        assert block.sums + MOST_TAPS < vectors.registers and block.rectify
+        assert block.tile.height <= size[0] and block.tile.width <= size[1]
+        assert 1 <= choice.tiling.pass_planes <= 16
+    assert len({first, *others}) == 1 + len(others) <= 4
+
+
+def test_a_row_of_thirteen_is_not_cut():
+    block = choose_blocks(outputs_of((13, 13)), SETS[0], Density(384, 256, 0.44), True)[0]
+    assert block.tile.width in (7, 13)
 
 
 def test_few_tiles_are_shared_among_threads_by_filters():
-    weight, outputs = thinned((64, 32, 3, 3), 0.1), Outputs(2, 13, (3, 3), (1, 1), (1, 1))
-    block = choose_block(outputs, SETS[0], weight, 3, False)
-    assert choose_tiling(weight, outputs, block, SETS[0], 2).shares > 1
+    outputs, density = outputs_of((2, 13)), Density(64, 32, 1.0)
+    block = first_choice(outputs, SETS[0], density, False, 1).block
+    assert choose_tiling(outputs, block, SETS[0], density, 2).shares > 1
+    assert choose_tiling(outputs, block, SETS[0], density, 1).shares == 1
+
+
+def test_longer_passes_hold_more_planes():
+    outputs, density = outputs_of((27, 27)), Density(64, 64, 1.0)
+    block = first_choice(outputs, SETS[0], density, False, 1).block
+    sizes = [
+        choose_tiling(outputs, block, SETS[0], density, 1, limit).pass_planes for limit in (1 << 12, 1 << 15, 1 << 18)
+    ]
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+
+
+def test_density_counts_taps_of_a_kernel():
+    weight = np.zeros((2, 3, 3, 3), np.float32)
+    weight[0, :, 1] = 1
+    assert Density.of(weight) == Density(2, 3, 9 / 6)

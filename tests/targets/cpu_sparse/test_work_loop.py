@@ -7,8 +7,13 @@ import pytest
 
 from sparse_cases import SETS
 from spokeshave.jit.parallel_region import run_in_parallel
-from spokeshave.targets.cpu_sparse.call_program import Tiling
-from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, Planes, aligned_zeros
+from spokeshave.targets.cpu_sparse.call_program import CutWeight, Tiling
+from spokeshave.targets.cpu_sparse.compiled_convolution import (
+    CompiledConvolution,
+    ConvolutionCode,
+    Planes,
+    aligned_zeros,
+)
 from spokeshave.targets.cpu_sparse.tap_shapes import Tile
 from spokeshave.targets.cpu_sparse.tile_routines import Block
 from spokeshave.targets.cpu_sparse.work_loop import Work, work_loop
@@ -20,9 +25,11 @@ def test_tiles_and_shares_are_all_done(threads):
     weight = np.random.default_rng(0).standard_normal((6, 4, 1, 1)).astype(np.float32)
     bias = np.arange(6, dtype=np.float32)
     source, target = Planes(4, 9, 8, vectors), Planes(6 + 4, 9, 8, vectors)
-    convolution = CompiledConvolution(
-        weight, bias, 1, (9, 8), Block(Tile(2, 3), 1, False), source, target, tiling=Tiling(shares=3)
+    block = Block(Tile(2, 3), 1, False)
+    code = ConvolutionCode.generate(
+        CutWeight.of(weight, block.tile), bias, 1, (9, 8), block, source, target, tiling=Tiling(shares=3)
     )
+    convolution = CompiledConvolution(code)
     x, y = source.empty(1), target.empty(1)
     x[:] = np.random.default_rng(1).standard_normal(x.shape)
     scratch = aligned_zeros((threads * convolution.scratch_bytes // 4,))

@@ -112,7 +112,8 @@ class BatchLanesEngine(NativeEngine):
         _, rows, columns = self.values[step.output].shape
         kernel = (step.weight.shape[2], step.weight.shape[3])
         outputs = Outputs(rows, columns, kernel, step.stride, step.dilation)
-        return self.compiled(step, step.weight.dense(), outputs, self.values[step.inputs[0]].planes)
+        planes = step.weight.shape[1]
+        return self.compiled(step, step.weight.dense, planes, outputs, self.values[step.inputs[0]].planes)
 
     def _convolve(self, step: Convolve, convolution: CompiledConvolution) -> None:
         source = self.values[step.inputs[0]]

@@ -5,14 +5,13 @@ fits into the fastest cache. The program of a share of the filters is one straig
 thread can do alone.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from spokeshave.errors import UnsupportedLayer
-from spokeshave.targets.cpu_sparse.tap_shapes import Cut, Taps, cut_kernels
+from spokeshave.targets.cpu_sparse.tap_shapes import Cut, Taps, Tile, choose_shapes, cut_kernels
 from spokeshave.targets.cpu_sparse.tile_routines import MOST_ENTRIES, TRANSITIONS, Block, Macro, Pitches
 
 
@@ -22,16 +21,12 @@ class Tiling:
 
     Attributes:
         pass_planes: input planes of a pass.
-        most_taps: the most taps of a shape.
-        most_shapes: the most shapes beside the single tap.
         macro_entries: entries of a macro, 1..4.
         most_macros: macros of several entries that get a routine.
         shares: parts of the filters that can run on different threads.
     """
 
     pass_planes: int = 16
-    most_taps: int = 3
-    most_shapes: int = 7
     macro_entries: int = 3
     most_macros: int = 40
     shares: int = 1
@@ -70,8 +65,38 @@ class CallProgram:
 _LARGEST_OFFSET = 2**31 - 1
 
 
+@dataclass(frozen=True)
+class CutWeight:
+    """A layer's weight with its nonzeros cut into shapes; it serves every tile of the same layer.
+
+    Attributes:
+        weight: float32, [filters, planes of a group, height, width].
+        kernels: int64, [count, 2]: filter and plane of each 2-D kernel that is not all zero.
+        cut: of these kernels.
+    """
+
+    weight: np.ndarray
+    kernels: np.ndarray
+    cut: Cut
+
+    @classmethod
+    def of(cls, weight: np.ndarray, tile: Tile, most_taps: int = 3, most_shapes: int = 7) -> "CutWeight":
+        """Choose shapes for a weight and cut it.
+
+        Args:
+            weight: float32, [filters, planes of a group, height, width].
+            tile: that the shapes will be applied to, or one like it.
+            most_taps: the most taps of a shape.
+            most_shapes: the most shapes beside the single tap.
+        """
+        used = weight != 0
+        kernels = np.argwhere(used.any((2, 3)))
+        patterns = used[kernels[:, 0], kernels[:, 1]]
+        return cls(weight, kernels, cut_kernels(patterns, choose_shapes(patterns, tile, most_taps, most_shapes)))
+
+
 def build_program(
-    weight: np.ndarray,
+    cut_weight: CutWeight,
     bias: np.ndarray,
     groups: int,
     block: Block,
@@ -83,7 +108,7 @@ def build_program(
     """Translate the nonzeros of a layer.
 
     Args:
-        weight: float32, [filters, planes of a group, height, width].
+        cut_weight: the weight.
         bias: float32, [filters].
         groups: into which filters and planes fall.
         block: held in registers.
@@ -95,11 +120,9 @@ def build_program(
     Raises:
         UnsupportedLayer: the layer's memory is beyond 2 GiB for one batch of lanes.
     """
-    filters, planes = weight.shape[:2]
+    filters, planes = cut_weight.weight.shape[:2]
     _check_size(filters, planes * groups, block, pitches, input_plane)
-    kernels = np.argwhere((weight != 0).any((2, 3)))
-    cut = cut_kernels(weight[kernels[:, 0], kernels[:, 1]] != 0, block.tile, tiling.most_taps, tiling.most_shapes)
-    table = _Entries(cut, kernels, weight, groups, block, pitches, input_plane, vector_bytes, tiling)
+    table = _Entries(cut_weight, groups, block, pitches, input_plane, vector_bytes, tiling)
     macros, items = _choose_macros(table, block, tiling)
     blocks = -(-filters // block.filters)
     borders = np.linspace(0, blocks, min(tiling.shares, blocks) + 1).round().astype(int)
@@ -108,7 +131,7 @@ def build_program(
         _share(table, items, bias, block, pitches, vector_bytes, routine, range(first, last))
         for first, last in pairwise(borders)
     ]
-    return CallProgram(cut.shapes, macros, shares, len(cut.entries))
+    return CallProgram(cut_weight.cut.shapes, macros, shares, len(cut_weight.cut.entries))
 
 
 def _check_size(filters: int, planes: int, block: Block, pitches: Pitches, input_plane: int) -> None:
@@ -128,9 +151,7 @@ class _Entries:
 
     def __init__(
         self,
-        cut: Cut,
-        kernels: np.ndarray,
-        weight: np.ndarray,
+        cut_weight: CutWeight,
         groups: int,
         block: Block,
         pitches: Pitches,
@@ -138,9 +159,10 @@ class _Entries:
         vector_bytes: int,
         tiling: Tiling,
     ) -> None:
+        cut, weight = cut_weight.cut, cut_weight.weight
         filters, planes = weight.shape[:2]
         kernel, shape, row, column = cut.entries.T
-        filter_, plane = kernels[kernel].T
+        filter_, plane = cut_weight.kernels[kernel].T
         group = filter_ // max(1, filters // groups)
         passes = -(-planes // tiling.pass_planes)
         turn = group * passes + plane // tiling.pass_planes
@@ -227,29 +249,35 @@ def _share(
     entries = np.flatnonzero(mine)
     calls = items.first[mine[items.first]], items.macro[mine[items.first]]
     # Visits in order; a block without any nonzero is visited once, at the very beginning, for its bias.
-    visit_of = {int(v): i for i, v in enumerate(np.unique(table.visit[entries]))}
-    heads = np.searchsorted(table.visit, sorted(visit_of)) if visit_of else np.zeros(0, np.int64)
-    visited = table.block[heads]
+    visits, entry_visit = np.unique(table.visit[entries], return_inverse=True)
+    visited = table.block[np.searchsorted(table.visit, visits)]
     idle = np.setdiff1d(np.arange(blocks.start, blocks.stop), visited)
     visited = np.concatenate([idle, visited])
-    visits = len(visited)
-    opens = np.zeros(visits, bool)
+    count = len(visited)
+    opens = np.zeros(count, bool)
     opens[np.unique(visited, return_index=True)[1]] = True
-    closes = np.zeros(visits, bool)
-    closes[visits - 1 - np.unique(visited[::-1], return_index=True)[1]] = True
+    closes = np.zeros(count, bool)
+    closes[count - 1 - np.unique(visited[::-1], return_index=True)[1]] = True
     words = _transition_words(visited, opens, closes, bias, block, pitches, vector_bytes, blocks.start)
-    entry_visit = np.array([visit_of[int(v)] for v in table.visit[entries]], np.int64) + len(idle)
-    call_visit = np.array([visit_of[int(v)] for v in table.visit[calls[0]]], np.int64) + len(idle)
-    names = [
-        ("write" if closes[v - 1] else "keep") + "_" * (v > 0) + ("bias" if opens[v] else "scratch") if v else "bias"
-        for v in range(visits)
-    ]
-    transitions = np.array([routine[name] for name in names] + [routine["write"]], np.int64)
-    order = np.argsort(np.concatenate([np.arange(visits + 1), call_visit + 0.5]), kind="stable")
+    call_visit = np.searchsorted(visits, table.visit[calls[0]]) + len(idle)
+    between = 2 * closes[:-1] + ~opens[1:]  # in the order of TRANSITIONS
+    transitions = np.concatenate([[routine["bias"]], routine["write"] + 1 + between, [routine["write"]]])
+    order = np.argsort(np.concatenate([np.arange(count + 1), call_visit + 0.5]), kind="stable")
     return Share(
         np.concatenate([transitions, calls[1]])[order],
-        _stream(table, entries, entry_visit, words),
+        _stream(table, entries, entry_visit.ravel() + len(idle), *words),
     )
+
+
+def _runs(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """start, start + 1, ... for each run, one after another.
+
+    Example:
+        >>> _runs(np.array([3, 7]), np.array([2, 1])).tolist()
+        [3, 4, 7]
+    """
+    first = np.cumsum(lengths) - lengths
+    return np.repeat(starts - first, lengths) + np.arange(lengths.sum())
 
 
 def _transition_words(
@@ -261,36 +289,44 @@ def _transition_words(
     pitches: Pitches,
     vector_bytes: int,
     first_block: int,
-) -> list[np.ndarray]:
-    """What the routine between two visits reads: where to leave the sums, where to take the next from."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each routine between two visits reads: where to leave the sums, where to take the next from.
+
+    Returns:
+        the words of all transitions, int32, and how many each has.
+    """
     padded = np.zeros(-(-len(bias) // block.filters) * block.filters, np.float32)
     padded[: len(bias)] = bias
-    words: list[list[np.ndarray]] = [[] for _ in range(len(visited) + 1)]
-    for turn, number in enumerate(visited):
-        scratch = np.array([(number - first_block) * block.sums * vector_bytes])
-        first = number * block.filters
-        words[turn].append(padded[first : first + block.filters].view(np.int32) if opens[turn] else scratch)
-        if closes[turn]:
-            ends = [first * pitches.output_plane] + [first * pitches.residual_plane] * bool(pitches.residual_row)
-            words[turn + 1].insert(0, np.array(ends))
-        else:
-            words[turn + 1].insert(0, scratch)
-    return [np.concatenate(parts) for parts in words]
+    scratch = (visited - first_block) * block.sums * vector_bytes
+    first = visited * block.filters
+    leaving = np.where(closes, 1 + bool(pitches.residual_row), 1)
+    taking = np.where(opens, block.filters, 1)
+    lengths = np.append(taking, 0) + np.insert(leaving, 0, 0)
+    starts = np.cumsum(lengths) - lengths
+    words = np.zeros(int(lengths.sum()), np.int32)
+    words[starts[1:]] = np.where(closes, first * pitches.output_plane, scratch)
+    if pitches.residual_row:
+        words[starts[1:][closes] + 1] = (first * pitches.residual_plane)[closes]
+    begin = starts[:-1] + np.insert(leaving, 0, 0)[:-1]
+    words[begin[~opens]] = scratch[~opens]
+    wide = np.full(int(opens.sum()), block.filters)
+    words[_runs(begin[opens], wide)] = padded[_runs(first[opens], wide)].view(np.int32)
+    return words, lengths
 
 
-def _stream(table: _Entries, entries: np.ndarray, visit: np.ndarray, words: Sequence[np.ndarray]) -> np.ndarray:
+def _stream(
+    table: _Entries, entries: np.ndarray, visit: np.ndarray, words: np.ndarray, counts: np.ndarray
+) -> np.ndarray:
     """All words in the order of reading: a transition's, then the offset and the weights of each entry of the visit."""
     taps = np.array([len(taps) for taps in table.taps])
-    own = 1 + taps[table.shape[entries]]
-    lengths = np.concatenate([np.array([len(part) for part in words]), own])
-    when = np.concatenate([np.arange(len(words)), visit + 0.5])
+    lengths = np.concatenate([counts, 1 + taps[table.shape[entries]]])
+    when = np.concatenate([np.arange(len(counts)), visit + 0.5])
     order = np.argsort(when, kind="stable")
     starts = np.empty(len(order), np.int64)
     starts[order] = np.cumsum(lengths[order]) - lengths[order]
     stream = np.zeros(int(lengths.sum()), np.int32)
-    for start, part in zip(starts[: len(words)], words, strict=True):
-        stream[start : start + len(part)] = part
-    at = starts[len(words) :]
+    stream[_runs(starts[: len(counts)], counts)] = words
+    at = starts[len(counts) :]
     stream[at] = table.place[entries]
     for shape, count in enumerate(taps):
         has = table.shape[entries] == shape

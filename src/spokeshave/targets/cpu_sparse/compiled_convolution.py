@@ -16,7 +16,7 @@ from spokeshave.jit.assembler import assemble
 from spokeshave.jit.executable_memory import ExecutableMemory, aligned_zeros
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.jit.operation_loops import operation_table
-from spokeshave.targets.cpu_sparse.call_program import CallProgram, Tiling, build_program
+from spokeshave.targets.cpu_sparse.call_program import CallProgram, CutWeight, Tiling, build_program
 from spokeshave.targets.cpu_sparse.tile_routines import Block, Pitches, write_routines
 from spokeshave.targets.cpu_sparse.x86_instructions import X86Instructions
 
@@ -71,27 +71,30 @@ def starts(outputs: int, tile: int) -> list[int]:
     return [*range(0, outputs - tile, tile), outputs - tile]
 
 
-class CompiledConvolution:
-    """A convolution that reads and writes `Planes`.
-
-    Args:
-        weight: float32, [filters, planes of a group, height, width].
-        bias: float32, [filters].
-        groups: into which planes and filters fall.
-        outputs: rows and vectors of a row of each output plane.
-        block: what stays in registers.
-        source: memory of the input, its padding included.
-        target: memory of the output; `spare_planes` more planes than filters.
-        residual: memory of what is added to the output, if anything is.
-        tiling: choices that change the speed only.
+@dataclass(frozen=True, eq=False)
+class ConvolutionCode:
+    """What was generated for a convolution: plain arrays, which can be kept on disk.
 
     Attributes:
-        scratch_bytes: of memory that each thread needs.
+        text: uint8, machine code.
+        entries: int64, where the program of each share of the filters begins in it.
+        stream: int32, weights and offsets that the programs read, one after another.
+        ends: int64, where each share's part of the stream ends.
+        tiles: int64, [tiles, 3]: offsets in input, output and residual.
+        scratch_bytes: of memory that each thread needs, in an int64 of one element.
     """
 
-    def __init__(
-        self,
-        weight: np.ndarray,
+    text: np.ndarray
+    entries: np.ndarray
+    stream: np.ndarray
+    ends: np.ndarray
+    tiles: np.ndarray
+    scratch_bytes: np.ndarray
+
+    @classmethod
+    def generate(
+        cls,
+        weight: CutWeight,
         bias: np.ndarray,
         groups: int,
         outputs: tuple[int, int],
@@ -100,7 +103,20 @@ class CompiledConvolution:
         target: Planes,
         residual: Planes | None = None,
         tiling: Tiling | None = None,
-    ) -> None:
+    ) -> "ConvolutionCode":
+        """Generate.
+
+        Args:
+            weight: [filters, planes of a group, height, width].
+            bias: float32, [filters].
+            groups: into which planes and filters fall.
+            outputs: rows and vectors of a row of each output plane.
+            block: what stays in registers.
+            source: memory of the input, its padding included.
+            target: memory of the output; `spare_planes` more planes than filters.
+            residual: memory of what is added to the output, if anything is.
+            tiling: choices that change the speed only.
+        """
         vectors = source.vectors
         pitches = Pitches(
             source.row_bytes,
@@ -109,38 +125,63 @@ class CompiledConvolution:
             residual.row_bytes if residual else 0,
             residual.plane_bytes if residual else 0,
         )
-        self.program: CallProgram = build_program(
+        program: CallProgram = build_program(
             weight, bias, groups, block, pitches, source.plane_bytes, vectors.bytes, tiling or Tiling()
         )
         code = X86Instructions(vectors)
-        labels = write_routines(code, block, pitches, self.program.shapes, self.program.macros)
+        labels = write_routines(code, block, pitches, program.shapes, program.macros)
         routines, places = assemble("\n".join(code.lines), labels)
         where = np.array([places[label] for label in labels], np.int64)
         text, entries = bytearray(routines), []
-        for share in self.program.shares:
+        for share in program.shares:
             text += bytes(-len(text) % 64)
             entries.append(len(text))
             text += code.calls(where[share.calls], len(text))
-        self.memory = ExecutableMemory(bytes(text))
-        self._streams = [_copied(share.stream) for share in self.program.shares]
-        self._shares = np.array(
-            [(self.memory.address + at, stream.ctypes.data) for at, stream in zip(entries, self._streams, strict=True)],
-            np.int64,
-        )
         tile = block.tile
-        self._tiles = np.array(
-            [
-                (
-                    y * tile.stride[0] * pitches.input_row + x * tile.stride[1] * vectors.bytes,
-                    y * pitches.output_row + x * vectors.bytes,
-                    y * pitches.residual_row + x * vectors.bytes,
-                )
-                for y in starts(outputs[0], tile.height)
-                for x in starts(outputs[1], tile.width)
-            ],
-            np.int64,
+        tiles = [
+            (
+                y * tile.stride[0] * pitches.input_row + x * tile.stride[1] * vectors.bytes,
+                y * pitches.output_row + x * vectors.bytes,
+                y * pitches.residual_row + x * vectors.bytes,
+            )
+            for y in starts(outputs[0], tile.height)
+            for x in starts(outputs[1], tile.width)
+        ]
+        streams = [share.stream for share in program.shares]
+        scratch = (-(-len(bias) // block.filters) + 1) * block.sums * vectors.bytes
+        return cls(
+            np.frombuffer(bytes(text), np.uint8),
+            np.array(entries, np.int64),
+            np.concatenate(streams),
+            np.cumsum([len(stream) for stream in streams]),
+            np.array(tiles, np.int64),
+            np.array([scratch], np.int64),
         )
-        self.scratch_bytes = (-(-len(weight) // block.filters) + 1) * block.sums * vectors.bytes
+
+
+class CompiledConvolution:
+    """A convolution that reads and writes `Planes`, ready to run.
+
+    Args:
+        code: generated for this CPU.
+
+    Raises:
+        JitRefused: the system does not let this process run code that it made.
+
+    Attributes:
+        scratch_bytes: of memory that each thread needs.
+        bytes: of machine code and stream.
+    """
+
+    def __init__(self, code: ConvolutionCode) -> None:
+        self.memory = ExecutableMemory(code.text.tobytes())
+        self._stream = aligned_zeros(code.stream.shape, np.int32)
+        self._stream[...] = code.stream
+        begins = self._stream.ctypes.data + 4 * np.insert(code.ends[:-1], 0, 0)
+        self._shares = np.stack([self.memory.address + code.entries, begins], axis=1)
+        self._tiles = np.ascontiguousarray(code.tiles)
+        self.scratch_bytes = int(code.scratch_bytes[0])
+        self.bytes = self.memory.size + self._stream.nbytes
 
     def table(self, source: int, target: int, scratch: int, residual: int = 0) -> np.ndarray:
         """Arguments of the operation `work_loop` for one group of lanes.
@@ -167,9 +208,3 @@ class CompiledConvolution:
             scratch,
             self.scratch_bytes,
         )
-
-
-def _copied(words: np.ndarray) -> np.ndarray:
-    copy = aligned_zeros(words.shape, np.int32)
-    copy[...] = words
-    return copy

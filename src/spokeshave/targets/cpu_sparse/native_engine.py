@@ -6,14 +6,16 @@ code, and so is the loop over them: nothing goes back to Python between the laye
 
 import ctypes
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 
 from spokeshave.errors import UnsupportedLayer
+from spokeshave.jit.code_cache import cached, code_key, generator
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.jit.operation_loops import run_sequence
@@ -31,8 +33,9 @@ from spokeshave.targets.cpu_sparse.network_steps import (
 )
 from spokeshave.targets.cpu_sparse.plane_operations import Operation, elementwise, response_normalization
 from spokeshave.targets.cpu_sparse.sparse_linear import PackedRows
-from spokeshave.targets.cpu_sparse.tile_choice import Outputs, choose_block, choose_tiling
-from spokeshave.targets.cpu_sparse.work_loop import work_loop
+from spokeshave.targets.cpu_sparse.tile_choice import Density, Outputs
+from spokeshave.targets.cpu_sparse.tuning import ConvolutionWork, compiled
+from spokeshave.targets.cpu_sparse.work_loop import loop_address
 
 SPARE_PLANES = 32
 """Planes behind the last one of a value: the last block of filters may write that many too many."""
@@ -65,6 +68,11 @@ def address_of(function: object) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
 
 
+def _products(step: Convolve, network: NetworkSteps) -> int:
+    """Multiply-adds for one image."""
+    return len(step.weight.values) * prod(network.shapes[step.output][1:])
+
+
 class NativeEngine(ABC):
     """Runs the steps of a network.
 
@@ -73,6 +81,7 @@ class NativeEngine(ABC):
         vectors: set of instructions.
         threads: at most so many at a time.
         code: what another engine of the same class for the same network has compiled; it is shared, not made again.
+        tune_s: seconds that tuning may take in all.
 
     Attributes:
         arena_bytes: of all values together.
@@ -80,9 +89,15 @@ class NativeEngine(ABC):
     """
 
     def __init__(
-        self, network: NetworkSteps, vectors: VectorSet, threads: int, code: dict[str, Any] | None = None
+        self,
+        network: NetworkSteps,
+        vectors: VectorSet,
+        threads: int,
+        code: dict[str, Any] | None = None,
+        tune_s: float = 0.0,
     ) -> None:
-        self.network, self.vectors, self.threads = network, vectors, threads
+        self.network, self.vectors, self.threads, self._tune_s = network, vectors, threads, tune_s
+        self._work = sum(_products(step, network) for step in network.steps if isinstance(step, Convolve))
         self.code: dict[str, Any] = {} if code is None else code
         self._keep: list[object] = []
         self._program: list[tuple[int, np.ndarray]] = []
@@ -93,7 +108,9 @@ class NativeEngine(ABC):
                     case Convolve():
                         self.code[step.output] = self._convolution(step)
                     case Multiply():
-                        self.code[step.output] = self._packed(step)
+                        key = code_key("rows", generator(vectors), type(self), step.weight.digest)
+                        packed = cached(key, lambda step=step: self._packed(step).arrays())
+                        self.code[step.output] = PackedRows.of(packed)
         self.arena_bytes = self._place(network)
         self.arena = aligned_zeros((self.arena_bytes // 4,))
         most = max([0, *(code.scratch_bytes for code in self.code.values() if isinstance(code, CompiledConvolution))])
@@ -223,21 +240,26 @@ class NativeEngine(ABC):
         count = np.full((len(rows), len(columns)), step.divisor) if step.divisor else rows[:, None] * columns
         return (1 / count).astype(np.float32)
 
-    def compiled(self, step: Convolve, weight: np.ndarray, outputs: Outputs, source: Planes) -> CompiledConvolution:
-        """Choose and generate the code of a convolution whose memory is known."""
-        block = choose_block(outputs, self.vectors, weight, min(3, weight[0, 0].size), step.rectify)
-        tiling = choose_tiling(weight, outputs, block, self.vectors, self.threads)
-        residual = self.values[step.inputs[1]].planes if len(step.inputs) > 1 else None
-        return CompiledConvolution(
-            weight,
-            step.bias,
-            step.groups,
-            (outputs.rows, outputs.columns),
-            block,
-            source,
-            self.values[step.output].planes,
-            residual,
-            tiling,
+    def compiled(
+        self, step: Convolve, dense: Callable[[], np.ndarray], planes: int, outputs: Outputs, source: Planes
+    ) -> CompiledConvolution:
+        """Choose and generate the code of a convolution whose memory is known; `planes` are those of a group."""
+        filters = len(step.weight)
+        return compiled(
+            ConvolutionWork(
+                dense,
+                step.weight.digest,
+                Density(filters, planes, max(len(step.weight.values), 1) / max(1, filters * planes)),
+                step.bias,
+                step.groups,
+                outputs,
+                source,
+                self.values[step.output].planes,
+                self.values[step.inputs[1]].planes if len(step.inputs) > 1 else None,
+                step.rectify,
+                self.threads,
+            ),
+            self._tune_s * _products(step, self.network) / max(1, self._work),
         )
 
     def emit_convolution(self, step: Convolve, convolution: CompiledConvolution, start: int) -> None:
@@ -251,7 +273,7 @@ class NativeEngine(ABC):
             self.at(residual) + residual.inside if residual else 0,
         )
         self._keep.append(convolution)
-        self._program.append((address_of(work_loop()), table))
+        self._program.append((loop_address(), table))
 
     def emit_product(self, step: Multiply, operation: Operation, items: int) -> None:
         """Append a linear layer."""

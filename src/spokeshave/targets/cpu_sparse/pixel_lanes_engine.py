@@ -89,11 +89,15 @@ class PixelLanesEngine(NativeEngine):
 
     def _convolution(self, step: Convolve) -> CompiledConvolution:
         _, rows, columns = self.values[step.output].shape
-        # The kernel's columns become planes: what is left to the routines is a kernel one column wide.
-        weight = step.weight.dense().transpose(0, 1, 3, 2).reshape(len(step.weight), -1, step.weight.shape[2], 1)
-        outputs = Outputs(rows, self._vectors(columns), weight.shape[2:], (step.stride[0], 1), (step.dilation[0], 1))
+        filters, planes, height, width = step.weight.shape
+
+        def dense() -> np.ndarray:
+            # The kernel's columns become planes: what is left to the routines is a kernel one column wide.
+            return step.weight.dense().transpose(0, 1, 3, 2).reshape(filters, planes * width, height, 1)
+
+        outputs = Outputs(rows, self._vectors(columns), (height, 1), (step.stride[0], 1), (step.dilation[0], 1))
         memory = self._shifted.get(step.output, self.values[step.inputs[0]])
-        return self.compiled(step, weight, outputs, memory.planes)
+        return self.compiled(step, dense, planes * width, outputs, memory.planes)
 
     def _convolve(self, step: Convolve, convolution: CompiledConvolution) -> None:
         source, shifted = self.values[step.inputs[0]], self._shifted.get(step.output)

@@ -8,7 +8,6 @@ a second caller gets an engine of its own, which shares the first one's code.
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from statistics import median
 from threading import Lock
 
 import numpy as np
@@ -20,7 +19,8 @@ from spokeshave.targets.cpu_sparse.native_engine import NativeEngine
 from spokeshave.targets.cpu_sparse.network_steps import NetworkSteps
 from spokeshave.targets.cpu_sparse.pixel_lanes_engine import PixelLanesEngine
 
-_TRIALS = 5
+_TRIALS, _TRIALS_S = 5, 0.02
+"""Runs by which a layout is timed: so many, or fewer where they take longer than so many seconds."""
 
 Layout = type[BatchLanesEngine] | type[PixelLanesEngine]
 
@@ -31,10 +31,11 @@ class Segment:
     Args:
         network: steps, none of which is a fallback.
         vectors: set of instructions.
+        tune_s: seconds that tuning may take for each layout and number of threads.
     """
 
-    def __init__(self, network: NetworkSteps, vectors: VectorSet) -> None:
-        self.network, self.vectors = network, vectors
+    def __init__(self, network: NetworkSteps, vectors: VectorSet, tune_s: float = 0.0) -> None:
+        self.network, self.vectors, self.tune_s = network, vectors, tune_s
         self._lock = Lock()
         self._code: dict[tuple[Layout, int], dict[str, object]] = {}
         self._free: dict[tuple[Layout, int], list[NativeEngine]] = {}
@@ -48,7 +49,8 @@ class Segment:
             free = self._free.setdefault(key, [])
             engine = free.pop() if free else None
             if engine is None:
-                engine = layout(self.network, self.vectors, key[1], self._code.setdefault(key, {}))
+                code = self._code.setdefault(key, {})
+                engine = layout(self.network, self.vectors, key[1], code, self.tune_s)
         yield engine
         with self._lock:  # an engine whose run failed is not given back
             free.append(engine)
@@ -62,22 +64,23 @@ class Segment:
             results = self._results(images)
             with self.engine(layout) as engine:
                 engine(inputs, results)
-                times = []
-                for _ in range(_TRIALS):
+                times: list[float] = []
+                while len(times) < _TRIALS and (len(times) < 2 or sum(times) < _TRIALS_S):
                     begin = time.perf_counter()
                     engine(inputs, results)
                     times.append(time.perf_counter() - begin)
-            self._time[key] = median(times)
+            self._time[key] = min(times)
         return self._time[key]
 
     def _results(self, images: int) -> list[np.ndarray]:
         return [np.empty((images, *self.network.shapes[name]), np.float32) for name in self.network.outputs]
 
-    def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def __call__(self, inputs: Sequence[np.ndarray], layout: Layout | None = None) -> list[np.ndarray]:
         """Compute.
 
         Args:
             inputs: float32, contiguous, [images, ...].
+            layout: for all images; none for whatever is fastest.
 
         Returns:
             the outputs, [images, ...].
@@ -86,12 +89,14 @@ class Segment:
         results = self._results(images)
         whole = images // lanes * lanes
         rest = images - whole
-        if rest > 1 and rest * self.time_s(PixelLanesEngine) > self.time_s(BatchLanesEngine):
+        if layout is not None:
+            whole = images if layout is BatchLanesEngine else 0
+        elif rest > 1 and rest * self.time_s(PixelLanesEngine) > self.time_s(BatchLanesEngine):
             whole = images
-        for layout, first, last, step in ((BatchLanesEngine, 0, whole, lanes), (PixelLanesEngine, whole, images, 1)):
+        for chosen, first, last, step in ((BatchLanesEngine, 0, whole, lanes), (PixelLanesEngine, whole, images, 1)):
             if first == last:
                 continue
-            with self.engine(layout) as engine:
+            with self.engine(chosen) as engine:
                 for start in range(first, last, step):
                     part = slice(start, min(start + step, last))
                     engine([values[part] for values in inputs], [values[part] for values in results])

@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 from llvmlite import ir
 
+from spokeshave.jit.code_cache import Arrays
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.jit.native_loops import F32, I32, I64, POINTER
@@ -49,6 +50,18 @@ class PackedRows:
     def bytes(self) -> int:
         """Of everything that is read for one product."""
         return self.values.nbytes + self.columns.nbytes + self.starts.nbytes + self.rows.nbytes
+
+    def arrays(self) -> Arrays:
+        """As plain arrays, to be kept on disk."""
+        return vars(self) | {"passes": np.array([self.passes])}
+
+    @classmethod
+    def of(cls, arrays: Arrays) -> "PackedRows":
+        """What `arrays` gave, at places in memory that vector loads like."""
+        parts = {name: aligned_zeros(arrays[name].shape, arrays[name].dtype.type) for name in ("values", "columns")}
+        for name, part in parts.items():
+            part[...] = arrays[name]
+        return cls(**parts, starts=arrays["starts"], rows=arrays["rows"], passes=int(arrays["passes"][0]))
 
 
 def _filled(count: int, columns: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ Direct sparse convolution (Park et al., ICLR 2017) for whole networks. The plain
 `reference_steps.py`; `SparseNetwork.plain` forces it.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -15,12 +16,15 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from spokeshave.errors import InvalidArgument
+from spokeshave.jit.code_cache import code_key, generator
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.structures.graph_tracing import TracedNetwork
 from spokeshave.targets.cpu_sparse.network_steps import Fallback, NetworkStep, NetworkSteps, lower
 from spokeshave.targets.cpu_sparse.reference_steps import run_plainly
-from spokeshave.targets.cpu_sparse.segment import Segment
+from spokeshave.targets.cpu_sparse.segment import Layout, Segment
 from spokeshave.targets.cpu_sparse.step_fusion import fuse
+from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight
+from spokeshave.targets.cpu_sparse.tuning import TUNE_S
 
 
 def cut(network: NetworkSteps) -> list[NetworkSteps | Fallback]:
@@ -66,44 +70,49 @@ class SparseNetwork(nn.Module):
         network: steps.
         result: what forward returns, with a `Slot` in place of each value.
         vectors: set of instructions; none where no code can be generated: everything then runs plainly.
+        tune_s: seconds that tuning may take for each native part, layout and number of threads.
 
     Attributes:
         pieces: runs of native steps, and what torch runs, in order.
         plain: True to run the definition of every step in torch instead of generated code.
     """
 
-    def __init__(self, network: NetworkSteps, result: object, vectors: VectorSet | None) -> None:
+    def __init__(
+        self, network: NetworkSteps, result: object, vectors: VectorSet | None, tune_s: float = TUNE_S
+    ) -> None:
         super().__init__()
         self.network, self.result, self.vectors = network, result, vectors
         self.plain = vectors is None
         self.pieces = cut(network)
         self._segments = [
-            Segment(piece, vectors) if vectors and isinstance(piece, NetworkSteps) else None for piece in self.pieces
+            Segment(piece, vectors, tune_s) if vectors and isinstance(piece, NetworkSteps) else None
+            for piece in self.pieces
         ]
         self._called = nn.ModuleDict()
         self._attributes: dict[str, object] = {}
 
     @classmethod
-    def of(cls, traced: TracedNetwork, vectors: VectorSet | None) -> "SparseNetwork":
-        """Lower a traced network; modules that torch runs are taken over from it.
+    def of(cls, traced: TracedNetwork, vectors: VectorSet | None, tune_s: float = TUNE_S) -> "SparseNetwork":
+        """Lower a traced network; modules that torch runs are copied from it.
 
         Args:
             traced: the network with its shapes, in eval mode.
             vectors: set of instructions, or none.
+            tune_s: as in the constructor.
         """
         steps = fuse(lower(traced))
         output = next(node for node in traced.graph.graph.nodes if node.op == "output")
         result = map_arg(output.args[0], lambda node: cast(Any, Slot(steps.aliases.get(node.name, node.name))))
-        network = cls(steps, result, vectors)
-        modules = dict(traced.graph.named_modules())
+        network = cls(steps, result, vectors, tune_s)
+        modules, copies = dict(traced.graph.named_modules()), {}
         for step in network.fallbacks:
             if step.node.op == "call_module":
-                network._called[step.output] = modules[str(step.node.target)]
+                network._called[step.output] = copy.deepcopy(modules[str(step.node.target)], copies)
             elif step.node.op == "get_attr":
                 value: object = traced.graph
                 for part in str(step.node.target).split("."):
                     value = getattr(value, part)
-                network._attributes[step.output] = value
+                network._attributes[step.output] = copy.deepcopy(value, copies)
         return network
 
     def train(self, mode: bool = True) -> "SparseNetwork":
@@ -111,12 +120,23 @@ class SparseNetwork(nn.Module):
         self.training = mode
         return self
 
+    def digest(self) -> str:
+        """SHA-256 over what the network computes and on which kind of machine; '' where torch runs a part of it."""
+        if self.fallbacks or self.vectors is None:
+            return ""
+        network = self.network
+        parts: list[object] = [generator(self.vectors), network.inputs, network.outputs, repr(self.result)]
+        for step in network.steps:
+            parts += [type(step).__name__, network.shapes[step.output]]
+            for value in vars(step).values():
+                parts.append(value.digest if isinstance(value, StoredWeight) else value)
+        return code_key(*parts)
+
     @property
     def fallbacks(self) -> list[Fallback]:
         """What runs in torch."""
         return [piece for piece in self.pieces if isinstance(piece, Fallback)]
 
-    @torch.no_grad()
     def forward(self, *inputs: object) -> object:
         """Compute.
 
@@ -129,6 +149,11 @@ class SparseNetwork(nn.Module):
         Raises:
             InvalidArgument: an input has another shape, dtype or device than the example had.
         """
+        return self.run(inputs)
+
+    @torch.no_grad()
+    def run(self, inputs: tuple[object, ...], layout: Layout | None = None) -> object:
+        """Compute, in one layout throughout where one is given: `forward` takes what is fastest for the batch."""
         self._check(inputs)
         known: dict[str, object] = dict(zip(self.network.inputs, inputs, strict=False))
         for piece, segment in zip(self.pieces, self._segments, strict=True):
@@ -140,7 +165,7 @@ class SparseNetwork(nn.Module):
                 results: list[Tensor] = run_plainly(piece, values)  # type: ignore[arg-type]
             else:
                 arrays = [_array(value) for value in values]
-                results = [torch.from_numpy(result) for result in segment(arrays)]
+                results = [torch.from_numpy(result) for result in segment(arrays, layout)]
             known.update(zip(piece.outputs, results, strict=True))
         return pytree.tree_map(lambda leaf: known[leaf.name] if isinstance(leaf, Slot) else leaf, self.result)
 

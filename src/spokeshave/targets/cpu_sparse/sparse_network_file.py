@@ -23,6 +23,7 @@ from spokeshave.targets.cpu_sparse import network_steps, plane_operations, pooli
 from spokeshave.targets.cpu_sparse.network_steps import NetworkSteps
 from spokeshave.targets.cpu_sparse.sparse_network import Slot, SparseNetwork
 from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight
+from spokeshave.targets.cpu_sparse.tuning import TUNE_S
 from spokeshave.tensor_digest import digest
 
 _FORMAT = 1
@@ -88,12 +89,13 @@ def save_sparse(network: SparseNetwork, path: Path | str) -> Path:
     return path
 
 
-def load_sparse(path: Path | str, vectors: VectorSet | None = None) -> SparseNetwork:
+def load_sparse(path: Path | str, vectors: VectorSet | None = None, tune_s: float = TUNE_S) -> SparseNetwork:
     """Read a sparse network and compile it for this CPU when it is first called.
 
     Args:
         path: as given to `save_sparse`, on any machine.
         vectors: set of instructions; the widest that this CPU has if none is given.
+        tune_s: seconds that measuring the fastest tiles may take for each layout; what was found before is kept.
 
     Raises:
         CheckpointError: the file is truncated, was altered or is no sparse network.
@@ -126,7 +128,7 @@ def load_sparse(path: Path | str, vectors: VectorSet | None = None) -> SparseNet
         raise CheckpointError(
             f"{path}: its description of the network is damaged ({error!r}); export it again"
         ) from error
-    network = SparseNetwork(steps, result, vectors or host_cpu().widest())
+    network = SparseNetwork(steps, result, vectors or host_cpu().widest(), tune_s)
     network.eval()
     return network
 

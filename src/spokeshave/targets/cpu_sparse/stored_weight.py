@@ -1,8 +1,14 @@
 """Stored weight: positions and values of the nonzeros, which is all that a sparse network keeps of a weight."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+
+from spokeshave.jit.code_cache import code_key
+
+CHUNK = 1 << 18
+"""Elements searched at a time: what is made on the way then stays in the caches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +33,19 @@ class StoredWeight:
     def of(cls, dense: np.ndarray) -> "StoredWeight":
         """Keep what is not zero; NaN is not."""
         flat = np.ascontiguousarray(dense, np.float32).ravel()
-        places = np.flatnonzero(flat)
         kind = np.uint32 if flat.size <= 1 << 32 else np.uint64
-        return cls(tuple(dense.shape), places.astype(kind), flat[places])
+        places, values = [np.zeros(0, kind)], [np.zeros(0, np.float32)]
+        for start in range(0, flat.size, CHUNK):
+            part = flat[start : start + CHUNK]
+            found = np.flatnonzero(part != 0)  # much faster on truth values than on floats
+            places.append((found + start).astype(kind))
+            values.append(part[found])
+        return cls(tuple(dense.shape), np.concatenate(places), np.concatenate(values))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the whole."""
+        return code_key(self.shape, self.places, self.values)
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -72,6 +72,8 @@ def cost(tile: Tile, taps: Taps) -> float:
     return max(len(taps) * tile.outputs, loads) / 2 + CALL_CYCLES
 
 
+SAMPLE = 2048
+"""Kernels that the choice of shapes looks at; more would not choose better."""
 CALL_CYCLES = 6.0
 """What entering a routine costs beside its loads and multiply-adds; measured between 4 and 12."""
 
@@ -121,7 +123,7 @@ class Cut:
     """Kernels cut into shapes.
 
     Attributes:
-        shapes: each at least once in use, single taps first.
+        shapes: single taps first.
         entries: rows of (kernel, shape, row, column): which shape has its origin where in which kernel.
     """
 
@@ -129,8 +131,8 @@ class Cut:
     entries: np.ndarray
 
 
-def cut_kernels(kernels: np.ndarray, tile: Tile, most_taps: int, most_shapes: int) -> Cut:
-    """Cut the nonzeros of 2-D kernels into shapes; every nonzero is in exactly one.
+def choose_shapes(kernels: np.ndarray, tile: Tile, most_taps: int, most_shapes: int) -> list[Taps]:
+    """The shapes that save most, from a sample of the kernels.
 
     Args:
         kernels: bool, [count, height, width]: where the weights are not zero.
@@ -139,31 +141,45 @@ def cut_kernels(kernels: np.ndarray, tile: Tile, most_taps: int, most_shapes: in
         most_shapes: the most shapes beside the single tap.
 
     Returns:
-        the shapes and their places.
+        the shapes, the single tap first.
 
     Example:
         >>> kernels = np.array([[[1, 1], [0, 0]], [[0, 0], [1, 1]], [[1, 0], [0, 0]]], bool)
-        >>> cut_kernels(kernels, Tile(2, 13), 2, 4).shapes
+        >>> choose_shapes(kernels, Tile(2, 13), 2, 4)
         [((0, 0),), ((0, 0), (0, 1))]
     """
+    sample = kernels[:: -(-len(kernels) // SAMPLE)] if len(kernels) else kernels
     area = kernels.shape[1] * kernels.shape[2]
-    patterns, which = np.unique(kernels.reshape(len(kernels), area), axis=0, return_inverse=True)
+    patterns, weights = np.unique(sample.reshape(len(sample), area), axis=0, return_counts=True)
     left = patterns.reshape(-1, *kernels.shape[1:]).copy()
-    weights = np.bincount(which.ravel(), minlength=len(left))
     saves = {
         taps: len(taps) * cost(tile, SINGLE) - cost(tile, taps)
         for taps in candidate_shapes(kernels.shape[1:], most_taps)
     }
     saves = {taps: saved for taps, saved in saves.items() if saved > 0}
-    shapes, places = [SINGLE], []
+    shapes = [SINGLE]
     while saves and len(shapes) <= most_shapes:
         gains = {taps: saved * weights @ _occurrences(left, taps).sum((1, 2)) for taps, saved in saves.items()}
         best = max(gains, key=gains.__getitem__)
         if gains[best] <= 0:
             break
-        places.append((len(shapes), _take(left, best)))
+        _take(left, best)
         shapes.append(best)
         del saves[best]
+    return shapes
+
+
+def cut_kernels(kernels: np.ndarray, shapes: list[Taps]) -> Cut:
+    """Cut the nonzeros of 2-D kernels into shapes, the first that fits in the order given; every nonzero is in one.
+
+    Args:
+        kernels: bool, [count, height, width]: where the weights are not zero.
+        shapes: the single tap first.
+    """
+    area = kernels.shape[1] * kernels.shape[2]
+    patterns, which = np.unique(kernels.reshape(len(kernels), area), axis=0, return_inverse=True)
+    left = patterns.reshape(-1, *kernels.shape[1:]).copy()
+    places = [(number, _take(left, taps)) for number, taps in enumerate(shapes) if number]
     places.insert(0, (0, np.argwhere(left)))
     return Cut(shapes, _spread(places, which.ravel()))
 

@@ -1,9 +1,12 @@
 """Tile choice: how many outputs to hold in registers, and how many input planes to pass over at a time.
 
-A starting point by arithmetic, from the register file, the cache and the weights' density; measuring may do better.
+By arithmetic, from the register file, the cache and the weights' density: a starting point, and what else is worth
+measuring (`tuning.py`). What fixes the speed is the traffic of the first-level cache: a wide tile shares what an entry
+costs among more outputs; a small one leaves room for more input planes a pass, so that sums travel less often.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,12 +15,14 @@ from spokeshave.targets.cpu_sparse.call_program import Tiling
 from spokeshave.targets.cpu_sparse.tap_shapes import SINGLE, Tile, cost
 from spokeshave.targets.cpu_sparse.tile_routines import Block
 
-PASS_BYTES = (32 << 10, 80 << 10)
-"""Bytes of input under one tile in a pass, at least and at most: around the size of a first-level cache."""
-CALL_CYCLES_MORE = 6.0
-"""What a call costs beyond `cost` where most macros have one entry only."""
+PASS_BYTES = 48 << 10
+"""Bytes of input under one tile in a pass: around the size of a first-level cache, whose misses are cheap in a row."""
+SUM_CYCLES = 4.0
+"""Bringing one vector of sums in and out again; a store of 64 bytes alone takes two on some processors."""
 NONZEROS_A_VISIT = 8
 """Below this, bringing sums in and out costs more than what is added to them."""
+MOST_TAPS = 3
+"""Taps of a shape; each needs a register for its weight."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,39 @@ class Outputs:
     dilation: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Choice:
+    """All that changes the speed of a convolution and nothing else."""
+
+    block: Block
+    tiling: Tiling
+
+
+@dataclass(frozen=True)
+class Density:
+    """How many nonzeros a layer has.
+
+    Attributes:
+        filters: of the layer.
+        planes: of a group.
+        taps: mean nonzeros of a 2-D kernel.
+    """
+
+    filters: int
+    planes: int
+    taps: float
+
+    @classmethod
+    def of(cls, weight: np.ndarray) -> "Density":
+        """Count.
+
+        Args:
+            weight: [filters, planes of a group, height, width], as the routines see it.
+        """
+        kernels = weight.shape[0] * weight.shape[1]
+        return cls(weight.shape[0], weight.shape[1], max(np.count_nonzero(weight), 1) / max(1, kernels))
+
+
 def _under(outputs: Outputs, tile: Tile) -> int:
     """Vectors of an input plane that a tile reads."""
     height = (tile.height - 1) * tile.stride[0] + (outputs.kernel[0] - 1) * tile.dilation[0] + 1
@@ -46,64 +84,101 @@ def _under(outputs: Outputs, tile: Tile) -> int:
     return height * width
 
 
-def choose_block(outputs: Outputs, vectors: VectorSet, weight: np.ndarray, most_taps: int, rectify: bool) -> Block:
-    """The tile with the lowest estimated time for each output that is wanted.
+def free_registers(vectors: VectorSet) -> int:
+    """Registers left for sums: one for each tap of a shape, and one or two to load into."""
+    return vectors.registers - MOST_TAPS - (2 if vectors is VectorSet.SSE else 1)
+
+
+def choose_blocks(outputs: Outputs, vectors: VectorSet, density: Density, rectify: bool) -> list[Block]:
+    """Blocks in the order of their estimated time for each output that is wanted.
 
     Args:
         outputs: of the layer.
         vectors: set of instructions.
-        weight: float32, [filters, planes of a group, height, width], as the routines see it.
-        most_taps: the most taps of a shape, which need a register each.
+        density: of the weight.
         rectify: end with max(0, x).
     """
-    free = vectors.registers - most_taps - (2 if vectors is VectorSet.SSE else 1)
+    free = free_registers(vectors)
     pair = ((0, 0), (0, 1)) if outputs.kernel[1] > 1 else ((0, 0), (1, 0)) if outputs.kernel[0] > 1 else SINGLE
-    density = max(np.count_nonzero(weight), 1) / (weight.shape[0] * weight.shape[1])  # taps of a 2-D kernel
-    best: tuple[float, Block] | None = None
+    found: list[tuple[float, Block]] = []
     for height in range(1, min(outputs.rows, free) + 1):
         for width in range(1, min(outputs.columns, free // height) + 1):
             tile = Tile(height, width, outputs.stride, outputs.dilation)
             tiles = -(-outputs.rows // height) * -(-outputs.columns // width)
-            share = min(len(weight), free // tile.outputs, 3)
             cycles = (cost(tile, SINGLE) + cost(tile, pair)) / (1 + len(pair))
             # A pass holds as many planes as fit: each brings the sums of a visit in and out once.
-            planes_a_pass = min(weight.shape[1], max(1.0, PASS_BYTES[0] / (_under(outputs, tile) * vectors.bytes)))
-            cycles += tile.outputs / (density * planes_a_pass)
-            # Macros of several filters are more diverse, so fewer of them get a routine.
-            cycles += CALL_CYCLES_MORE * min(share, 4) / 3
+            planes_a_pass = min(density.planes, max(1.0, PASS_BYTES / (_under(outputs, tile) * vectors.bytes)))
+            cycles += SUM_CYCLES * tile.outputs / (density.taps * planes_a_pass)
             estimate = cycles * tiles / (outputs.rows * outputs.columns)
-            if best is None or estimate < best[0]:
-                best = estimate, Block(tile, share, rectify)
-    assert best is not None
-    return best[1]
+            found.append((estimate, Block(tile, 1, rectify)))
+    return [block for _, block in sorted(found, key=lambda item: item[0])]
 
 
-def choose_tiling(weight: np.ndarray, outputs: Outputs, block: Block, vectors: VectorSet, threads: int) -> Tiling:
-    """Passes, shapes and shares for a layer.
+def choose_tiling(
+    outputs: Outputs, block: Block, vectors: VectorSet, density: Density, threads: int, pass_bytes: int = PASS_BYTES
+) -> Tiling:
+    """Passes, macros and shares for a block.
 
     Args:
-        weight: float32, [filters, planes of a group, height, width], as the routines see it.
         outputs: of the layer.
         block: chosen before.
         vectors: set of instructions.
+        density: of the weight.
         threads: that will run it.
+        pass_bytes: bytes of input under one tile in a pass.
     """
     tile = block.tile
-    plane_bytes = _under(outputs, tile) * vectors.bytes
-    planes = weight.shape[1]
-    density = np.count_nonzero(weight) / max(1, weight.shape[0] * planes) * block.filters
-    wanted = NONZEROS_A_VISIT / max(density, 1e-9)
-    least, most = (max(1, limit // plane_bytes) for limit in PASS_BYTES)
-    passes = max(1, round(planes / min(max(wanted, least), most)))
+    wanted = NONZEROS_A_VISIT / (density.taps * block.filters)
+    fitting = max(1.0, pass_bytes / (_under(outputs, tile) * vectors.bytes))
+    passes = max(1, round(density.planes / min(max(wanted, fitting), 2 * fitting)))
     tiles = -(-outputs.rows // tile.height) * -(-outputs.columns // tile.width)
     shares = 1
     while threads > 1 and (tiles * shares < 4 * threads or tiles * shares % threads) and shares < 8:
         shares += 1
-    return Tiling(
-        -(-planes // passes),
-        3 if tile.outputs <= vectors.registers - 5 else 2,
-        7,
-        3 if tile.outputs > 16 else 4,
-        40,
-        shares,
-    )
+    return Tiling(-(-density.planes // passes), 3 if tile.outputs > 16 else 4, 40, shares)
+
+
+def first_choice(outputs: Outputs, vectors: VectorSet, density: Density, rectify: bool, threads: int) -> Choice:
+    """The choice by arithmetic alone."""
+    block = choose_blocks(outputs, vectors, density, rectify)[0]
+    return Choice(block, choose_tiling(outputs, block, vectors, density, threads))
+
+
+def other_blocks(
+    outputs: Outputs, vectors: VectorSet, density: Density, rectify: bool, threads: int, count: int
+) -> Iterator[Choice]:
+    """The next best blocks of clearly different size, worth measuring.
+
+    Args:
+        outputs: of the layer.
+        vectors: set of instructions.
+        density: of the weight.
+        rectify: end with max(0, x).
+        threads: that will run it.
+        count: how many.
+    """
+    seen: set[tuple[int, int]] = set()
+    for block in choose_blocks(outputs, vectors, density, rectify):
+        tile = block.tile
+        kind = (tile.height, -(-outputs.columns // tile.width))
+        if kind in seen:  # the same rows, cut into as many pieces
+            continue
+        seen.add(kind)
+        if len(seen) > 1:
+            yield Choice(block, choose_tiling(outputs, block, vectors, density, threads))
+        if len(seen) > count:
+            return
+
+
+def variations(choice: Choice, outputs: Outputs, vectors: VectorSet, density: Density, threads: int) -> list[Choice]:
+    """A choice with shorter and longer passes, with two filters at a time, and with the filters in two shares."""
+    block, tiling = choice.block, choice.tiling
+    found = [
+        Choice(block, choose_tiling(outputs, block, vectors, density, threads, pass_bytes))
+        for pass_bytes in (PASS_BYTES // 2, 2 * PASS_BYTES)
+    ]
+    found.append(Choice(block, replace(tiling, shares=2 * tiling.shares)))
+    if 2 * block.sums <= free_registers(vectors) and density.filters > 1:
+        twice = replace(block, filters=2)
+        found.append(Choice(twice, choose_tiling(outputs, twice, vectors, density, threads)))
+    return [other for other in dict.fromkeys(found) if other != choice]

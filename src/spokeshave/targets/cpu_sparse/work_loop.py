@@ -111,4 +111,10 @@ def _engine() -> llvm.ExecutionEngine:
 @cache
 def work_loop():
     """The loop as a C function of the address of a `Work`."""
-    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_engine().get_function_address("work_loop"))
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(loop_address())
+
+
+@cache
+def loop_address() -> int:
+    """Address of the loop."""
+    return _engine().get_function_address("work_loop")

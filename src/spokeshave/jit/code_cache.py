@@ -1,0 +1,120 @@
+"""Code cache: what was generated for this CPU, kept on disk as arrays, so that the next process need not make it again.
+
+One file an entry, named by its key; the key holds everything that the content depends on. A file that is damaged, was
+altered, or belongs to another user is not used: its content is made anew, and the file replaced.
+"""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from spokeshave.errors import FileError
+from spokeshave.files import atomic_path
+from spokeshave.jit.host_cpu import VectorSet, host_cpu
+from spokeshave.user_cache import cache_folder
+
+Arrays = dict[str, np.ndarray]
+MOST_BYTES = 1 << 30
+"""Of all files together; the ones not used for longest are removed first."""
+
+
+def code_key(*parts: object) -> str:
+    """SHA-256 over texts, numbers and arrays that an entry depends on.
+
+    Args:
+        parts: anything with a stable `repr`, and arrays.
+
+    Example:
+        >>> code_key("a", 1) == code_key("a", 1) != code_key("a1")
+        True
+    """
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            total.update(f"{part.dtype} {part.shape}\n".encode())
+            total.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+        else:
+            total.update(f"{part!r}\n".encode())
+    return total.hexdigest()
+
+
+@cache
+def generator(vectors: VectorSet) -> tuple[object, ...]:
+    """What makes code and for which machine: part of the key of everything that is generated."""
+    host, sources = host_cpu(), hashlib.sha256()
+    package = Path(__file__).parent.parent
+    for path in sorted([*package.glob("jit/*.py"), *package.glob("targets/cpu_sparse/*.py")]):
+        sources.update(path.read_bytes())
+    return sources.hexdigest(), version("llvmlite"), host.name, host.triple, sorted(host.features), vectors.name
+
+
+def cached(key: str, make: Callable[[], Arrays]) -> Arrays:
+    """The entry of a key; made and kept where there is none, or a damaged one.
+
+    Args:
+        key: from `code_key`.
+        make: makes the content; numpy arrays by name, none of them empty in its dimensions' count.
+    """
+    path = cache_folder() / "code" / f"{key}.safetensors"
+    found = _read(path)
+    if found is not None:
+        return found
+    made = make()
+    _write(path, made)
+    return made
+
+
+def _read(path: Path) -> Arrays | None:
+    try:
+        if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
+            return None
+        with safe_open(path, framework="np") as file:
+            recorded = (file.metadata() or {}).get("sha256")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        if recorded != _digest(arrays):
+            return None
+        os.utime(path)
+    except (OSError, SafetensorError):
+        return None
+    return arrays
+
+
+def _write(path: Path, arrays: Arrays) -> None:
+    """Keep an entry; a folder that cannot be written costs time the next time, and nothing else."""
+    try:
+        with atomic_path(path) as temporary:
+            save_file(arrays, temporary, metadata={"sha256": _digest(arrays)})
+    except (FileError, SafetensorError) as error:
+        _warn_once(str(error))
+        return
+    _trim(path.parent)
+
+
+@cache
+def _warn_once(reason: str) -> None:
+    warnings.warn(f"{reason}. Nothing else is wrong: code is generated again next time", stacklevel=2)
+
+
+def _digest(arrays: Arrays) -> str:
+    return code_key(*(part for name in sorted(arrays) for part in (name, arrays[name])))
+
+
+def _trim(folder: Path) -> None:
+    try:
+        files = [(path, path.stat()) for path in folder.glob("*.safetensors")]
+        total = sum(facts.st_size for _, facts in files)
+        for path, facts in sorted(files, key=lambda file: file[1].st_mtime):
+            if total <= MOST_BYTES:
+                return
+            path.unlink(missing_ok=True)
+            total -= facts.st_size
+    except OSError:  # another process removes files too
+        return

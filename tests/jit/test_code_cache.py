@@ -1,0 +1,98 @@
+"""Arrays on disk by key: whole, sound and one's own, or made again."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spokeshave.jit import code_cache
+from spokeshave.jit.code_cache import cached, code_key
+from spokeshave.jit.host_cpu import host_cpu
+from spokeshave.jit.native_loops import I64, Loops
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("SPOKESHAVE_CACHE", str(tmp_path))
+    code_cache._warn_once.cache_clear()
+    return tmp_path / "code"
+
+
+def make() -> code_cache.Arrays:
+    return {"one": np.arange(5, dtype=np.float32), "none": np.zeros((0, 3), np.int64)}
+
+
+def never() -> code_cache.Arrays:
+    pytest.fail("made again")
+
+
+def test_an_entry_is_made_once():
+    for maker in (make, never):
+        got = cached("key", maker)
+        np.testing.assert_array_equal(got["one"], np.arange(5))
+        assert got["none"].shape == (0, 3) and got["none"].dtype == np.int64
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "text"])
+def test_a_damaged_entry_is_made_again_and_replaced(folder, damage):
+    cached("key", make)
+    (file,) = folder.iterdir()
+    whole = file.read_bytes()
+    broken = {
+        "truncate": whole[:-3],
+        "flip": whole[:-1] + bytes([whole[-1] ^ 1]),
+        "empty": b"",
+        "text": b"no code at all",
+    }
+    file.write_bytes(broken[damage])
+    other = {"one": np.ones(2, np.float32)}
+    np.testing.assert_array_equal(cached("key", lambda: other)["one"], other["one"])
+    np.testing.assert_array_equal(cached("key", never)["one"], other["one"])
+
+
+def test_keys_tell_arrays_apart():
+    zeros = np.zeros(4, np.float32)
+    keys = [zeros, zeros.astype(np.int32), zeros.reshape(2, 2), np.ones(4, np.float32), zeros[:3], "zeros", 0, ("a", 1)]
+    assert len({code_key(part) for part in keys}) == len(keys)
+    assert code_key(zeros[::2]) == code_key(zeros[:2])
+
+
+def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SPOKESHAVE_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="generated again"):
+        assert set(cached("key", make)) == {"one", "none"}
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="a system without user numbers")
+def test_what_another_user_left_there_is_not_used(monkeypatch):
+    cached("key", make)
+    monkeypatch.setattr(os, "getuid", lambda: 1 << 30)
+    assert set(cached("key", lambda: {"mine": np.ones(1)})) == {"mine"}
+
+
+def test_the_folder_does_not_grow_without_end(folder, monkeypatch):
+    for number in range(4):
+        cached(str(number), make)
+        os.utime(folder / f"{number}.safetensors", (number, number))
+    size = (folder / "0.safetensors").stat().st_size
+    monkeypatch.setattr(code_cache, "MOST_BYTES", 3 * size)
+    cached("new", make)
+    assert sorted(file.stem for file in folder.iterdir()) == ["2", "3", "new"]
+
+
+def test_a_function_is_compiled_once(monkeypatch):
+    vectors = host_cpu().widest()
+    assert vectors is not None
+
+    def compile_one() -> int:
+        loops = Loops("store_seven", vectors, place=I64)
+        loops.builder.store(I64(7), loops.builder.inttoptr(loops.arguments["place"], I64.as_pointer()))
+        place = np.zeros(1, np.int64)
+        loops.compile()(place.ctypes.data)
+        return int(place[0])
+
+    assert compile_one() == 7
+    monkeypatch.setattr(Loops, "_object", lambda *_: pytest.fail("compiled again"))
+    assert compile_one() == 7
