@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 from network_zoo import build
-from sparse_cases import SETS, error, thin
+from sparse_cases import SETS, error, in_double, thin
 from spokeshave.errors import InexactRewrite, InvalidArgument, JitRefused, NothingChanged
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.rewrites.shrink import shrink
-from spokeshave.rewrites.to_sparse import to_sparse
+from spokeshave.rewrites.to_sparse import RunsAs, to_sparse
 from spokeshave.targets.cpu_sparse import segment
+from spokeshave.targets.cpu_sparse.sparse_network import SparseNetwork
 
 
 @pytest.mark.parametrize("vectors", SETS)
@@ -20,9 +21,9 @@ def test_the_report_counts_nonzeros_and_names_what_torch_runs(vectors):
     network = thin(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Softplus()), 0.25)
     fast, report = to_sparse(network, torch.randn(1, 3, 8, 8), vectors=vectors)
     convolution, rest = report.layers
-    assert convolution.native and convolution.nonzeros == int((network[0].weight != 0).sum())  # type: ignore[union-attr]
+    assert convolution.runs_as is RunsAs.GENERATED and convolution.nonzeros == int((network[0].weight != 0).sum())  # type: ignore[union-attr]
     assert convolution.density == pytest.approx(convolution.nonzeros / 216) and report.vectors == vectors.name
-    assert not rest.native and "Softplus" in rest.note and report.max_relative_error <= 1e-5
+    assert rest.runs_as is RunsAs.TORCH and "Softplus" in rest.note and report.max_relative_error <= 1e-5
     assert json.loads(json.dumps(report.to_dict()))["layers"][0]["kind"] == "Convolve"
     assert report.table().row_count == 2 and not fast.plain
 
@@ -73,5 +74,42 @@ def test_where_code_is_forbidden_torch_runs_with_a_warning(monkeypatch):
     network = thin(nn.Sequential(nn.Linear(4, 3)), 0.5)
     with pytest.warns(RuntimeWarning, match="refuses"):
         fast, report = to_sparse(network, torch.ones(1, 4))
-    assert fast.plain and report.vectors == "" and not report.layers[0].native
+    assert fast.plain and report.vectors == "" and report.layers[0].runs_as is RunsAs.TORCH
     assert torch.allclose(fast(torch.ones(5, 4)), network(torch.ones(5, 4)))
+
+
+def test_a_model_that_is_checked_a_second_time_is_still_compared_with_its_example(monkeypatch):
+    network = thin(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), 0.25)
+    x = torch.randn(1, 3, 8, 8)
+    first = to_sparse(network, x)[1].max_relative_error
+    runs: list[object] = []
+    real = SparseNetwork.run
+    monkeypatch.setattr(SparseNetwork, "run", lambda *arguments: runs.append(arguments) or real(*arguments))
+    assert to_sparse(network, x)[1].max_relative_error == first and len(runs) == 1
+    with torch.no_grad():
+        network[0].weight[0, 0, 0, 0] += 1
+    to_sparse(network, x)
+    assert len(runs) == 1 + 4  # other weights: every probe
+    monkeypatch.setattr(SparseNetwork, "run", lambda *arguments: 2 * real(*arguments))
+    with pytest.raises(InexactRewrite):
+        to_sparse(network, x)
+
+
+def test_a_layer_that_dense_code_runs_faster_is_left_to_torch():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), thin(nn.Conv2d(64, 64, 3, padding=1), 0.1)
+    ).eval()
+    x = torch.randn(1, 64, 56, 56)
+    fast, report = to_sparse(network, x)
+    assert [layer.runs_as for layer in report.layers] == [RunsAs.DENSE, RunsAs.GENERATED]
+    assert report.layers[1].speedup > 1 > report.layers[0].speedup and "faster" in report.layers[0].note
+    assert error(fast(x), in_double(network, x)) < 1e-5
+    with pytest.raises(NothingChanged, match="Prune it first"):
+        to_sparse(network[:2], x)
+
+
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"tune_s": -1.0}, {"tolerance": 0.0}])
+def test_options_out_of_range_are_refused(wrong):
+    with pytest.raises(InvalidArgument):
+        to_sparse(nn.Linear(2, 2), torch.zeros(1, 2), **wrong)

@@ -3,11 +3,12 @@ import io
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from torch.utils import _pytree as pytree
 
 from network_zoo import ZOO, build
-from spokeshave.errors import InvalidArgument
-from spokeshave.structures.graph_tracing import as_inputs, map_tensors, private_copy, restore_modes, trace, with_batch
+from spokeshave.errors import UnsupportedLayer
+from spokeshave.structures.graph_tracing import private_copy, restore_modes, trace
 
 
 @pytest.mark.parametrize("name", sorted(ZOO))
@@ -41,16 +42,6 @@ def test_private_copy_shares_nothing_and_keeps_the_original_working():
         for parameter in duplicate.parameters():
             parameter.zero_()
     torch.testing.assert_close(network(x), before)
-
-
-def test_inputs_are_taken_apart_and_resized():
-    x = torch.arange(6.0).reshape(2, 3)
-    assert with_batch((x, 4, {"k": x}), 3)[0].tolist() == [[0, 1, 2], [3, 4, 5], [0, 1, 2]]  # type: ignore[union-attr]
-    doubled = map_tensors(lambda tensor: 2 * tensor, {"a": [x, "b"]})
-    assert isinstance(doubled, dict) and doubled["a"][0].equal(2 * x) and doubled["a"][1] == "b"
-    assert as_inputs([x]) == (x,)
-    with pytest.raises(InvalidArgument, match="expected a tensor"):
-        as_inputs("nothing")
 
 
 def test_modes_come_back_by_name():
@@ -130,3 +121,35 @@ class Auxiliary(nn.Module):
 def test_a_branch_on_the_mode_is_noted(auxiliary):
     notes = trace(Auxiliary(auxiliary), torch.zeros(1, 3)).notes
     assert [note.partition(";")[0] for note in notes] == auxiliary * ["forward takes another path in train mode"]
+
+
+def test_for_inference_the_weights_are_shared_and_stay_as_they_are():
+    network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).train()
+    network(torch.randn(8, 4)).sum().backward()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    traced = trace(network, torch.randn(2, 4), inference=True)
+    weight = traced.graph.get_submodule("0").get_parameter("weight")
+    assert weight.data_ptr() == network[0].weight.data_ptr() and weight is not network[0].weight
+    assert network[0].weight.grad is not None and network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_for_inference_pruning_masks_are_burnt_into_the_copy_alone():
+    network = nn.Sequential(nn.Linear(4, 4))
+    prune.random_unstructured(network[0], "weight", 0.5)
+    kept = network[0].weight_orig.detach().clone()
+    traced = trace(network, torch.randn(1, 4), inference=True)
+    burnt = traced.graph.get_submodule("0").get_parameter("weight")
+    assert (burnt == 0).sum() == 8 and torch.equal(network[0].weight_orig, kept)
+
+
+def test_for_inference_a_model_that_fails_on_its_example_says_so():
+    with pytest.raises(UnsupportedLayer, match="does not run on the example"):
+        trace(nn.Linear(4, 4), torch.zeros(1, 5), inference=True)
+
+
+def test_for_inference_a_model_of_one_batch_size_is_taken_at_that_size():
+    traced = trace(
+        nn.Sequential(nn.Flatten(), nn.Unflatten(0, (1, 2)), nn.Flatten(0, 1)), torch.zeros(2, 4), inference=True
+    )
+    assert traced.probe[0].shape == (2, 4) and traced.notes

@@ -24,7 +24,8 @@ from spokeshave.rewrites.verification import relative_error, verify
 from spokeshave.structures.channel_classes import Coupling
 from spokeshave.structures.constant_channels import ChannelState, find_constants
 from spokeshave.structures.coupling import couple
-from spokeshave.structures.graph_tracing import TracedNetwork, as_inputs, record_shapes, restore_modes, trace
+from spokeshave.structures.example_inputs import as_inputs
+from spokeshave.structures.graph_tracing import TracedNetwork, record_shapes, restore_modes, trace
 from spokeshave.structures.operation_kinds import MIXING_MODULES
 
 

@@ -9,6 +9,7 @@ Departs from the paper: kernels are generated, not templates; the nonzeros of on
 import dataclasses
 import warnings
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 from rich.table import Table
@@ -17,13 +18,23 @@ from torch import nn
 from spokeshave.errors import InexactRewrite, InvalidArgument, JitRefused, NothingChanged
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.rewrites.verification import probes_like, relative_error
-from spokeshave.structures.graph_tracing import as_inputs, quiet, trace
+from spokeshave.structures.example_inputs import as_inputs, batch_of
+from spokeshave.structures.graph_tracing import quiet, trace
 from spokeshave.targets.cpu_sparse.batch_lanes_engine import BatchLanesEngine
+from spokeshave.targets.cpu_sparse.dense_layer import DenseLayer
 from spokeshave.targets.cpu_sparse.network_steps import Convolve, Fallback, Multiply, NetworkSteps
 from spokeshave.targets.cpu_sparse.pixel_lanes_engine import PixelLanesEngine
 from spokeshave.targets.cpu_sparse.sparse_network import SparseNetwork
 from spokeshave.targets.cpu_sparse.tuning import TUNE_S
 from spokeshave.user_cache import FactCache
+
+
+class RunsAs(Enum):
+    """What runs a step."""
+
+    GENERATED = "generated code"
+    DENSE = "dense, torch"
+    TORCH = "torch"
 
 
 @dataclass(frozen=True)
@@ -33,17 +44,19 @@ class SparseLayer:
     Attributes:
         name: of the module or node that the step ends with.
         kind: of work, such as 'Convolve'.
-        native: True for generated code, False for torch.
+        runs_as: generated code, or torch: by the planner's choice, or because the engine does not know it.
         density: share of nonzero weights, 0 to 1; 1 where there are no weights.
         nonzeros: number of them.
-        note: why torch runs it, '' where it is native.
+        speedup: over the dense layer, as the roofline predicts it for direct sparse code; 0 where nothing is predicted.
+        note: why it runs that way, '' where nothing is to be said.
     """
 
     name: str
     kind: str
-    native: bool
+    runs_as: RunsAs
     density: float = 1.0
     nonzeros: int = 0
+    speedup: float = 0.0
     note: str = ""
 
 
@@ -65,17 +78,19 @@ class SparseReport:
 
     def to_dict(self) -> dict[str, object]:
         """The report as plain dicts, lists, numbers and strings."""
-        plain = dataclasses.asdict(self)
-        return plain | {"layers": list(plain["layers"]), "notes": list(self.notes)}
+        layers = [dataclasses.asdict(layer) | {"runs_as": layer.runs_as.value} for layer in self.layers]
+        return dataclasses.asdict(self) | {"layers": layers, "notes": list(self.notes)}
 
     def table(self) -> Table:
         """The report as a table for the terminal, one row a step."""
         table = Table(title=f"sparse network, {self.vectors or 'torch'}", caption="\n".join(self.notes) or None)
-        for heading in ("layer", "work", "runs as", "nonzeros", "density", "note"):
-            table.add_column(heading, justify="right" if heading in ("nonzeros", "density") else "left")
+        for heading in ("layer", "work", "runs as", "nonzeros", "density", "predicted", "note"):
+            right = heading in ("nonzeros", "density", "predicted")
+            table.add_column(heading, justify="right" if right else "left")
         for layer in self.layers:
             counts = (f"{layer.nonzeros:,}", f"{layer.density:.3f}") if layer.nonzeros else ("", "")
-            table.add_row(layer.name, layer.kind, "generated code" if layer.native else "torch", *counts, layer.note)
+            speedup = f"{layer.speedup:.1f}x" if layer.speedup else ""
+            table.add_row(layer.name, layer.kind, layer.runs_as.value, *counts, speedup, layer.note)
         return table
 
 
@@ -86,6 +101,7 @@ def to_sparse(
     vectors: VectorSet | None = None,
     tolerance: float = 1e-5,
     tune_s: float = TUNE_S,
+    batch: int | None = None,
 ) -> tuple[SparseNetwork, SparseReport]:
     """Compile a network for this CPU; zero weights cost nothing.
 
@@ -96,6 +112,7 @@ def to_sparse(
         tolerance: largest max|new - old| / max|old| on the probes, above 0.
         tune_s: seconds that measuring the fastest tiles may take for each layout; 0 for none. What was found is kept
             in the user's cache.
+        batch: images in a usual batch, for which the planner decides what runs dense; the example's if none is given.
 
     Returns:
         the network, called like the model but for inference only, from any number of threads; and the report.
@@ -119,6 +136,8 @@ def to_sparse(
         raise InvalidArgument(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     if not tune_s >= 0:
         raise InvalidArgument(f"tune_s: expected seconds of at least 0, got {tune_s}")
+    if batch is not None and batch < 1:
+        raise InvalidArgument(f"batch: expected at least 1 image, got {batch}")
     if not tolerance > 0:
         raise InvalidArgument(f"tolerance: expected a number above 0, got {tolerance}")
     notes: list[str] = []
@@ -128,24 +147,30 @@ def to_sparse(
     if vectors is None:
         notes.append(f"no kernels are generated for this CPU ({host_cpu().name}): everything runs in torch")
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        traced = trace(model, example, inference=True)
-        network = SparseNetwork.of(traced, vectors, tune_s)
-        if all(isinstance(piece, Fallback) for piece in network.pieces):
-            raise NothingChanged(
-                "no layer of this model is one that the engine knows: "
-                + "; ".join(f"{step.layer}: {step.why}" for step in network.fallbacks)
-            )
-        inputs = as_inputs(example)
+        traced, inputs = trace(model, example, inference=True), as_inputs(example)
+        images = batch or batch_of(inputs)
         try:
+            network = SparseNetwork.of(traced, vectors, tune_s, images)
+            _require_native(network)
             error = _check(network, traced.reference, inputs, tolerance, notes)
         except JitRefused as refusal:
             warnings.warn(f"{refusal}; the network runs in torch", RuntimeWarning, stacklevel=2)
             notes.append(str(refusal))
             network = SparseNetwork.of(traced, None)
+            _require_native(network)
             error = _check(network, traced.reference, inputs, tolerance, notes)
     network.train(model.training)
     report = SparseReport(_layers(network), network.vectors.name if network.vectors else "", error, tuple(notes))
     return network, report
+
+
+def _require_native(network: SparseNetwork) -> None:
+    if not any(isinstance(piece, NetworkSteps) for piece in network.pieces):
+        raise NothingChanged(
+            "no layer of this model would run as generated code: "
+            + "; ".join(f"{layer.name}: {layer.note}" for layer in _layers(network))
+            + ". Prune it first, or keep it as it is"
+        )
 
 
 def _check(
@@ -158,7 +183,7 @@ def _check(
     worst = before if isinstance(before, float) and known else 0.0
     for place, (probe, layout) in enumerate(zip(probes_like(inputs), _LAYOUTS, strict=True)):
         if known and place:
-            return worst
+            break
         try:
             with quiet():
                 expected = reference(*probe)
@@ -173,7 +198,7 @@ def _check(
             f"expected the sparse network to match to {tolerance:g} relative, got {worst:g}. If the model is deep and "
             "rounding explains it, pass a larger tolerance; otherwise keep the original and report the architecture"
         )
-    if key and not notes:
+    if key and not notes and not known:
         _VERIFIED.keep({key: worst})
     return worst
 
@@ -184,16 +209,19 @@ _VERIFIED = FactCache("verified")
 
 
 def _layers(network: SparseNetwork) -> tuple[SparseLayer, ...]:
-    layers = []
+    layers, plans = [], {plan.output: plan for plan in network.plans}
     for piece in network.pieces:
-        if isinstance(piece, NetworkSteps):
-            for step in piece.steps:
-                kind, native = type(step).__name__, not network.plain
-                if isinstance(step, Convolve | Multiply):
-                    weight = step.weight
-                    layers.append(SparseLayer(step.layer, kind, native, weight.density, len(weight.values)))
-                else:
-                    layers.append(SparseLayer(step.layer, kind, native))
-        else:
-            layers.append(SparseLayer(piece.layer, "torch", False, note=piece.why))
+        if isinstance(piece, Fallback):
+            layers.append(SparseLayer(piece.layer, "torch", RunsAs.TORCH, note=piece.why))
+            continue
+        dense = isinstance(piece, DenseLayer)
+        runs_as = RunsAs.DENSE if dense else RunsAs.TORCH if network.plain else RunsAs.GENERATED
+        for step in [piece.step] if dense else piece.steps:
+            kind, plan = type(step).__name__, plans.get(step.output)
+            if isinstance(step, Convolve | Multiply):
+                density, count = step.weight.density, len(step.weight.values)
+                said = (plan.predicted_speedup, plan.why) if plan else (0.0, "")
+                layers.append(SparseLayer(step.layer, kind, runs_as, density, count, *said))
+            else:
+                layers.append(SparseLayer(step.layer, kind, runs_as))
     return tuple(layers)

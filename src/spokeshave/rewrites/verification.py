@@ -14,7 +14,8 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from spokeshave.errors import InexactRewrite, RewriteError
-from spokeshave.structures.graph_tracing import map_tensors, quiet, with_batch
+from spokeshave.structures.example_inputs import batch_of, map_tensors, with_batch
+from spokeshave.structures.graph_tracing import quiet
 
 _LOOSER = {torch.float16: 2e-2, torch.bfloat16: 1e-1}
 SMALLEST_SHARE = 1e-6
@@ -49,8 +50,7 @@ def probes_like(inputs: tuple[object, ...], seed: int = 0) -> list[tuple[object,
 
 
 def _batches(inputs: tuple[object, ...]) -> tuple[int, ...]:
-    first = next(leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor))
-    own = first.shape[0] if first.ndim else 1
+    own = batch_of(inputs)
     return (own, own + 1, 1) if own != 1 else (1, 2, 5)
 
 

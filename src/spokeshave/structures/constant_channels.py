@@ -16,7 +16,8 @@ from torch import Tensor, fx, nn
 
 from spokeshave.structures.channel_classes import Channels, Coupling, MixingCall, number_of_axes, pads_of_axis
 from spokeshave.structures.channel_flow import FLOWS
-from spokeshave.structures.graph_tracing import map_tensors, quiet, with_batch
+from spokeshave.structures.example_inputs import map_tensors, with_batch
+from spokeshave.structures.graph_tracing import quiet
 from spokeshave.structures.operation_kinds import (
     AVERAGE_POOLS,
     Kind,

@@ -18,7 +18,8 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize, prune
 from torch.utils import _pytree as pytree
 
-from spokeshave.errors import InvalidArgument, UnsupportedLayer
+from spokeshave.errors import UnsupportedLayer
+from spokeshave.structures.example_inputs import as_inputs, map_tensors, share_batch, with_batch
 from spokeshave.structures.graph_forms import INPLACE_OPERATORS, canonicalise
 
 PROBE_BATCH = 3
@@ -45,62 +46,6 @@ class TracedNetwork:
     training: dict[str, bool]
     size_locked: bool
     notes: list[str] = field(default_factory=list)
-
-
-def as_inputs(example: object) -> tuple[object, ...]:
-    """Example input as the tuple of positional arguments of `forward`.
-
-    Args:
-        example: a tensor, or a tuple or list of arguments.
-
-    Returns:
-        the arguments.
-
-    Raises:
-        InvalidArgument: there is no tensor in it.
-    """
-    inputs = tuple(example) if isinstance(example, (tuple, list)) else (example,)
-    if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(inputs)):
-        raise InvalidArgument(
-            f"example: expected a tensor or a tuple with the arguments of forward, got {type(example).__name__}; "
-            "pass an input with a batch axis, for instance torch.randn(1, 3, 32, 32)"
-        )
-    return inputs
-
-
-def map_tensors(function: Callable[[Tensor], object], values: object) -> object:
-    """The same nested arguments with a function applied to every tensor.
-
-    Args:
-        function: from a tensor to its replacement.
-        values: tensors, tuples, lists, dicts and plain values.
-
-    Returns:
-        the structure with the results.
-    """
-    return pytree.tree_map(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, values)
-
-
-def with_batch(values: tuple[object, ...], batch: int) -> tuple[object, ...]:
-    """Inputs at another batch size: rows are repeated along axis 0.
-
-    Args:
-        values: arguments of forward; tensors have the batch on axis 0.
-        batch: wanted size of axis 0, at least 1.
-
-    Returns:
-        new arguments.
-    """
-
-    def resize(tensor: Tensor) -> Tensor:
-        if tensor.ndim == 0 or tensor.shape[0] == 0:
-            return tensor
-        repeats = -(-batch // tensor.shape[0])
-        return torch.cat([tensor] * repeats)[:batch]
-
-    resized = map_tensors(resize, values)
-    assert isinstance(resized, tuple)
-    return resized
 
 
 def _duplicate(model: nn.Module, share: bool = False) -> nn.Module:
@@ -280,11 +225,6 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _share_batch(inputs: tuple[object, ...]) -> bool:
-    tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
-    return all(tensor.ndim > 0 and tensor.shape[0] == tensors[0].shape[0] for tensor in tensors)
-
-
 def _checked_inputs(reference: nn.Module, inputs: tuple[object, ...], notes: list[str]) -> tuple[object, ...]:
     """Inputs to learn the shapes from, of a model that runs on the example."""
     try:
@@ -298,7 +238,7 @@ def _checked_inputs(reference: nn.Module, inputs: tuple[object, ...], notes: lis
 
 
 def _probe_inputs(reference: nn.Module, inputs: tuple[object, ...], notes: list[str]) -> tuple[object, ...]:
-    if not _share_batch(inputs):
+    if not share_batch(inputs):
         return inputs
     try:
         probe = with_batch(inputs, PROBE_BATCH)
@@ -364,7 +304,7 @@ def trace(model: nn.Module, example: object, *, inference: bool = False) -> Trac
     plain.eval()
     reference = _duplicate(model, share=inference).eval()
     with torch.no_grad():
-        hasty = inference and _share_batch(inputs)
+        hasty = inference and share_batch(inputs)
         probe = with_batch(inputs, PROBE_BATCH) if hasty else _checked_inputs(reference, inputs, notes)
         locked = inference or _is_size_locked(reference, inputs)
     graph = _trace(_duplicate(plain, share=inference), inputs, notes)

@@ -4,7 +4,6 @@ Every value has its place in the arena, shared by values that are not alive at t
 code, and so is the loop over them: nothing goes back to Python between the layers.
 """
 
-import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,11 +60,6 @@ class Value:
     def inside(self) -> int:
         """Distance of the first pixel from the value's start."""
         return self.planes.place(*self.border)
-
-
-def address_of(function: object) -> int:
-    """Address of a ctypes function."""
-    return ctypes.cast(function, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
 
 
 def _products(step: Convolve, network: NetworkSteps) -> int:
@@ -225,7 +219,7 @@ class NativeEngine(ABC):
         """Append an operation; fields that it does not have are left out, those not given are 0."""
         table = operation.loops.table(items, **{name: fields.get(name, 0) for name in operation.loops.fields})
         self._keep.append(operation)
-        self._program.append((address_of(operation.function), table))
+        self._program.append((operation.address, table))
         return table
 
     def keep(self, array: np.ndarray) -> int:

@@ -4,6 +4,7 @@ Rectification, sums, per-channel scaling, local response normalization (Krizhevs
 operation (`jit/operation_loops.py`) whose items are planes; a vector holds images or pixels, which makes no difference.
 """
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +29,11 @@ class Operation:
 
     function: Native
     loops: OperationLoops
+
+    @property
+    def address(self) -> int:
+        """Of the machine code."""
+        return ctypes.cast(self.function, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
 
 
 def splat(loops: Loops, value: float | ir.Value) -> ir.Value:

@@ -34,17 +34,27 @@ def run_plainly(network: NetworkSteps, inputs: Sequence[Tensor]) -> list[Tensor]
     """
     known = dict(zip(network.inputs, inputs, strict=True))
     for step in network.steps:
-        known[step.output] = _run(step, [known[name] for name in step.inputs])
+        known[step.output] = run_step(step, [known[name] for name in step.inputs])
     return [known[name] for name in network.outputs]
 
 
-def _run(step: NetworkStep, inputs: list[Tensor]) -> Tensor:
+def run_step(step: NetworkStep, inputs: list[Tensor], weight: Tensor | None = None) -> Tensor:
+    """Run one step.
+
+    Args:
+        step: not a fallback.
+        inputs: of the step, [images, ...].
+        weight: dense weight of a convolution or linear layer, where it is at hand already.
+
+    Raises:
+        UnsupportedLayer: a kind of step that has no plain version.
+    """
     value = inputs[0]
     match step:
         case Convolve():
             value = F.conv2d(
                 value,
-                _like(step.weight.dense(), value),
+                _like(step.weight.dense() if weight is None else weight, value),
                 _like(step.bias, value),
                 step.stride,
                 step.padding,
@@ -54,7 +64,9 @@ def _run(step: NetworkStep, inputs: list[Tensor]) -> Tensor:
             value = value + inputs[1] if len(inputs) > 1 else value
             return value.relu() if step.rectify else value
         case Multiply():
-            value = F.linear(value, _like(step.weight.dense(), value), _like(step.bias, value))
+            value = F.linear(
+                value, _like(step.weight.dense() if weight is None else weight, value), _like(step.bias, value)
+            )
             return value.relu() if step.rectify else value
         case Chain():
             return _chain(step, inputs)

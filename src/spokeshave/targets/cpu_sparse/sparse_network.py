@@ -5,7 +5,7 @@ Direct sparse convolution (Park et al., ICLR 2017) for whole networks. The plain
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -19,28 +19,47 @@ from spokeshave.errors import InvalidArgument
 from spokeshave.jit.code_cache import code_key, generator
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.structures.graph_tracing import TracedNetwork
-from spokeshave.targets.cpu_sparse.network_steps import Fallback, NetworkStep, NetworkSteps, lower
+from spokeshave.targets.cpu_sparse.dense_layer import DenseLayer
+from spokeshave.targets.cpu_sparse.network_steps import (
+    Convolve,
+    Fallback,
+    Multiply,
+    NetworkStep,
+    NetworkSteps,
+    lower,
+)
+from spokeshave.targets.cpu_sparse.planner import Path, plan_network
 from spokeshave.targets.cpu_sparse.reference_steps import run_plainly
+from spokeshave.targets.cpu_sparse.roofline import measure_roofline
 from spokeshave.targets.cpu_sparse.segment import Layout, Segment
 from spokeshave.targets.cpu_sparse.step_fusion import fuse
 from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight
 from spokeshave.targets.cpu_sparse.tuning import TUNE_S
 
+Piece = NetworkSteps | DenseLayer | Fallback
 
-def cut(network: NetworkSteps) -> list[NetworkSteps | Fallback]:
-    """Runs of native steps, with what each reads from outside and what the outside reads of it, and what torch runs."""
-    runs: list[list[NetworkStep] | Fallback] = []
+
+def cut(network: NetworkSteps, dense: Collection[str] = ()) -> list[Piece]:
+    """Runs of native steps, with what each reads from outside and what the outside reads of it, and what torch runs.
+
+    Args:
+        network: steps.
+        dense: names of the values whose layers run dense.
+    """
+    runs: list[list[NetworkStep] | DenseLayer | Fallback] = []
     for step in network.steps:
         if isinstance(step, Fallback):
             runs.append(step)
+        elif step.output in dense and isinstance(step, Convolve | Multiply):
+            runs.append(DenseLayer(step))
         elif runs and isinstance(runs[-1], list):
             runs[-1].append(step)
         else:
             runs.append([step])
-    pieces: list[NetworkSteps | Fallback] = []
+    pieces: list[Piece] = []
     wanted = set(network.outputs)
     for run in reversed(runs):
-        if isinstance(run, Fallback):
+        if not isinstance(run, list):
             wanted.update(run.inputs)
             pieces.append(run)
             continue
@@ -71,39 +90,48 @@ class SparseNetwork(nn.Module):
         result: what forward returns, with a `Slot` in place of each value.
         vectors: set of instructions; none where no code can be generated: everything then runs plainly.
         tune_s: seconds that tuning may take for each native part, layout and number of threads.
+        images: in the batches that the choice between sparse and dense layers is made for.
 
     Attributes:
         pieces: runs of native steps, and what torch runs, in order.
+        plans: for each convolution and linear layer, in order; empty where no code is generated.
         plain: True to run the definition of every step in torch instead of generated code.
     """
 
     def __init__(
-        self, network: NetworkSteps, result: object, vectors: VectorSet | None, tune_s: float = TUNE_S
+        self,
+        network: NetworkSteps,
+        result: object,
+        vectors: VectorSet | None,
+        tune_s: float = TUNE_S,
+        images: int = 1,
     ) -> None:
         super().__init__()
         self.network, self.result, self.vectors = network, result, vectors
-        self.plain = vectors is None
-        self.pieces = cut(network)
-        self._segments = [
-            Segment(piece, vectors, tune_s) if vectors and isinstance(piece, NetworkSteps) else None
-            for piece in self.pieces
-        ]
+        self.plain, self.images = vectors is None, images
+        self.plans = plan_network(network, measure_roofline(images=images), images) if vectors else []
+        self.pieces = cut(network, {plan.output for plan in self.plans if plan.path is Path.DENSE})
+        self._tune_s = tune_s
+        self._segments = [self.segment_of(piece) for piece in self.pieces]
         self._called = nn.ModuleDict()
         self._attributes: dict[str, object] = {}
 
     @classmethod
-    def of(cls, traced: TracedNetwork, vectors: VectorSet | None, tune_s: float = TUNE_S) -> "SparseNetwork":
+    def of(
+        cls, traced: TracedNetwork, vectors: VectorSet | None, tune_s: float = TUNE_S, images: int = 1
+    ) -> "SparseNetwork":
         """Lower a traced network; modules that torch runs are copied from it.
 
         Args:
             traced: the network with its shapes, in eval mode.
             vectors: set of instructions, or none.
             tune_s: as in the constructor.
+            images: likewise.
         """
         steps = fuse(lower(traced))
         output = next(node for node in traced.graph.graph.nodes if node.op == "output")
         result = map_arg(output.args[0], lambda node: cast(Any, Slot(steps.aliases.get(node.name, node.name))))
-        network = cls(steps, result, vectors, tune_s)
+        network = cls(steps, result, vectors, tune_s, images)
         modules, copies = dict(traced.graph.named_modules()), {}
         for step in network.fallbacks:
             if step.node.op == "call_module":
@@ -115,6 +143,12 @@ class SparseNetwork(nn.Module):
                 network._attributes[step.output] = copy.deepcopy(value, copies)
         return network
 
+    def segment_of(self, piece: Piece) -> Segment | None:
+        """What runs a piece as generated code; none where torch runs it."""
+        if isinstance(piece, NetworkSteps) and self.vectors is not None:
+            return Segment(piece, self.vectors, self._tune_s)
+        return None
+
     def train(self, mode: bool = True) -> "SparseNetwork":
         """Remember the flag; the network computes as in eval mode, whatever it says."""
         self.training = mode
@@ -125,7 +159,8 @@ class SparseNetwork(nn.Module):
         if self.fallbacks or self.vectors is None:
             return ""
         network = self.network
-        parts: list[object] = [generator(self.vectors), network.inputs, network.outputs, repr(self.result)]
+        dense = [piece.output for piece in self.pieces if isinstance(piece, DenseLayer)]
+        parts: list[object] = [generator(self.vectors), dense, network.inputs, network.outputs, repr(self.result)]
         for step in network.steps:
             parts += [type(step).__name__, network.shapes[step.output]]
             for value in vars(step).values():
@@ -160,9 +195,12 @@ class SparseNetwork(nn.Module):
             if isinstance(piece, Fallback):
                 known[piece.output] = self._fall_back(piece, known)
                 continue
-            values = [known[name] for name in piece.inputs]
+            values: list[Any] = [known[name] for name in piece.inputs]
+            if isinstance(piece, DenseLayer):
+                known[piece.output] = piece(values)
+                continue
             if segment is None or self.plain:
-                results: list[Tensor] = run_plainly(piece, values)  # type: ignore[arg-type]
+                results = run_plainly(piece, values)
             else:
                 arrays = [_array(value) for value in values]
                 results = [torch.from_numpy(result) for result in segment(arrays, layout)]

@@ -26,7 +26,7 @@ from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight
 from spokeshave.targets.cpu_sparse.tuning import TUNE_S
 from spokeshave.tensor_digest import digest
 
-_FORMAT = 1
+_FORMAT = 2
 _KINDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
@@ -78,6 +78,7 @@ def save_sparse(network: SparseNetwork, path: Path | str) -> Path:
         "outputs": steps.outputs,
         "aliases": steps.aliases,
         "result": writer.plain(network.result),
+        "images": network.images,
     }
     header = {"format": _FORMAT, "sha256": _digest(writer.tensors, facts), "facts": facts}
     path = Path(path)
@@ -123,12 +124,12 @@ def load_sparse(path: Path | str, vectors: VectorSet | None = None, tune_s: floa
     try:
         shapes = {name: tuple(shape) for name, shape in facts["shapes"].items()}
         steps = NetworkSteps(reader.whole(facts["steps"]), shapes, facts["inputs"], facts["outputs"], facts["aliases"])
-        result = reader.whole(facts["result"])
+        result, images = reader.whole(facts["result"]), int(facts["images"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: its description of the network is damaged ({error!r}); export it again"
         ) from error
-    network = SparseNetwork(steps, result, vectors or host_cpu().widest(), tune_s)
+    network = SparseNetwork(steps, result, vectors or host_cpu().widest(), tune_s, images)
     network.eval()
     return network
 

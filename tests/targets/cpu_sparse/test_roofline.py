@@ -1,0 +1,64 @@
+"""What is measured of the machine: bounds that hold on any, and what is kept of it."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from spokeshave.errors import InvalidArgument
+from spokeshave.targets.cpu_sparse import roofline as module
+from spokeshave.targets.cpu_sparse.roofline import BYTES_A_NONZERO, DENSITIES, Level, Roofline, measure_roofline
+from spokeshave.user_cache import FactCache
+
+PAPER = Roofline(1, 1, 200.0, 100.0, {0.05: 25.0, 0.2: 50.0, 1.0: 100.0}, dict.fromkeys(Level, 10.0))
+
+
+def test_measured_rates_are_those_of_a_machine():
+    found = measure_roofline(threads=1)
+    assert 0 < max(found.sparse_flops_per_s.values()) < 1.5 * found.peak_flops_per_s
+    assert 0 < found.dense_flops_per_s < 1.5 * found.peak_flops_per_s
+    assert found.bytes_per_s[Level.L1] > found.bytes_per_s[Level.MEMORY] > 1e8
+    assert found.peak_flops_per_s > 1e9 and found.threads == 1 and found.images == 1
+
+
+def test_it_is_measured_once(monkeypatch):
+    first = measure_roofline(threads=1)
+    monkeypatch.setattr(module, "_layer_rates", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(module, "_FACTS", FactCache("roofline"))  # as another process would
+    assert measure_roofline(threads=1) == first
+    with pytest.raises(pytest.fail.Exception):
+        measure_roofline(threads=1, fresh=True)
+
+
+def test_threads_stay_as_they_were():
+    before = torch.get_num_threads()
+    measure_roofline(threads=2, images=16, fresh=True)
+    assert torch.get_num_threads() == before
+
+
+def test_no_thread_is_refused():
+    with pytest.raises(InvalidArgument, match="at least 1 thread"):
+        measure_roofline(threads=0)
+
+
+def test_alpha_falls_between_what_was_measured():
+    assert PAPER.alpha(0.05) == pytest.approx(4) and PAPER.alpha(1.0) == pytest.approx(1)
+    assert PAPER.alpha(0.1) == pytest.approx(100 / 37.5)  # half way on the logarithmic scale from 0.05 to 0.2
+    assert PAPER.alpha(0.001) == pytest.approx(4) and PAPER.alpha(0.0) == pytest.approx(4)
+    rates = PAPER.rates(0.2, Level.L2)
+    assert (rates.alpha, rates.beta, rates.bytes_per_s) == (pytest.approx(2), BYTES_A_NONZERO, 10.0)
+
+
+def test_data_lies_in_the_fastest_level_that_holds_it():
+    assert PAPER.level_of(1000) is Level.L1 and PAPER.level_of(200e3) is Level.L2
+    assert PAPER.level_of(5e6) is Level.LAST_LEVEL_CACHE and PAPER.level_of(1e9) is Level.MEMORY
+    assert dataclasses.replace(PAPER, threads=8).level_of(200e3) is Level.L1
+
+
+@pytest.mark.parametrize(
+    "damage", [None, [], {}, {"bytes_per_s": {"L9": 1}}, {"sparse_flops_per_s": [1.0]}, {"dense_flops_per_s": -1.0}]
+)
+def test_facts_that_make_no_sense_are_measured_again(damage):
+    whole = module._encoded(PAPER)
+    assert module._decoded(whole) == PAPER and len(DENSITIES) == 3
+    assert module._decoded(whole | damage if damage and isinstance(damage, dict) else damage) is None
