@@ -1,8 +1,10 @@
 import ctypes
+from functools import cache
 
 import numpy as np
 import pytest
 
+from spokeshave.jit import operation_loops
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.jit.operation_loops import OperationLoops, run_sequence
@@ -44,3 +46,15 @@ def test_no_item_is_no_work() -> None:
     address = ctypes.cast(function, ctypes.c_void_p).value
     run_sequence(np.array([(address, table.ctypes.data)], np.int64), 2)
     assert table[0] <= 2 and table[2] == 0
+
+
+def test_without_openmp_one_thread_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operation_loops, "parallel_call", lambda: 0)
+    monkeypatch.setattr(operation_loops, "_runner", cache(operation_loops._runner.__wrapped__))
+    loops, function = doubling(SETS[0])
+    data = aligned_zeros((100, SETS[0].lanes))
+    data[:] = 1
+    table = loops.table(100, data_at=data.ctypes.data, stride=SETS[0].bytes)
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    run_sequence(np.array([(address, table.ctypes.data)], np.int64), 4)
+    assert (data == 2).all() and table[0] == 101

@@ -14,7 +14,7 @@ _WIDER = {
     VectorSet.AVX512: (),
     VectorSet.AVX2: ("avx512", "avx10"),
     VectorSet.SSE: ("avx", "fma", "f16c", "vaes", "vpclmulqdq", "sha512", "sm3", "sm4"),
-    VectorSet.NEON: (),
+    VectorSet.NEON: ("sve", "sme"),
 }
 """Set of vectors -> beginnings of features that would let LLVM use a wider one, or imply one that would."""
 
