@@ -1,5 +1,4 @@
 import ctypes
-from functools import cache
 
 import numpy as np
 import pytest
@@ -49,12 +48,10 @@ def test_no_item_is_no_work() -> None:
 
 
 def test_without_openmp_one_thread_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+    monkeypatch.setattr(operation_loops, "_runner", lambda: lambda *arguments: seen.append(arguments))
+    steps = np.zeros((3, 2), np.int64)
+    run_sequence(steps, 4)
     monkeypatch.setattr(operation_loops, "parallel_call", lambda: 0)
-    monkeypatch.setattr(operation_loops, "_runner", cache(operation_loops._runner.__wrapped__))
-    loops, function = doubling(SETS[0])
-    data = aligned_zeros((100, SETS[0].lanes))
-    data[:] = 1
-    table = loops.table(100, data_at=data.ctypes.data, stride=SETS[0].bytes)
-    address = ctypes.cast(function, ctypes.c_void_p).value
-    run_sequence(np.array([(address, table.ctypes.data)], np.int64), 4)
-    assert (data == 2).all() and table[0] == 101
+    run_sequence(steps, 4)
+    assert seen == [(steps.ctypes.data, 3, 4), (steps.ctypes.data, 3, 1)]
