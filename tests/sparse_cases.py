@@ -12,7 +12,8 @@ from spokeshave.targets.cpu_sparse.pixel_lanes_engine import PixelLanesEngine
 from spokeshave.targets.cpu_sparse.segment import Layout
 from spokeshave.targets.cpu_sparse.step_fusion import fuse
 
-SETS = [vectors for vectors in VectorSet if vectors is not VectorSet.NEON and host_cpu().supports(vectors)]
+SETS = [vectors for vectors in VectorSet if host_cpu().supports(vectors)]
+X86_SETS = [vectors for vectors in SETS if vectors is not VectorSet.NEON]
 LAYOUTS: list[Layout] = [BatchLanesEngine, PixelLanesEngine]
 
 

@@ -4,7 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from spokeshave.errors import InvalidArgument
+from spokeshave.jit import assembler, llvm_target
 from spokeshave.jit.assembler import assemble
+from spokeshave.jit.host_cpu import HostCpu, host_cpu
 
 X86 = platform.machine() in ("x86_64", "AMD64")
 
@@ -31,3 +33,14 @@ def test_many_threads_get_the_same_code() -> None:
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: assemble(text, labels), range(8)))
     assert all(result == results[0] for result in results)
+
+
+@pytest.mark.skipif(not X86, reason="LLVM's assembler in llvmlite reads the host's instructions only")
+def test_object_files_of_macos_know_their_labels_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    text, labels = "first:\nnop\n.p2align 4\nsecond:\nret\nthird:\nret", ["third", "first", "second"]
+    there = HostCpu(host_cpu().name, "x86_64-apple-macosx13", host_cpu().features)
+    monkeypatch.setattr(assembler, "host_cpu", lambda: there)
+    monkeypatch.setattr(llvm_target, "host_cpu", lambda: there)
+    monkeypatch.setattr(assembler, "_machine", llvm_target.target_machine)
+    code, places = assemble(text, labels)
+    assert places == {"third": 17, "first": 0, "second": 16} and code[16:18] == b"\xc3\xc3"

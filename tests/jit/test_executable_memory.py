@@ -1,5 +1,6 @@
 import ctypes
 import mmap
+import os
 import platform
 
 import numpy as np
@@ -54,4 +55,15 @@ def test_zeros_begin_at_a_page(shape: tuple[int, ...]) -> None:
     assert array.ctypes.data % mmap.PAGESIZE == 0
     assert array.shape == shape
     assert array.dtype == np.float32
+    assert not array.any()
+
+
+@pytest.mark.parametrize("shape", [(3,), (1 << 20,)])
+def test_a_forked_process_has_its_own_copy(shape: tuple[int, ...]) -> None:
+    array = aligned_zeros(shape)
+    child = os.fork()
+    if child == 0:
+        array[:] = 1
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
     assert not array.any()

@@ -3,6 +3,7 @@ import ctypes
 import numpy as np
 import pytest
 
+from spokeshave.jit import operation_loops
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.jit.operation_loops import OperationLoops, run_sequence
@@ -44,3 +45,14 @@ def test_no_item_is_no_work() -> None:
     address = ctypes.cast(function, ctypes.c_void_p).value
     run_sequence(np.array([(address, table.ctypes.data)], np.int64), 2)
     assert table[0] <= 2 and table[2] == 0
+
+
+def test_without_openmp_one_thread_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+    monkeypatch.setattr(operation_loops, "_runner", lambda: lambda *arguments: seen.append(arguments))
+    steps = np.zeros((3, 2), np.int64)
+    run_sequence(steps, 4)
+    monkeypatch.setattr(operation_loops, "parallel_call", lambda: 0)
+    run_sequence(steps, 4)
+    assert [call[:3] for call in seen] == [(steps.ctypes.data, 3, 4), (steps.ctypes.data, 3, 1)]
+    assert seen[0][3] != 0 == seen[1][3]

@@ -1,9 +1,10 @@
 """Assembler: instructions as text to machine code in memory, by the one inside LLVM; no compiler on the machine.
 
-What comes out is position-independent: the text may only refer to its own labels. It comes from this package's own
-generators: LLVM ends the process over a line that is no instruction.
+What comes out is position-independent: the text refers to nothing, not even to its own labels. It comes from this
+package's own generators: LLVM ends the process over a line that is no instruction.
 """
 
+import re
 from functools import cache
 
 import llvmlite.binding as llvm
@@ -12,6 +13,8 @@ import numpy as np
 from spokeshave.errors import InvalidArgument
 from spokeshave.jit.host_cpu import host_cpu
 from spokeshave.jit.llvm_target import LLVM_LOCK, target_machine
+
+_LABEL = re.compile(r"^(\w+):$", re.MULTILINE)
 
 
 @cache
@@ -37,10 +40,12 @@ def assemble(text: str, labels: list[str]) -> tuple[bytes, dict[str, int]]:
         >>> places["first"], places["second"] < len(code)
         (0, True)
     """
-    missing = set(labels) - {line[:-1] for line in text.splitlines() if line.endswith(":")}
+    missing = set(labels) - set(_LABEL.findall(text))
     if missing:
         raise InvalidArgument(f"labels {sorted(missing)} are not in the text")
-    table = "\n".join([".p2align 2", "label_table:", *(f".long {label}-label_table" for label in labels)])
+    # In the object files of macOS only a label that begins with L is resolved here; others are left to a linker.
+    text = _LABEL.sub(r"L\1:", text)
+    table = "\n".join([".p2align 2", "L_table:", *(f".long L{label}-L_table" for label in labels)])
     dialect = ".intel_syntax noprefix\n" if host_cpu().triple.startswith(("x86_64", "i686")) else ""
     escaped = f"{dialect}.text\n{text}\n{table}\n".replace("\\", "\\5C").replace('"', "\\22").replace("\n", "\\0A")
     with LLVM_LOCK:

@@ -12,6 +12,8 @@ from spokeshave.errors import JitRefused
 
 HUGE_PAGE = 2 << 20
 """Bytes of a huge page on x86-64 and most 64-bit Arm systems."""
+_OWN = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+"""A process that was forked gets its own copy, and Linux gives such memory huge pages where it may give any."""
 
 
 class ExecutableMemory:
@@ -31,7 +33,7 @@ class ExecutableMemory:
 
     def __init__(self, code: bytes) -> None:
         try:
-            self._pages = mmap.mmap(-1, max(1, len(code)), prot=mmap.PROT_READ | mmap.PROT_WRITE)
+            self._pages = mmap.mmap(-1, max(1, len(code)), _OWN, mmap.PROT_READ | mmap.PROT_WRITE)
             self._pages.write(code)
             self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._pages))
             self._seal(len(code))
@@ -49,8 +51,11 @@ class ExecutableMemory:
         if libc.mprotect(ctypes.c_void_p(self.address), ctypes.c_size_t(pages), protection) != 0:
             raise OSError(ctypes.get_errno(), "mprotect")
         if platform.machine() in ("aarch64", "arm64"):  # x86 keeps its instruction cache coherent by itself
-            clear = ctypes.CDLL("libgcc_s.so.1").__clear_cache
-            clear(ctypes.c_void_p(self.address), ctypes.c_void_p(self.address + size))
+            if platform.system() == "Darwin":
+                libc.sys_icache_invalidate(ctypes.c_void_p(self.address), ctypes.c_size_t(size))
+            else:
+                clear = ctypes.CDLL("libgcc_s.so.1").__clear_cache
+                clear(ctypes.c_void_p(self.address), ctypes.c_void_p(self.address + size))
 
     def function(self, offset: int, result: Any, *arguments: Any) -> Callable[..., Any]:
         """Make the code at an offset callable; the call releases Python's lock.
@@ -78,7 +83,7 @@ def aligned_zeros(shape: Sequence[int], dtype: type[np.generic] = np.float32) ->
     """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     boundary = HUGE_PAGE if size >= HUGE_PAGE else mmap.PAGESIZE
-    pages = mmap.mmap(-1, max(size, 1) + (boundary if boundary > mmap.PAGESIZE else 0))
+    pages = mmap.mmap(-1, max(size, 1) + (boundary if boundary > mmap.PAGESIZE else 0), _OWN)
     if boundary == HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
         pages.madvise(mmap.MADV_HUGEPAGE)
     raw = np.frombuffer(pages, np.uint8)

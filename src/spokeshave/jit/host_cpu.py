@@ -4,7 +4,7 @@ A set is named by the widest float32 vector that it works on. The generator may 
 machine has: that is how the narrow variants are tested on a wide machine.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 
@@ -74,6 +74,11 @@ class HostCpu:
         """The widest set that it has; none on a machine that no kernel is generated for."""
         return next((vectors for vectors in VectorSet if self.supports(vectors)), None)
 
+    def as_architecture(self) -> "HostCpu":
+        """Correct what a system says of NEON: 64-bit Arm always has it, and no code is generated for 32-bit Arm."""
+        little = self.triple.startswith(("aarch64-", "arm64-", "arm64e-"))
+        return replace(self, features=self.features | {"neon"} if little else self.features - {"neon"})
+
     def require(self, vectors: VectorSet) -> None:
         """Refuse a set that it lacks.
 
@@ -96,6 +101,4 @@ def host_cpu() -> HostCpu:
     found = llvm.get_host_cpu_features()
     triple = llvm.get_process_triple()
     names = {name for name, present in found.items() if present}
-    if triple.startswith(("aarch64", "arm64")):
-        names.add("neon")  # part of the architecture; not every system lists it
-    return HostCpu(llvm.get_host_cpu_name(), triple, frozenset(names))
+    return HostCpu(llvm.get_host_cpu_name(), triple, frozenset(names)).as_architecture()

@@ -14,7 +14,7 @@ _WIDER = {
     VectorSet.AVX512: (),
     VectorSet.AVX2: ("avx512", "avx10"),
     VectorSet.SSE: ("avx", "fma", "f16c", "vaes", "vpclmulqdq", "sha512", "sm3", "sm4"),
-    VectorSet.NEON: (),
+    VectorSet.NEON: ("sve", "sme"),
 }
 """Set of vectors -> beginnings of features that would let LLVM use a wider one, or imply one that would."""
 
@@ -33,10 +33,11 @@ def target_machine(vectors: VectorSet | None = None) -> llvm.TargetMachine:
         llvm.initialize_native_asmprinter()
         llvm.initialize_native_asmparser()
         left_out = {name for name in host_cpu().features if vectors and name.startswith(_WIDER[vectors])}
-        left_out.add("prefer-256-bit")  # it would halve the width
+        if host_cpu().triple.startswith(("x86_64", "i686")):
+            left_out.add("prefer-256-bit")  # it would halve the width
+        else:
+            left_out |= {"sve", "sme"}  # a CPU's name implies them, even where the system does not let them be used
         flags = [f"{'-' if name in left_out else '+'}{name}" for name in sorted(host_cpu().features | left_out)]
-        if not host_cpu().triple.startswith(("x86_64", "i686")):
-            flags = [flag for flag in flags if flag[1:] in host_cpu().features]
         try:
             return llvm.Target.from_triple(host_cpu().triple).create_target_machine(
                 cpu=host_cpu().name, features=",".join(flags), opt=2, reloc="pic", codemodel="small"

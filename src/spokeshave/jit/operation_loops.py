@@ -107,6 +107,6 @@ def run_sequence(steps: np.ndarray, threads: int) -> None:
 
     Args:
         steps: int64, [operations, 2]: address of the function, address of its table.
-        threads: at most so many for each operation, at least 1.
+        threads: at most so many for each operation, at least 1; one where torch has no OpenMP.
     """
-    _runner()(steps.ctypes.data, len(steps), threads, parallel_call())
+    _runner()(steps.ctypes.data, len(steps), threads if parallel_call() else 1, parallel_call())

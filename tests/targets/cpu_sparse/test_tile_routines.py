@@ -2,14 +2,14 @@
 
 import pytest
 
-from sparse_cases import SETS
+from sparse_cases import X86_SETS
 from spokeshave.jit.assembler import assemble
 from spokeshave.targets.cpu_sparse.tap_shapes import SINGLE, Tile
 from spokeshave.targets.cpu_sparse.tile_routines import TRANSITIONS, Block, Pitches, write_routines
 from spokeshave.targets.cpu_sparse.x86_instructions import X86Instructions
 
 
-@pytest.mark.parametrize("vectors", SETS)
+@pytest.mark.parametrize("vectors", X86_SETS)
 @pytest.mark.parametrize("rectify", [False, True])
 @pytest.mark.parametrize("residual", [0, 4096])
 def test_every_label_has_code(vectors, rectify, residual):

@@ -3,6 +3,8 @@
 import pytest
 
 from sparse_cases import SETS
+from spokeshave.jit.host_cpu import VectorSet
+from spokeshave.targets.cpu_sparse.arm_instructions import ArmInstructions
 from spokeshave.targets.cpu_sparse.vector_instructions import VectorInstructions
 from spokeshave.targets.cpu_sparse.x86_instructions import X86Instructions
 
@@ -13,6 +15,6 @@ def test_the_base_cannot_write_code():
 
 
 def test_routines_begin_at_a_multiple_of_sixteen_bytes():
-    code = X86Instructions(SETS[0])
-    code.label("here")
-    assert code.lines == [".p2align 4", "here:"]
+    for code in (X86Instructions(VectorSet.SSE), ArmInstructions(VectorSet.NEON)):
+        code.label("here")
+        assert code.lines == [".p2align 4", "here:"]

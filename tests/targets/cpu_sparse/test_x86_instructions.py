@@ -6,7 +6,7 @@ import platform
 import numpy as np
 import pytest
 
-from sparse_cases import SETS
+from sparse_cases import X86_SETS
 from spokeshave.jit.assembler import assemble
 from spokeshave.jit.executable_memory import ExecutableMemory, aligned_zeros
 from spokeshave.targets.cpu_sparse.x86_instructions import X86Instructions
@@ -24,7 +24,7 @@ def run(code: X86Instructions, data: np.ndarray) -> np.ndarray:
     return target
 
 
-@pytest.mark.parametrize("vectors", SETS)
+@pytest.mark.parametrize("vectors", X86_SETS)
 def test_arithmetic(vectors):
     code, size = X86Instructions(vectors), vectors.bytes
     data = np.random.default_rng(0).standard_normal((3, vectors.lanes)).astype(np.float32)
@@ -36,7 +36,7 @@ def test_arithmetic(vectors):
     code.load(2, code.input, 2 * size)
     code.multiply_add(0, 1, 2, 3)
     code.store(0, code.output, size)
-    code.add_from(0, code.input, size)
+    code.add_from(0, code.input, size, 3)
     code.zero(4)
     code.rectify(0, 4, 3)
     code.store(0, code.output, 2 * size)
@@ -49,7 +49,7 @@ def test_arithmetic(vectors):
     np.testing.assert_allclose(run(code, data), wanted, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("vectors", SETS)
+@pytest.mark.parametrize("vectors", X86_SETS)
 def test_calls_run_in_order_and_return(vectors):
     code = X86Instructions(vectors)
     for name, offset in (("one", 0), ("two", vectors.bytes)):

@@ -16,6 +16,7 @@ from spokeshave.jit.assembler import assemble
 from spokeshave.jit.executable_memory import ExecutableMemory, aligned_zeros
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.jit.operation_loops import operation_table
+from spokeshave.targets.cpu_sparse.arm_instructions import ArmInstructions
 from spokeshave.targets.cpu_sparse.call_program import CallProgram, CutWeight, Tiling, build_program
 from spokeshave.targets.cpu_sparse.tile_routines import Block, Pitches, write_routines
 from spokeshave.targets.cpu_sparse.x86_instructions import X86Instructions
@@ -128,7 +129,7 @@ class ConvolutionCode:
         program: CallProgram = build_program(
             weight, bias, groups, block, pitches, source.plane_bytes, vectors.bytes, tiling or Tiling()
         )
-        code = X86Instructions(vectors)
+        code = (ArmInstructions if vectors is VectorSet.NEON else X86Instructions)(vectors)
         labels = write_routines(code, block, pitches, program.shapes, program.macros)
         routines, places = assemble("\n".join(code.lines), labels)
         where = np.array([places[label] for label in labels], np.int64)

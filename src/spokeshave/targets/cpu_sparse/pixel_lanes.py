@@ -47,14 +47,13 @@ def gather(loops: Loops, row: list[ir.Value], fill: ir.Value, sources: list[int 
     """A vector whose lanes come from given pixels of a row that is held in registers; others come from `fill`."""
     lanes = loops.vectors.lanes
     result = fill
-    for number, vector in enumerate(row):
-        mask = list(range(lanes))
-        for lane, pixel in enumerate(sources):
-            if pixel is not None and pixel // lanes == number:
-                mask[lane] = lanes + pixel % lanes
-        if mask != list(range(lanes)):
-            choice = ir.Constant(ir.VectorType(I32, lanes), mask)
-            result = loops.builder.shuffle_vector(result, vector, choice)
+    for number in sorted({pixel // lanes for pixel in sources if pixel is not None}):
+        mask = [
+            lanes + pixel % lanes if pixel is not None and pixel // lanes == number else lane
+            for lane, pixel in enumerate(sources)
+        ]
+        choice = ir.Constant(ir.VectorType(I32, lanes), mask)
+        result = loops.builder.shuffle_vector(result, row[number], choice)
     return result
 
 

@@ -122,14 +122,14 @@ def _apply(
     spare = code.vectors.registers - 1
     buffers = list(range(block.sums + len(taps), spare)) or [spare]
     for tap, weight in enumerate(weights):
-        code.broadcast(weight, code.stream, weights_at + 4 * tap)
+        code.weight(weight, code.stream, weights_at + 4 * tap)
     for turn, ((row, column), products) in enumerate(block.tile.reads(taps).items()):
         at = row * pitches.input_row + column * code.vectors.bytes
         totals = [(filter_ * block.tile.outputs + output, weights[tap]) for tap, output in products]
+        factor = buffers[turn % len(buffers)]  # in turn, so that a load need not wait for the multiply-add before
         if len(totals) == 1:
-            code.multiply_add_from(*totals[0], pointer, at, spare)
+            code.multiply_add_from(*totals[0], pointer, at, factor)
             continue
-        factor = buffers[turn % len(buffers)]
         code.load(factor, pointer, at)
         for total, weight in totals:
             code.multiply_add(total, weight, factor, spare)
@@ -175,7 +175,8 @@ def _end_in_output(code: VectorInstructions, block: Block, pitches: Pitches, rea
         row, column = divmod(place, block.tile.width)
         across = column * code.vectors.bytes
         if pitches.residual_row:
-            code.add_from(number, residual, filter_ * pitches.residual_plane + row * pitches.residual_row + across)
+            far = filter_ * pitches.residual_plane + row * pitches.residual_row + across
+            code.add_from(number, residual, far, spare)
         if block.rectify:
             code.rectify(number, zero, spare)
         code.store(number, output, filter_ * pitches.output_plane + row * pitches.output_row + across)

@@ -41,6 +41,10 @@ class VectorInstructions(ABC):
     def broadcast(self, vector: int, pointer: str, offset: int) -> None:
         """Fill a vector with the float at pointer + offset."""
 
+    def weight(self, vector: int, pointer: str, offset: int) -> None:
+        """Make a vector the weight of multiply-adds: the float at pointer + offset."""
+        self.broadcast(vector, pointer, offset)
+
     @abstractmethod
     def zero(self, vector: int) -> None:
         """Fill a vector with 0."""
@@ -58,8 +62,8 @@ class VectorInstructions(ABC):
         """Write a vector to aligned memory."""
 
     @abstractmethod
-    def add_from(self, vector: int, pointer: str, offset: int) -> None:
-        """vector += aligned memory."""
+    def add_from(self, vector: int, pointer: str, offset: int, spare: int) -> None:
+        """vector += aligned memory; the content of `spare` is lost."""
 
     @abstractmethod
     def rectify(self, vector: int, zero: int, spare: int) -> None:
@@ -67,11 +71,11 @@ class VectorInstructions(ABC):
 
     @abstractmethod
     def multiply_add(self, total: int, weight: int, factor: int, spare: int) -> None:
-        """total += weight * factor; the content of `spare` is lost."""
+        """total += weight * factor, for a vector that `weight` made; the content of `spare` is lost."""
 
     @abstractmethod
     def multiply_add_from(self, total: int, weight: int, pointer: str, offset: int, spare: int) -> None:
-        """total += weight * aligned memory; the content of `spare` is lost."""
+        """total += weight * aligned memory, likewise; the content of `spare` is lost."""
 
     @abstractmethod
     def give_back(self) -> None:

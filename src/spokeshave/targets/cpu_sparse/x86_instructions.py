@@ -57,7 +57,7 @@ class X86Instructions(VectorInstructions):
     def store(self, vector: int, pointer: str, offset: int) -> None:
         self.lines.append(f"{self._v}movaps {self._at(pointer, offset)}, {self._name(vector)}")
 
-    def add_from(self, vector: int, pointer: str, offset: int) -> None:
+    def add_from(self, vector: int, pointer: str, offset: int, spare: int) -> None:
         self._three("addps", vector, self._at(pointer, offset))
 
     def rectify(self, vector: int, zero: int, spare: int) -> None:
