@@ -1,8 +1,8 @@
 """Contestants of a benchmark, each in a process of its own, called in turns in a new random order every round.
 
 One thread is judged by the CPU time of the process, which other work on the machine disturbs least: the median of the
-calls of a turn. More threads are judged by wall time: the fastest call of a turn, since one thread that waits for a core
-makes all of them wait. A ratio is taken within each round; reported are medians over the rounds and quartile distances.
+calls of a turn. More threads are judged by wall time: the fastest call of a turn, since one thread that waits for a
+core makes all of them wait. A ratio is taken within each round; reported are medians and quartile distances over rounds.
 """
 
 import json
@@ -93,14 +93,14 @@ class Contestant:
 
 def start(threads: int, folder: Path, only: Sequence[str] = ()) -> list[Contestant]:
     """Start ours, torch's and every peer that is installed in `folder`; `only` leaves out what it does not name."""
-    wanted = {name: sys.executable for name in (OURS, SEGMENT, *TORCH)}
+    wanted = dict.fromkeys((OURS, SEGMENT, *TORCH), sys.executable)
     wanted |= {name: str(python_of(folder, name)) for name in PEERS if installed(folder, name)}
     return [Contestant(name, threads, python) for name, python in wanted.items() if not only or name in (OURS, *only)]
 
 
 @dataclass
 class Turns:
-    """What one contestant took in each round, seconds a call: medians of the calls of a turn, and the fastest of them."""
+    """What one contestant took in each round, seconds a call: median of the calls of a turn, and the fastest."""
 
     wall_s: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
@@ -133,7 +133,7 @@ def take_turns(
             calls[name] = min(1000, max(2, round(turn_s / median(answer["wall_s"]))))
             turns[name] = Turns()
     for _ in range(rounds):
-        names = [name for name in turns]
+        names = list(turns)
         order.shuffle(names)
         for name in names:
             if name == OURS:

@@ -1,4 +1,4 @@
-"""How fast is direct sparse convolution, layer by layer, beside the engines that one would use otherwise?
+"""Direct sparse convolution, layer by layer, beside the engines that one would use otherwise.
 
     python benchmarks/peer_environments.py --folder build/peers     # once; without it: ours and torch only
     python benchmarks/sparse_conv.py --peers build/peers --threads 1 2

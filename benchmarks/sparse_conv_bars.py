@@ -104,7 +104,8 @@ def against_authors(cell: Cell) -> float | None:
     """Times faster than the authors' kernel, derived; None for what was not published.
 
     Example:
-        >>> cell = Cell("l1_0.56256", "conv2_1", 16, 1, 1, 1.0, 1.0, 0.5, {}, {}, {}, {"deepsparse": (2.0, 0.1)}, None, {})
+        >>> ratio = {"deepsparse": (2.0, 0.1)}
+        >>> cell = Cell("l1_0.56256", "conv2_1", 16, 1, 1, 1.0, 1.0, 0.5, {}, {}, {}, ratio, None, {})
         >>> round(against_authors(cell), 2)  # 2 x 5.70 / 6.05
         1.88
     """

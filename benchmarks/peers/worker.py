@@ -18,25 +18,28 @@ from pathlib import Path
 
 
 class Spokeshave:
-    """This package, by what a user calls: an engine read from a file, on a tensor of images."""
+    """Ours, by what a user calls: an engine read from a file, on a tensor of images."""
 
     suffix = ".safetensors"
 
     def __init__(self, threads):
         from importlib.metadata import version
 
-        import spokeshave
         import torch
+
+        import spokeshave
 
         torch.set_num_threads(threads)
         self.torch, self.package = torch, spokeshave
         self.version = version("spokeshave")
 
     def load(self, model, images):
+        """The call to time, and how to read its result."""
         network, images = self.package.load_sparse(model), self.torch.from_numpy(images)
         return lambda: network(images), lambda result: result.numpy()
 
     def peak(self, calls):
+        """GFLOP/s of multiply-adds alone."""
         from fma_peak import fma_peak_gflops
 
         return fma_peak_gflops(calls)
@@ -46,6 +49,7 @@ class SpokeshaveSegment(Spokeshave):
     """The same engine called on arrays, without the module around it that checks inputs and names results."""
 
     def load(self, model, images):
+        """The call to time, and how to read its result."""
         network = self.package.load_sparse(model)
         (segment,) = network._segments
         return lambda: segment([images]), lambda result: result[0]
@@ -68,6 +72,7 @@ class Torch:
         self.torch, self.version = torch, torch.__version__
 
     def load(self, model, images):
+        """The call to time, and how to read its result."""
         torch, images = self.torch, self.torch.from_numpy(images)
         network = torch.jit.load(model).eval()
         if self.channels_last and images.ndim == 4:
@@ -97,6 +102,7 @@ class TorchCompiled(Torch):
     suffix = ".pt2"
 
     def load(self, model, images):
+        """The call to time, and how to read its result."""
         torch, images = self.torch, self.torch.from_numpy(images)
         from torch._inductor import config
 
@@ -119,6 +125,7 @@ class DeepSparse:
         self.package, self.threads, self.version = deepsparse, threads, deepsparse.__version__
 
     def load(self, model, images):
+        """The call to time, and how to read its result."""
         engine = self.package.Engine(
             model, batch_size=len(images), num_cores=self.threads, scheduler=self.package.Scheduler.single_stream
         )
@@ -137,6 +144,7 @@ class OpenVino:
         self.core = openvino.Core()
 
     def load(self, model, images):
+        """The call to time, and how to read its result."""
         settings = {
             "INFERENCE_NUM_THREADS": self.threads,
             "NUM_STREAMS": 1,
@@ -161,6 +169,7 @@ class OnnxRuntime:
         self.package, self.threads, self.version = onnxruntime, threads, onnxruntime.__version__
 
     def load(self, model, images):
+        """The call to time, and how to read its result."""
         options = self.package.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
         options.graph_optimization_level = self.package.GraphOptimizationLevel.ORT_ENABLE_ALL
