@@ -2,7 +2,7 @@
 
 One thread is judged by the CPU time of the process, which other work on the machine disturbs least: the median of the
 calls of a turn. More threads are judged by wall time: the fastest call of a turn, since one thread that waits for a
-core makes all of them wait. A ratio is taken within each round; reported are medians and quartile distances over rounds.
+core makes all of them wait. Ratios are taken within a round; reported are medians and quartile distances over rounds.
 """
 
 import json
@@ -19,8 +19,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 from peer_environments import installed, python_of
+from torch import Tensor, nn
 
+from spokeshave import save_sparse, to_sparse
 from spokeshave.timing import median_and_spread
 
 WORKER = Path(__file__).resolve().parent / "peers" / "worker.py"
@@ -149,6 +152,26 @@ def take_turns(
     return turns
 
 
+def write_models(network: nn.Module, images: Tensor, folder: Path) -> tuple[dict[str, Path], Path]:
+    """Write a network as ours and torch's contestants read it.
+
+    Args:
+        network: in eval mode.
+        images: that all contestants get.
+        folder: for the files.
+
+    Returns:
+        Suffix -> file, without .onnx; and the example, with what torch answers.
+    """
+    models = {suffix: folder / f"network{suffix}" for suffix in set(SUFFIX.values())}
+    with torch.no_grad():
+        save_sparse(to_sparse(network, images[:1])[0], models[".safetensors"])
+        torch.jit.trace(network, images).save(str(models[".pt"]))
+        example = folder / "example.npz"
+        np.savez(example, input=images.numpy(), expected=network(images).numpy())
+    return models, example
+
+
 def ratio(others: Sequence[float], ours: Sequence[float]) -> tuple[float, float]:
     """How many times faster ours is: median over rounds, and the distance between the quartiles.
 
@@ -159,39 +182,24 @@ def ratio(others: Sequence[float], ours: Sequence[float]) -> tuple[float, float]
     return median_and_spread([other / our for other, our in zip(others, ours, strict=True)])
 
 
-def load(
-    contestants: Sequence[Contestant], models: Mapping[str, Path], example: Path, problems: dict[str, str]
-) -> dict[str, Contestant]:
-    """Load one network into every contestant.
+def load(contestant: Contestant, model: Path, example: Path) -> str:
+    """Load a network into a contestant.
 
     Args:
-        contestants: any.
-        models: suffix -> file.
-        example: from `write_example`.
-        problems: who cannot take part, and why, is added.
+        contestant: any.
+        model: file of the kind that it reads.
+        example: from `write_models`.
 
     Returns:
-        Those that answer what torch answers, by name.
+        Why it cannot take part; nothing where it answers what torch answers.
     """
-    ready = {}
-    for contestant in contestants:
-        answer = contestant.ask(
-            do="load", model=str(models[SUFFIX.get(contestant.name, ".onnx")]), example=str(example)
-        )
-        if answer.get("relative_error", math.inf) <= TOLERANCE:
-            ready[contestant.name] = contestant
-        else:
-            problems[contestant.name] = answer.get("error", f"relative error {answer.get('relative_error')}")
-    return ready
+    answer = contestant.ask(do="load", model=str(model), example=str(example))
+    if answer.get("relative_error", math.inf) <= TOLERANCE:
+        return ""
+    return answer.get("error", f"its relative error is {answer.get('relative_error')}")
 
 
 def best_of(turns: Mapping[str, Turns], names: Sequence[str], threads: int) -> str | None:
     """Whose median is the smallest; None where nobody took part."""
     taking_part = [name for name in names if name in turns]
     return min(taking_part, key=lambda name: median(turns[name].seconds(threads)), default=None)
-
-
-def write_example(path: Path, images: np.ndarray, expected: np.ndarray) -> Path:
-    """What every contestant gets, and what it must answer."""
-    np.savez(path, input=images, expected=expected)
-    return path

@@ -22,14 +22,13 @@ from tempfile import TemporaryDirectory
 
 import torch
 import tyro
-from contestants import DENSE, OURS, SEGMENT, Contestant, best_of, load, ratio, start, take_turns, write_example
+from contestants import DENSE, OURS, SEGMENT, SUFFIX, Contestant, best_of, load, ratio, start, take_turns, write_models
 from onnx_graphs import save_layer
 from rich.console import Console
 from rich.table import Table
 from sparse_conv_bars import Bar, Cell, against_authors, against_better, against_dense, bars, middle, scaling
 from torch import nn
 
-from spokeshave import save_sparse, to_sparse
 from spokeshave.data.skimcaffe import PublishedWeights, load_alexnet_convolutions
 from spokeshave.ledger import write_row
 
@@ -109,21 +108,24 @@ def measure_layer(
     images = torch.randn(batch, convolution.in_channels, side, side, generator=generator).relu()
     peak: list[float] = []
     problems: dict[str, str] = {}
-    with TemporaryDirectory() as folder, torch.no_grad():
-        path = Path(folder)
-        expected = network(images)
-        models = {suffix: path / f"layer{suffix}" for suffix in (".onnx", ".safetensors", ".pt")}
-        save_layer(models[".onnx"], convolution, tuple(images.shape), tuple(expected.shape[1:]))
-        save_sparse(to_sparse(network, images[:1])[0], models[".safetensors"])
-        torch.jit.trace(network, images).save(str(models[".pt"]))
-        example = write_example(path / "example.npz", images.numpy(), expected.numpy())
-        ready = load(contestants, models, example, problems)
+    with TemporaryDirectory() as folder:
+        models, example = write_models(network, images, Path(folder))
+        models[".onnx"] = Path(folder) / "network.onnx"
+        pixels = network(images[:1])[0, 0].numel()
+        save_layer(models[".onnx"], convolution, tuple(images.shape), tuple(network(images[:1]).shape[1:]))
+        ready = {}
+        for contestant in contestants:
+            problem = load(contestant, models[SUFFIX.get(contestant.name, ".onnx")], example)
+            if problem:
+                problems[contestant.name] = problem
+            else:
+                ready[contestant.name] = contestant
         order = random.Random(options.seed)
         turns = take_turns(ready, options.rounds, options.turn_ms / 1e3, order, peak)
     if OURS not in turns:
         raise SystemExit(f"{name}: the engine itself failed: {problems.get(OURS, 'while it was timed')}")
     nonzeros = int(torch.count_nonzero(convolution.weight))
-    flops = 2.0 * nonzeros * expected[0, 0].numel() * batch
+    flops = 2.0 * nonzeros * pixels * batch
     ours = turns[OURS].seconds(threads)
     return Cell(
         weights=weights.value,
