@@ -13,7 +13,7 @@ import random
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -26,7 +26,17 @@ from contestants import DENSE, OURS, SEGMENT, SUFFIX, Contestant, best_of, load,
 from onnx_graphs import save_layer
 from rich.console import Console
 from rich.table import Table
-from sparse_conv_bars import Bar, Cell, against_authors, against_better, against_dense, bars, middle, scaling
+from sparse_conv_bars import (
+    Bar,
+    Cell,
+    against_authors,
+    against_better,
+    against_dense,
+    bars,
+    fastest_against,
+    middle,
+    scaling,
+)
 from torch import nn
 
 from spokeshave.data.skimcaffe import PublishedWeights, load_alexnet_convolutions
@@ -71,6 +81,12 @@ class Options:
     """One layer, few rounds."""
 
 
+FASTEST: tuple[Callable[[Cell], float | None], ...] = (
+    lambda cell: cell.fastest_share,
+    lambda cell: fastest_against(cell, ["deepsparse"]),
+    lambda cell: fastest_against(cell, DENSE),
+)
+"""Last columns of the table: the same questions, asked of the fastest calls."""
 QUICK = {"weights": (Weights.L1,), "batch_sizes": (1, 16), "only_layers": ("conv4_1",), "rounds": 3, "turn_ms": 5.0}
 
 
@@ -136,9 +152,11 @@ def measure_layer(
         flops=flops,
         density=nonzeros / convolution.weight.numel(),
         peak_share=flops / median(ours) / (1e9 * threads * median(peak)),
+        fastest_share=flops / turns[OURS].fastest(threads) / (1e9 * threads * max(peak)),
         seconds={who: median(turn.seconds(threads)) for who, turn in turns.items()},
         wall_s={who: median(turn.wall_s) for who, turn in turns.items()},
         least_wall_s={who: min(turn.least_wall_s) for who, turn in turns.items()},
+        fastest_s={who: turn.fastest(threads) for who, turn in turns.items()},
         ratio={who: ratio(turn.seconds(threads), ours) for who, turn in turns.items() if who != OURS},
         best_dense=best_of(turns, DENSE, threads),
         problems=problems,
@@ -159,7 +177,8 @@ def table(cells: Sequence[Cell], title: str) -> Table:
         "/ authors'",
         "/ better",
     )
-    for heading in (*headings, "/ best dense", "which"):
+    fastest = ("fastest: of peak", "/ DeepSparse", "/ dense")
+    for heading in (*headings, "/ best dense", "which", *fastest):
         shown.add_column(heading, justify="left" if heading in ("layer", "which") else "right")
     for cell in cells:
         seconds = cell.seconds[OURS]
@@ -177,6 +196,7 @@ def table(cells: Sequence[Cell], title: str) -> Table:
             times(against_better(cell)),
             "-" if cell.best_dense is None else "{:.2f} ± {:.2f}".format(*cell.ratio[cell.best_dense]),
             cell.best_dense or "",
+            *(times(value(cell)) for value in FASTEST),
         )
     shown.add_row(
         "geo mean",
@@ -185,6 +205,8 @@ def table(cells: Sequence[Cell], title: str) -> Table:
         times(middle([cell.peak_share for cell in cells])),
         times(middle([cell.ratio.get("deepsparse", (None,))[0] for cell in cells])),
         *(times(middle([value(cell) for cell in cells])) for value in (against_authors, against_better, against_dense)),
+        "",
+        *(times(middle([value(cell) for cell in cells])) for value in FASTEST),
     )
     return shown
 
@@ -208,7 +230,7 @@ def main(options: Options) -> None:
     if options.quick:
         options = replace(options, **QUICK)
     torch.set_num_threads(1)
-    console = Console(width=150 if not sys.stdout.isatty() else None)
+    console = Console(width=170 if not sys.stdout.isatty() else None)
     crews = {threads: start(threads, options.peers, options.only_contestants) for threads in options.threads}
     versions = {member.name: member.version for crew in crews.values() for member in crew}
     console.print(

@@ -56,9 +56,11 @@ class Cell:
         flops: on the nonzeros, a call; a multiply-add counts as 2, taps on padding count too.
         density: share of nonzero weights.
         peak_share: of the FMA peak of all threads, on the nonzeros.
+        fastest_share: the same for the fastest call, of the highest peak that was seen.
         seconds: contestant -> median seconds a call, by the clock that judges this number of threads.
         wall_s: contestant -> median wall seconds.
-        least_wall_s: contestant -> the fastest call.
+        least_wall_s: contestant -> the fastest call by the wall.
+        fastest_s: contestant -> the fastest call, by the clock that judges.
         ratio: contestant -> (its time / ours, distance between the quartiles).
         best_dense: contestant that ignores zeros and is the fastest.
         problems: contestant -> why it did not take part.
@@ -72,9 +74,11 @@ class Cell:
     flops: float
     density: float
     peak_share: float
+    fastest_share: float
     seconds: Mapping[str, float]
     wall_s: Mapping[str, float]
     least_wall_s: Mapping[str, float]
+    fastest_s: Mapping[str, float]
     ratio: Mapping[str, tuple[float, float]]
     best_dense: str | None
     problems: Mapping[str, str]
@@ -105,7 +109,7 @@ def against_authors(cell: Cell) -> float | None:
 
     Example:
         >>> ratio = {"deepsparse": (2.0, 0.1)}
-        >>> cell = Cell("l1_0.56256", "conv2_1", 16, 1, 1, 1.0, 1.0, 0.5, {}, {}, {}, ratio, None, {})
+        >>> cell = Cell("l1_0.56256", "conv2_1", 16, 1, 1, 1.0, 1.0, 0.5, 0.5, {}, {}, {}, {}, ratio, None, {})
         >>> round(against_authors(cell), 2)  # 2 x 5.70 / 6.05
         1.88
     """
@@ -125,6 +129,12 @@ def against_better(cell: Cell) -> float | None:
 def against_dense(cell: Cell) -> float | None:
     """Times faster than the fastest contestant that ignores zeros."""
     return None if cell.best_dense is None else cell.ratio[cell.best_dense][0]
+
+
+def fastest_against(cell: Cell, names: Sequence[str]) -> float | None:
+    """The fastest call of any of these / the fastest of ours; None where none took part."""
+    others = [cell.fastest_s[name] for name in names if name in cell.fastest_s]
+    return min(others) / cell.fastest_s["spokeshave"] if others else None
 
 
 def middle(values: Sequence[float | None]) -> float | None:

@@ -89,6 +89,7 @@ class Setting:
         threads: of every contestant.
         seconds: contestant -> median seconds a call, by the clock that judges this number of threads.
         wall_s: contestant -> median wall seconds.
+        fastest_s: contestant -> the fastest call, by the clock that judges.
         ratio: contestant -> (its time / ours, distance between the quartiles).
         graph: peer -> the form of the graph that it ran fastest.
         graphs_s: peer -> form -> seconds of a short trial, or why it does not run.
@@ -101,6 +102,7 @@ class Setting:
     threads: int
     seconds: Mapping[str, float]
     wall_s: Mapping[str, float]
+    fastest_s: Mapping[str, float]
     ratio: Mapping[str, tuple[float, float]]
     graph: Mapping[str, str]
     graphs_s: Mapping[str, Mapping[str, float | str]]
@@ -225,6 +227,7 @@ def measure(
         threads=threads,
         seconds={who: median(turn.seconds(threads)) for who, turn in turns.items()},
         wall_s={who: median(turn.wall_s) for who, turn in turns.items()},
+        fastest_s={who: turn.fastest(threads) for who, turn in turns.items()},
         ratio={who: ratio(turn.seconds(threads), ours) for who, turn in turns.items() if who != OURS},
         graph=chosen,
         graphs_s=tried,
@@ -250,12 +253,22 @@ def bars(settings: list[Setting]) -> list[Bar]:
 
 def table(settings: list[Setting]) -> Table:
     """Settings as rows."""
-    shown = Table(title="how many times faster ours is", title_justify="left", box=None, padding=(0, 1))
+    shown = Table(
+        title="how many times faster ours is: median ± quartile distance (of the fastest calls)",
+        title_justify="left",
+        box=None,
+        padding=(0, 1),
+    )
     names = list(dict.fromkeys(who for one in settings for who in one.ratio))
     for heading in ("network", "batch", "threads", "ours, ms", *names, "best graph of each peer"):
         shown.add_column(heading, justify="right" if heading in ("batch", "threads", "ours, ms") else "left")
     for one in settings:
-        cells = ["{:.2f} ± {:.2f}".format(*one.ratio[who]) if who in one.ratio else "-" for who in names]
+        cells = [
+            "{:.2f} ± {:.2f} ({:.2f})".format(*one.ratio[who], one.fastest_s[who] / one.fastest_s[OURS])
+            if who in one.ratio
+            else "-"
+            for who in names
+        ]
         forms = "; ".join(f"{who}: {form}" for who, form in one.graph.items())
         shown.add_row(
             one.network, str(one.batch), str(one.threads), f"{1e3 * one.seconds[OURS]:.3f}", *cells, forms
