@@ -20,8 +20,6 @@ from pathlib import Path
 class Spokeshave:
     """Ours, by what a user calls: an engine read from a file, on a tensor of images."""
 
-    suffix = ".safetensors"
-
     def __init__(self, threads):
         from importlib.metadata import version
 
@@ -58,7 +56,6 @@ class SpokeshaveSegment(Spokeshave):
 class Torch:
     """Torch's own operations, as a TorchScript program: eager kernels without the time that Python takes."""
 
-    suffix = ".pt"
     channels_last = False
     frozen = False
 
@@ -96,27 +93,8 @@ class TorchFrozen(Torch):
     frozen = True
 
 
-class TorchCompiled(Torch):
-    """The same operations through `torch.compile`, which needs a C++ compiler."""
-
-    suffix = ".pt2"
-
-    def load(self, model, images):
-        """The call to time, and how to read its result."""
-        torch, images = self.torch, self.torch.from_numpy(images)
-        from torch._inductor import config
-
-        config.freezing = True
-        network = torch.compile(torch.export.load(model).module())
-        mode = torch.no_grad()  # freezing does nothing under inference_mode
-        mode.__enter__()
-        return lambda: network(images), lambda result: result.detach().contiguous().numpy()
-
-
 class DeepSparse:
     """DeepSparse, the sparse engine of Neural Magic; one stream, as many cores as threads."""
-
-    suffix = ".onnx"
 
     def __init__(self, threads):
         os.environ["NM_DISABLE_ANALYTICS"] = "1"
@@ -134,8 +112,6 @@ class DeepSparse:
 
 class OpenVino:
     """OpenVINO: one stream for latency, float32 (it would take bfloat16 where the CPU has it)."""
-
-    suffix = ".onnx"
 
     def __init__(self, threads):
         import openvino
@@ -160,8 +136,6 @@ class OpenVino:
 
 class OnnxRuntime:
     """ONNX Runtime's CPU provider with every graph optimization, inputs and outputs bound beforehand."""
-
-    suffix = ".onnx"
 
     def __init__(self, threads):
         import onnxruntime
@@ -189,7 +163,6 @@ CONTESTANTS = {
     "torch": Torch,
     "torch-channels-last": TorchChannelsLast,
     "torch-frozen": TorchFrozen,
-    "torch-compiled": TorchCompiled,
     "deepsparse": DeepSparse,
     "openvino": OpenVino,
     "onnxruntime": OnnxRuntime,
