@@ -86,6 +86,8 @@ def shrink_benchmark(directory: Path) -> str:
         "|---|---|---|---|---|",
     ]
     for row in read_rows("benchmarks", directory):
+        if not row.row.startswith("shrink-"):
+            continue
         numbers = row.numbers
         peer = {line["batch_size"]: line for line in numbers.get("torch_pruning", {}).get("rows", ())}
         for line in numbers["comparison"]["rows"]:
