@@ -113,6 +113,7 @@ class Guide:
         self.step = -1
         self.events: list[GuideEvent] = []
         self.verdicts = dict.fromkeys(self.works, Verdict.PRUNED)
+        self._watched: set[str] = set()
         self._recent: dict[str, list[float]] = {name: [] for name in self.works}
         self._dense: dict[str, Tensor] = {}
         self._masks: dict[str, Tensor] = {}
@@ -125,6 +126,14 @@ class Guide:
         """Whether a layer is to be pruned further; True for one that the guide does not know."""
         return self.verdicts.get(layer, Verdict.PRUNED) is Verdict.PRUNED
 
+    def watch(self, layers: Iterable[str]) -> None:
+        """Judge these layers from now on; a layer that nobody prunes is never touched.
+
+        Args:
+            layers: names of those that a regularizer prunes.
+        """
+        self._watched |= self.works.keys() & set(layers)
+
     @torch.no_grad()
     def observe(self, step: int) -> None:
         """Look at the weights before an optimizer step; several regularizers may ask for the same step.
@@ -135,14 +144,13 @@ class Guide:
         if step <= self.step:
             return
         self.step = step
-        for name in self.works:
-            if self.pulls(name):
-                self._dense.setdefault(name, self._weight(name).clone())
-        if step == 0 or step % self.every:
-            return
-        for name, work in self.works.items():
-            if self.pulls(name):
-                self._judge(step, name, work)
+        mine = [name for name in self.works if name in self._watched and self.pulls(name)]
+        for name in mine:
+            if name not in self._dense:
+                self._dense[name] = self._weight(name).clone()
+        if step and step % self.every == 0:
+            for name in mine:
+                self._judge(step, name, self.works[name])
 
     @torch.no_grad()
     def hold(self) -> None:

@@ -112,6 +112,8 @@ class GuidedL1:
         self.guide = guide
         self.step = 0
         self._layers = pruned_layers(model, layers)
+        if guide is not None:
+            guide.watch(layer.name for layer in self._layers)
         self._earlier: dict[str, Tensor] = {}
 
     def energy(self) -> Float[Tensor, ""]:

@@ -79,6 +79,8 @@ class MagnitudeSchedule:
         self.strength = float(strength)
         self.step = 0
         self._layers = pruned_layers(model, sparsity, most=1.0)
+        if guide is not None:
+            guide.watch(layer.name for layer in self._layers)
         self._hidden = HiddenWeights()
         self.masks: dict[str, Tensor] = {}
 

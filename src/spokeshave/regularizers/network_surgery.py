@@ -65,6 +65,8 @@ class NetworkSurgery:
         self.strength, self.threshold, self.guide = float(strength), float(threshold), guide
         self.step = 0
         self._layers = pruned_layers(model, layers)
+        if guide is not None:
+            guide.watch(layer.name for layer in self._layers)
         self._hidden = HiddenWeights()
 
     def energy(self) -> Float[Tensor, ""]:
