@@ -21,6 +21,7 @@ from spokeshave.regularizers import Freeze, Frozen, Regularizer
 from spokeshave.regularizers.guidance import GuideEvent, guide_events
 from spokeshave.rewrites import shrink
 from spokeshave.rewrites.shrink_report import ShrinkReport
+from spokeshave.structures.graph_tracing import trace
 from spokeshave.structures.truncation import Keep, KeepBlocks, truncate
 from spokeshave.tensorboard_log import tensorboard_log
 from spokeshave.train_settings import TrainSettings
@@ -207,7 +208,7 @@ def shape(
         stage("control-finetune", plan.finetune, dense)
     plain = {"device": "cpu", "memory_format": torch.contiguous_format}  # what others run the networks with
     sparse, baseline = network.to(**plain).eval(), baseline.to(**plain).eval()
-    small, report = shrink(sparse, example) if plan.prune is None else _as_it_is(sparse, events)
+    small, report = shrink(sparse, example) if plan.prune is None else _as_it_is(sparse, example, events)
     device = "cpu"
     test = evaluation(splits.test)
     return Shaped(
@@ -217,7 +218,8 @@ def shape(
     )  # fmt: skip
 
 
-def _as_it_is(sparse: nn.Module, events: Sequence[GuideEvent]) -> tuple[nn.Module, ShrinkReport]:
+def _as_it_is(sparse: nn.Module, example: Tensor, events: Sequence[GuideEvent]) -> tuple[nn.Module, ShrinkReport]:
     count = sum(parameter.numel() for parameter in sparse.parameters())
     note = "single weights were pruned: the network keeps its form, and its zeros are skipped by to_sparse"
-    return copy.deepcopy(sparse), ShrinkReport((), (), (note, *map(str, events)), 0.0, count, count)
+    small = trace(sparse, example).graph.eval()  # a graph of the same layers, as shrink gives one
+    return small, ShrinkReport((), (), (note, *map(str, events)), 0.0, count, count)
