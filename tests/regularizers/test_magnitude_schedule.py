@@ -67,6 +67,18 @@ def test_weights_come_back_before_the_last_bite_and_not_after():
     assert all(torch.equal(mask, masks[59]) for mask in masks[60:])
 
 
+def test_a_hidden_weight_comes_back_with_the_value_that_it_had():
+    layer = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 0.5]]))
+    optimizer = torch.optim.SGD(layer.parameters(), 1.0)
+    MagnitudeSchedule(layer, 0.5, steps=4, every=1).attach(optimizer)
+    for gradient, expected in ((0.0, [1.0, 0.0]), (0.75, [0.0, 0.5])):  # the first weight falls to a quarter
+        layer.weight.grad = torch.tensor([[gradient, 0.0]])
+        optimizer.step()
+        assert layer.weight[0].tolist() == expected
+
+
 def test_the_pull_beside_it_shrinks_hidden_weights_too():
     net = network()
     schedule = MagnitudeSchedule(net, 0.8, steps=5, every=1)

@@ -63,8 +63,8 @@ def paper_threshold(
         factor: f, the most by which the threshold grows.
 
     Example:
-        >>> paper_threshold(torch.tensor([0.0, 0.9])).tolist()
-        [0.0010000000474974513, 9.999999747378752e-05]
+        >>> [round(t, 6) for t in paper_threshold(torch.tensor([0.0, 0.9])).tolist()]  # 10 and 1 times th0
+        [0.001, 0.0001]
     """
     if factor < 2:
         return torch.full_like(update, threshold)
