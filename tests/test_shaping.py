@@ -8,10 +8,11 @@ from rich.console import Console
 
 from small_road import PLAN, record_of
 from spokeshave.data import Normalization
-from spokeshave.errors import NothingChanged
-from spokeshave.regularizers import GroupLasso
+from spokeshave.errors import InvalidArgument, NothingChanged
+from spokeshave.regularizers import GroupLasso, Guide, GuidedL1, MagnitudeSchedule
 from spokeshave.run_output import print_run
 from spokeshave.shaping import shape
+from spokeshave.structures.roofline_model import MachineRates
 from spokeshave.training import evaluate, train
 
 
@@ -65,6 +66,28 @@ def test_the_control_is_the_baseline_trained_on_dense_for_as_long(shaped, splits
     assert list(record.history) == ["baseline", "ssl", "finetune"]
     print_run(record, tmp_path, Console(width=200))
     assert f"{100 * point['error']:.2f} %" in capsys.readouterr().out.split("trained on")[1].splitlines()[0]
+
+
+def test_a_plan_that_prunes_keeps_single_zeros_and_the_networks_form(splits, tmp_path):
+    seen = []
+
+    def prune(network, stretch):
+        seen.append((tuple(stretch.example.shape[1:]), stretch.steps))
+        guide = Guide(network, stretch.example, MachineRates(1e9, 1.0, 1e9), every=1)
+        return GuidedL1(network, strength=1e-4, guide=guide), MagnitudeSchedule(network, 0.75, steps=5, every=1)
+
+    plan = replace(PLAN, pull=None, prune=prune, keeps=())
+    result = shape(plan, splits, 3, tmp_path)
+    assert seen == [((1, 28, 28), 2 * 10)]
+    assert list(result.history) == ["baseline", "prune", "finetune"]
+    for network in (result.sparse, result.small):
+        weight = network.get_parameter("0.weight")
+        assert weight.shape == (8, 1, 5, 5) and (weight == 0).float().mean() >= 0.75
+    assert result.report.layers == () and "4 dense again" in " ".join(result.report.notes)
+    again = shape(plan, splits, 3, tmp_path, resume=True)
+    assert torch.equal(again.sparse[0].weight, result.sparse[0].weight) and again.report == result.report
+    with pytest.raises(InvalidArgument, match="one of the two"):
+        replace(plan, prune=None)
 
 
 def test_no_zero_group_is_said_not_hidden(splits, tmp_path):

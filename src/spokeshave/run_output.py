@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from enum import Enum
 from pathlib import Path
@@ -37,6 +37,7 @@ def write_run(
     command: str | None = None,
     others: Sequence[Mapping[str, Any]] = (),
     started: float,
+    runtime: Callable[[nn.Module, Tensor], nn.Module] | None = None,
 ) -> RunRecord:
     """Measure the networks of the first seed, and write run.json, the small network and report.html.
 
@@ -52,6 +53,7 @@ def write_run(
         command: that repeats the run.
         others: further points of the page's figure, such as other strengths or rows.
         started: `time.perf_counter()` at the start of the run.
+        runtime: makes, from the small network and an example, what is timed against the baseline; None: itself.
 
     Returns:
         The record.
@@ -94,7 +96,7 @@ def write_run(
         wall_s=max(time.perf_counter() - started, trained_s),
         baseline=Outcome(1 - mean(errors["baseline"]), mean(errors["baseline"]), before, _spread(errors["baseline"])),
         final=Outcome(1 - mean(errors["final"]), mean(errors["final"]), after, _spread(errors["final"])),
-        comparison=compare(first.baseline, first.small, example),
+        comparison=compare(first.baseline, runtime(first.small, example) if runtime else first.small, example),
         shrink=first.report.to_dict(),
         history={stage: rows for stage, rows in first.history.items() if not stage.startswith(CONTROL)},
         points=[*(points if len(points) > 1 else []), *controls, *map(dict, others)],

@@ -12,20 +12,37 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spokeshave.data import Augmentation, Batches, Normalization, Split, Splits
+from spokeshave.errors import InvalidArgument
 from spokeshave.processes import join_processes
-from spokeshave.regularizers import Freeze, GroupLasso
+from spokeshave.regularizers import Freeze, Frozen, Regularizer
+from spokeshave.regularizers.guidance import GuideEvent, guide_events
 from spokeshave.rewrites import shrink
 from spokeshave.rewrites.shrink_report import ShrinkReport
+from spokeshave.structures.graph_tracing import trace
 from spokeshave.structures.truncation import Keep, KeepBlocks, truncate
 from spokeshave.tensorboard_log import tensorboard_log
 from spokeshave.train_settings import TrainSettings
 from spokeshave.training import Evaluation, evaluate, train
 
-STAGES = ("baseline", "ssl", "finetune", "control-ssl", "control-finetune")
+STAGES = ("baseline", "ssl", "finetune", "control-ssl", "control-finetune", "prune", "control-prune")
+"""The place of a stage is part of the seed of its order of images."""
 CONTROL = "control"
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What a pull may want to know of the stage it acts in.
+
+    Attributes:
+        example: two normalized images.
+        steps: of the stage.
+    """
+
+    example: Tensor
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -37,17 +54,19 @@ class Plan:
         pull: makes the regularizer of the second stage for a network.
         baseline: first stage, from scratch.
         ssl: second stage, from the baseline, under the pull.
-        finetune: third stage, from the truncated network with its zero groups frozen.
+        finetune: third stage, from the truncated network with its zeros frozen.
         keeps: groups kept after the pull; empty keeps what the pull left.
         batch_size: images a step, over all processes.
         validation: images held out of the training split.
         augment: of the training images, in every stage.
         normalize: made from the training split.
         dropout: probability of every `nn.Dropout` while under the pull; None leaves them as they are.
+        prune: in place of `pull`: makes regularizers of single weights for a network. The third stage then freezes
+            single zeros, and the small network is the sparse one as it is, since zeros are skipped where it runs.
     """
 
     network: Callable[[], nn.Module]
-    pull: Callable[[nn.Module], GroupLasso]
+    pull: Callable[[nn.Module], Regularizer] | None
     baseline: TrainSettings
     ssl: TrainSettings
     finetune: TrainSettings
@@ -57,6 +76,28 @@ class Plan:
     augment: Augmentation | None = None
     normalize: Callable[[Split], Normalization] = Normalization.per_channel
     dropout: float | None = None
+    prune: Callable[[nn.Module, Stretch], Sequence[Regularizer]] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.pull is None) == (self.prune is None):
+            raise InvalidArgument("a plan pulls groups (pull) or prunes single weights (prune): give one of the two")
+
+    @property
+    def second(self) -> str:
+        """Name of the second stage."""
+        return "ssl" if self.prune is None else "prune"
+
+    @property
+    def stages(self) -> dict[str, TrainSettings]:
+        """Settings by the name of the stage."""
+        return {"baseline": self.baseline, self.second: self.ssl, "finetune": self.finetune}
+
+    def regularizers(self, network: nn.Module, stretch: Stretch) -> Sequence[Regularizer]:
+        """Those of the second stage."""
+        if self.prune is not None:
+            return self.prune(network, stretch)
+        assert self.pull is not None
+        return (self.pull(network),)
 
 
 @dataclass(frozen=True)
@@ -126,40 +167,48 @@ def shape(
     def evaluation(split: Split) -> Batches:
         return Batches(split, 500, 0, normalize, device=device, channels_last=plan.baseline.channels_last)
 
-    def stage(name: str, settings: TrainSettings, network: nn.Module, pulls: Sequence[GroupLasso | Freeze]) -> None:
+    def stage(
+        name: str,
+        settings: TrainSettings,
+        network: nn.Module,
+        make: Callable[[nn.Module, Stretch], Sequence[Regularizer]] = lambda network, stretch: (),
+    ) -> Sequence[Regularizer]:
         order = 1000 * seed + STAGES.index(name)
         batches = Batches(
             training, plan.batch_size // world_size, order, normalize, plan.augment, device,
             channels_last=settings.channels_last, rank=rank, world_size=world_size,
         )  # fmt: skip
+        pulls = make(network, Stretch(example.to(device), settings.epochs * len(batches)))
         settings = replace(settings, seed=order)
         log = tensorboard_log(run_dir / "tensorboard", name) if tensorboard and rank == 0 else None
         rows = train(network, batches, held_out, settings, pulls, run_dir / name, resume, f"{name} (seed {seed})", log)
         history[name] = rows.rows
+        return pulls
 
     history: dict[str, list[dict[str, Any]]] = {}
     held_out = evaluation(validation)
+    example = normalize(training.images[:2])
     torch.manual_seed(seed)
     network = plan.network().to(device)
-    stage("baseline", plan.baseline, network, ())
+    stage("baseline", plan.baseline, network)
     baseline = copy.deepcopy(network)
     dropouts = [module for module in network.modules() if isinstance(module, nn.Dropout)]
     usual = [module.p for module in dropouts]
     for module in dropouts:
         module.p = module.p if plan.dropout is None else plan.dropout
-    stage("ssl", plan.ssl, network, (plan.pull(network),))
+    events = guide_events(stage(plan.second, plan.ssl, network, plan.regularizers))
     for module, probability in zip(dropouts, usual, strict=True):
         module.p = probability
     truncate(network, plan.keeps)
-    stage("finetune", plan.finetune, network, (Freeze(network),))
+    frozen = Frozen.GROUPS if plan.prune is None else Frozen.ELEMENTS
+    stage("finetune", plan.finetune, network, lambda network, stretch: (Freeze(network, frozen),))
     dense = copy.deepcopy(baseline) if control else None
     if dense is not None:
-        stage("control-ssl", plan.ssl, dense, ())
-        stage("control-finetune", plan.finetune, dense, ())
+        stage(f"control-{plan.second}", plan.ssl, dense)
+        stage("control-finetune", plan.finetune, dense)
     plain = {"device": "cpu", "memory_format": torch.contiguous_format}  # what others run the networks with
     sparse, baseline = network.to(**plain).eval(), baseline.to(**plain).eval()
-    example = normalize(training.images[:2])
-    small, report = shrink(sparse, example)
+    small, report = shrink(sparse, example) if plan.prune is None else _as_it_is(sparse, example, events)
     device = "cpu"
     test = evaluation(splits.test)
     return Shaped(
@@ -167,3 +216,10 @@ def shape(
         evaluate(small, evaluation(validation)), history,
         None if dense is None else evaluate(dense.to(**plain).eval(), test),
     )  # fmt: skip
+
+
+def _as_it_is(sparse: nn.Module, example: Tensor, events: Sequence[GuideEvent]) -> tuple[nn.Module, ShrinkReport]:
+    count = sum(parameter.numel() for parameter in sparse.parameters())
+    note = "single weights were pruned: the network keeps its form, and its zeros are skipped by to_sparse"
+    small = trace(sparse, example).graph.eval()  # a graph of the same layers, as shrink gives one
+    return small, ShrinkReport((), (), (note, *map(str, events)), 0.0, count, count)

@@ -24,7 +24,7 @@ from spokeshave.divergence import first_non_finite
 from spokeshave.errors import CheckpointError, TrainingDiverged
 from spokeshave.processes import is_first, wait_for_all
 from spokeshave.progress import Progress
-from spokeshave.regularizers import Freeze, GroupLasso
+from spokeshave.regularizers import Regularizer
 from spokeshave.structures.sparsity import sparsity
 from spokeshave.train_settings import Precision, TrainSettings, make_optimizer, rate_at
 
@@ -96,7 +96,7 @@ def train(
     batches: Batches,
     validation: Batches,
     settings: TrainSettings,
-    regularizers: Sequence[GroupLasso | Freeze] = (),
+    regularizers: Sequence[Regularizer] = (),
     run_dir: Path | None = None,
     resume: bool = False,
     label: str = "training",
@@ -160,7 +160,7 @@ class _State:
         batches: Batches,
         validation: Batches,
         settings: TrainSettings,
-        regularizers: Sequence[GroupLasso | Freeze],
+        regularizers: Sequence[Regularizer],
         run_dir: Path | None,
         label: str,
     ) -> None:

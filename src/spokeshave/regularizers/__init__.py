@@ -4,5 +4,22 @@ from spokeshave.regularizers.freeze import Freeze as Freeze
 from spokeshave.regularizers.freeze import Frozen as Frozen
 from spokeshave.regularizers.group_lasso import GroupLasso as GroupLasso
 from spokeshave.regularizers.group_lasso import Solver as Solver
+from spokeshave.regularizers.guidance import Guide as Guide
+from spokeshave.regularizers.guided_l1 import GuidedL1 as GuidedL1
+from spokeshave.regularizers.guided_l1 import L1Solver as L1Solver
+from spokeshave.regularizers.magnitude_schedule import MagnitudeSchedule as MagnitudeSchedule
+from spokeshave.regularizers.network_surgery import NetworkSurgery as NetworkSurgery
+from spokeshave.regularizers.optimizer_hooks import Regularizer as Regularizer
 
-__all__ = ["Freeze", "Frozen", "GroupLasso", "Solver"]
+__all__ = [
+    "Freeze",
+    "Frozen",
+    "GroupLasso",
+    "Guide",
+    "GuidedL1",
+    "L1Solver",
+    "MagnitudeSchedule",
+    "NetworkSurgery",
+    "Regularizer",
+    "Solver",
+]

@@ -1,8 +1,9 @@
-"""Attaching to an optimizer: something done before and after each of its steps, and a handle that undoes it."""
+"""Attaching to an optimizer: something done before and after each of its steps, a handle, who does it."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 
@@ -31,6 +32,33 @@ class Attachment:
         """Take the hooks off; calling it again does nothing."""
         while self._handles:
             self._handles.pop().remove()
+
+
+@runtime_checkable
+class Regularizer(Protocol):
+    """What every regularizer has, so that any training loop can use and checkpoint it."""
+
+    strength: float
+
+    def energy(self) -> Tensor:
+        """The penalty, a scalar."""
+        ...
+
+    def pull(self) -> None:
+        """Add the gradient of the penalty to `.grad` of the watched weights."""
+        ...
+
+    def attach(self, optimizer: Optimizer) -> Attachment:
+        """Act at every step of an optimizer."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors that a checkpoint must hold."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        ...
 
 
 def _adapt(action: Callable[[Optimizer], None]) -> Callable[..., None]:

@@ -2,6 +2,9 @@
 
 from spokeshave.rewrites.constant_input import ConstantInput as ConstantInput
 from spokeshave.rewrites.constant_input import PositionBias as PositionBias
+from spokeshave.rewrites.prune import PrunedWeight as PrunedWeight
+from spokeshave.rewrites.prune import PruneReport as PruneReport
+from spokeshave.rewrites.prune import prune as prune
 from spokeshave.rewrites.shrink import shrink as shrink
 from spokeshave.rewrites.shrink_report import LayerChange as LayerChange
 from spokeshave.rewrites.shrink_report import ShrinkReport as ShrinkReport
