@@ -9,6 +9,7 @@ from spokeshave.regularizers import Frozen as Frozen
 from spokeshave.regularizers import GroupLasso as GroupLasso
 from spokeshave.regularizers import Solver as Solver
 from spokeshave.rewrites import shrink as shrink
+from spokeshave.rewrites import sparse_layers as sparse_layers
 from spokeshave.rewrites import to_sparse as to_sparse
 from spokeshave.structures.sparsity import sparsity as sparsity
 from spokeshave.targets.cpu_sparse.sparse_network_file import load_sparse as load_sparse

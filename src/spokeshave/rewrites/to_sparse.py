@@ -14,10 +14,10 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from spokeshave.errors import InexactRewrite, InvalidArgument, JitRefused, NothingChanged
+from spokeshave.errors import InvalidArgument, JitRefused, NothingChanged
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
-from spokeshave.rewrites.verification import probes_like, relative_error
-from spokeshave.structures.graph_tracing import as_inputs, quiet, trace
+from spokeshave.rewrites.verification import worst_error
+from spokeshave.structures.graph_tracing import as_inputs, trace
 from spokeshave.targets.cpu_sparse.network_steps import Convolve, Fallback, Multiply, NetworkSteps
 from spokeshave.targets.cpu_sparse.sparse_network import SparseNetwork
 
@@ -124,37 +124,15 @@ def to_sparse(
             )
         inputs = as_inputs(example)
         try:
-            error = _check(network, traced.reference, inputs, tolerance, notes)
+            error = worst_error(network, traced.reference, inputs, tolerance, notes)
         except JitRefused as refusal:
             warnings.warn(f"{refusal}; the network runs in torch", RuntimeWarning, stacklevel=2)
             notes.append(str(refusal))
             network = SparseNetwork.of(traced, None)
-            error = _check(network, traced.reference, inputs, tolerance, notes)
+            error = worst_error(network, traced.reference, inputs, tolerance, notes)
     network.train(model.training)
     report = SparseReport(_layers(network), network.vectors.name if network.vectors else "", error, tuple(notes))
     return network, report
-
-
-def _check(
-    network: SparseNetwork, reference: nn.Module, inputs: tuple[object, ...], tolerance: float, notes: list[str]
-) -> float:
-    worst = 0.0
-    for place, probe in enumerate(probes_like(inputs)):
-        try:
-            with quiet():
-                expected = reference(*probe)
-        except Exception as error:
-            if place < 2:
-                raise
-            notes.append(f"another batch size was not checked: the model itself fails there ({error})")
-            continue
-        worst = max(worst, relative_error(network(*probe), expected))
-    if worst > tolerance:
-        raise InexactRewrite(
-            f"expected the sparse network to match to {tolerance:g} relative, got {worst:g}. If the model is deep and "
-            "rounding explains it, pass a larger tolerance; otherwise keep the original and report the architecture"
-        )
-    return worst
 
 
 def _layers(network: SparseNetwork) -> tuple[SparseLayer, ...]:

@@ -155,6 +155,44 @@ def verify(
     return worst, notes
 
 
+def worst_error(
+    new: Callable[..., object],
+    reference: nn.Module,
+    inputs: tuple[object, ...],
+    tolerance: float,
+    notes: list[str],
+) -> float:
+    """Largest relative error of a network that computes in float32 only.
+
+    Args:
+        new: rewritten network.
+        reference: the original, eval mode.
+        inputs: example arguments.
+        tolerance: largest relative error.
+        notes: remarks are added to it.
+
+    Raises:
+        InexactRewrite: they differ by more.
+    """
+    worst = 0.0
+    for place, probe in enumerate(probes_like(inputs)):
+        try:
+            with quiet():
+                expected = reference(*probe)
+        except Exception as error:
+            if place < 2:
+                raise
+            notes.append(f"another batch size was not checked: the model itself fails there ({error})")
+            continue
+        worst = max(worst, relative_error(new(*probe), expected))
+    if worst > tolerance:
+        raise InexactRewrite(
+            f"expected the sparse network to match to {tolerance:g} relative, got {worst:g}. If the model is deep and "
+            "rounding explains it, pass a larger tolerance; otherwise keep the original and report the architecture"
+        )
+    return worst
+
+
 def _error_in_double(new: nn.Module, reference: nn.Module, probe: tuple[object, ...]) -> float:
     wide = map_tensors(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor, probe)
     assert isinstance(wide, tuple)

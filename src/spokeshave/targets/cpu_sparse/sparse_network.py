@@ -17,7 +17,8 @@ from torch.utils import _pytree as pytree
 from spokeshave.errors import InvalidArgument
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.structures.graph_tracing import TracedNetwork
-from spokeshave.targets.cpu_sparse.network_steps import Fallback, NetworkStep, NetworkSteps, lower
+from spokeshave.targets.cpu_sparse.lowering import lower
+from spokeshave.targets.cpu_sparse.network_steps import Fallback, NetworkStep, NetworkSteps
 from spokeshave.targets.cpu_sparse.reference_steps import run_plainly
 from spokeshave.targets.cpu_sparse.segment import Segment
 from spokeshave.targets.cpu_sparse.step_fusion import fuse
