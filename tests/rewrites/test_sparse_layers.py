@@ -35,7 +35,7 @@ def test_networks_of_the_zoo_match_torch(name, kernel):
     assert (report.vectors != "") == (kernel is Kernel.GENERATED)
 
 
-def compile_and_call(backend: str) -> None:
+def check_compiled(backend: str) -> None:
     network = thin(nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)), 0.4)
     x = torch.randn(19, 2, 6, 6, generator=torch.Generator().manual_seed(1))
     sparse, _ = sparse_layers(network, x[:1])
@@ -50,13 +50,13 @@ def compile_and_call(backend: str) -> None:
 
 @quiet_inductor
 def test_torch_compile_takes_them_whole_at_any_batch():
-    compile_and_call("aot_eager")
+    check_compiled("aot_eager")
 
 
 @quiet_inductor
 @pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
 def test_inductor_takes_them_too():
-    compile_and_call("inductor")
+    check_compiled("inductor")
 
 
 def test_torch_export_keeps_each_layer_as_one_operator_and_the_batch_free():

@@ -7,6 +7,7 @@ Departs from the paper: kernels are generated, not templates; the nonzeros of on
 """
 
 import dataclasses
+import os
 import warnings
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from spokeshave.errors import InvalidArgument, JitRefused, NothingChanged
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.rewrites.verification import worst_error
 from spokeshave.structures.graph_tracing import as_inputs, trace
+from spokeshave.structures.onnx_graph import load_onnx
 from spokeshave.targets.cpu_sparse.network_steps import Convolve, Fallback, Multiply, NetworkSteps
 from spokeshave.targets.cpu_sparse.sparse_network import SparseNetwork
 
@@ -76,12 +78,13 @@ class SparseReport:
 
 
 def to_sparse(
-    model: nn.Module, example: object, *, vectors: VectorSet | None = None, tolerance: float = 1e-5
+    model: object, example: object, *, vectors: VectorSet | None = None, tolerance: float = 1e-5
 ) -> tuple[SparseNetwork, SparseReport]:
     """Compile a network for this CPU; zero weights cost nothing.
 
     Args:
-        model: any module that `torch.fx` can trace; it is not modified. Computes in float32, in eval mode.
+        model: any module that `torch.fx` can trace; it is not modified. Computes in float32, in eval mode. Or an ONNX
+            network: the path of its file, or an `onnx.ModelProto`.
         example: input with its batch on axis 0, or a tuple of the arguments of forward. The batch size may differ.
         vectors: set of instructions; the widest that this CPU has if none is given.
         tolerance: largest max|new - old| / max|old| on the probes, above 0.
@@ -92,7 +95,10 @@ def to_sparse(
     Raises:
         NothingChanged: no layer is one that the engine knows.
         InexactRewrite: the new network does not match the original on the probes.
-        UnsupportedLayer: the model cannot be traced or does not run on the example.
+        UnsupportedLayer: the model cannot be traced, does not run on the example, or has an ONNX operator that is not
+            known.
+        FileError: the ONNX file cannot be read.
+        CheckpointError: it is damaged.
         InvalidArgument: an argument is out of range.
 
     Source:
@@ -104,8 +110,10 @@ def to_sparse(
         >>> tuple(fast(torch.zeros(5, 1, 8, 8)).shape), report.layers[0].kind
         ((5, 2, 6, 6), 'Convolve')
     """
+    if isinstance(model, str | os.PathLike) or type(model).__name__ == "ModelProto":
+        model = load_onnx(model)
     if not isinstance(model, nn.Module):
-        raise InvalidArgument(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+        raise InvalidArgument(f"model: expected a torch.nn.Module or an ONNX network, got {type(model).__name__}")
     if not tolerance > 0:
         raise InvalidArgument(f"tolerance: expected a number above 0, got {tolerance}")
     notes: list[str] = []
