@@ -52,10 +52,12 @@ def test_networks_exported_by_dynamo_match_onnxruntime(name, tmp_path):
 
 
 def test_layers_are_ordinary_ones():
+    random = torch.get_rng_state()
     weight = np.ones((2, 3), np.float32)
     read = load_onnx(graph([helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Add", ["m", "b"], ["y"])],
                            ("n", 2), {"w": weight, "b": np.arange(3, dtype=np.float32)}))  # fmt: skip
     (layer,) = read.children()
+    assert torch.equal(torch.get_rng_state(), random)
     assert isinstance(layer, nn.Linear) and layer.bias.tolist() == [0, 1, 2] and not read.training
     assert read(torch.ones(1, 2)).tolist() == [[2, 3, 4]]
 

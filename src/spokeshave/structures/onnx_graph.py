@@ -183,7 +183,7 @@ def load_onnx(source: object) -> fx.GraphModule:
     """
     onnx = require("onnx", "reading an ONNX network")
     where = str(source) if isinstance(source, str | os.PathLike) else "the given ModelProto"
-    model = _message(onnx, Path(source)) if isinstance(source, str | os.PathLike) else source
+    model: Any = _message(onnx, Path(source)) if isinstance(source, str | os.PathLike) else source
     if not isinstance(model, onnx.ModelProto) or not model.graph.node or not model.graph.output:
         raise CheckpointError(f"{where} holds no ONNX network (no nodes or no outputs); export it again")
     if model.functions:
@@ -199,7 +199,8 @@ def load_onnx(source: object) -> fx.GraphModule:
         ) from error
     except ValueError:
         pass  # too large for one message: read unchecked
-    return OnnxReader(model).read(model.graph)
+    with torch.random.fork_rng(devices=[]):  # new layers draw weights before they are given theirs
+        return OnnxReader(model).read(model.graph)
 
 
 def _check_operators(model: Any, where: str) -> None:

@@ -57,9 +57,13 @@ def _convolution(reader: Any, node: Any) -> fx.Node:
     strides, dilations, pads = _window(reader, node, kernel)
     x, padding = _padded(reader, _x(reader, node), pads)
     groups = attributes(node).get("group", 1)
-    layer = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+    layer: Any = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
     made = layer(
-        weight.shape[1] * groups, len(weight), kernel, strides, padding, dilations, groups, bias=bias is not None
+        weight.shape[1] * groups,
+        len(weight),
+        *map(tuple, (kernel, strides, padding, dilations)),
+        groups,
+        bias=bias is not None,
     )
     return reader.module(node, _filled(made, weight=weight, bias=bias), x)
 
@@ -111,13 +115,16 @@ def _pool(reader: Any, node: Any) -> fx.Node:
     x, padding = _padded(reader, _x(reader, node), pads, 0.0 if mean else -torch.inf)
     if any(2 * pad > width for pad, width in zip(padding, kernel, strict=True)):
         raise reader.refuse(node, "that pads by more than half of its window is not known")
+    width, stride, side, spread = map(tuple, (kernel, strides, padding, dilations))
+    largest: Any = nn.MaxPool2d
+    average: Any = nn.AvgPool2d
     if not mean:
-        return reader.module(node, nn.MaxPool2d(kernel, strides, padding, dilations, ceil_mode=ceil), x)
+        return reader.module(node, largest(width, stride, side, spread, ceil_mode=ceil), x)
     count = bool(given.get("count_include_pad", 0))
     uneven = any(pads) and not any(padding)
     if dilations != [1, 1] or (uneven and (ceil or not count)):
         raise reader.refuse(node, "with dilations, or with unequal pads that do not count, is not known")
-    return reader.module(node, nn.AvgPool2d(kernel, strides, padding, ceil, count or uneven), x)
+    return reader.module(node, average(width, stride, side, ceil, count or uneven), x)
 
 
 @LAYERS.reads("GlobalAveragePool")

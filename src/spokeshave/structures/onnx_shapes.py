@@ -105,13 +105,7 @@ def _flatten(reader: Any, node: Any) -> fx.Node:
 @SHAPES.reads("Reshape")
 def _reshape(reader: Any, node: Any) -> Any:
     value, wanted = reader.given(node, 0), reader.given(node, 1)
-    if wanted is None:
-        wanted = torch.tensor(attributes(node)["shape"])
-    sizes = wanted if isinstance(wanted, list) else None
-    if sizes is None:
-        sizes = (
-            [int(size) for size in reader.constant(node, 1)] if reader.given(node, 1) is not None else wanted.tolist()
-        )
+    sizes: list[Any] = wanted if isinstance(wanted, list) else reader.integers(node, 1, "shape")
     if isinstance(value, list):
         return value
     if isinstance(value, Tensor):
