@@ -20,13 +20,13 @@ from spokeshave.jit.code_cache import code_key, generator
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.structures.graph_tracing import TracedNetwork
 from spokeshave.targets.cpu_sparse.dense_layer import DenseLayer
+from spokeshave.targets.cpu_sparse.lowering import lower
 from spokeshave.targets.cpu_sparse.network_steps import (
     Convolve,
     Fallback,
     Multiply,
     NetworkStep,
     NetworkSteps,
-    lower,
 )
 from spokeshave.targets.cpu_sparse.planner import Path, plan_network
 from spokeshave.targets.cpu_sparse.reference_steps import run_plainly
