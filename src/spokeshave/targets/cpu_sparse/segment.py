@@ -55,6 +55,11 @@ class Segment:
         with self._lock:  # an engine whose run failed is not given back
             free.append(engine)
 
+    def engines(self) -> list[NativeEngine]:
+        """Engines that were made and that nobody uses now."""
+        with self._lock:
+            return [engine for free in self._free.values() for engine in free]
+
     def time_s(self, layout: Layout) -> float:
         """Seconds of one run of a layout, measured once for each number of threads."""
         key = (layout, torch.get_num_threads())
@@ -75,12 +80,15 @@ class Segment:
     def _results(self, images: int) -> list[np.ndarray]:
         return [np.empty((images, *self.network.shapes[name]), np.float32) for name in self.network.outputs]
 
-    def __call__(self, inputs: Sequence[np.ndarray], layout: Layout | None = None) -> list[np.ndarray]:
+    def __call__(
+        self, inputs: Sequence[np.ndarray], layout: Layout | None = None, seconds: dict[str, float] | None = None
+    ) -> list[np.ndarray]:
         """Compute.
 
         Args:
             inputs: float32, contiguous, [images, ...].
             layout: for all images; none for whatever is fastest.
+            seconds: where the time of each step is added up, by its output; none for one run without looking.
 
         Returns:
             the outputs, [images, ...].
@@ -97,6 +105,7 @@ class Segment:
             if first == last:
                 continue
             with self.engine(chosen) as engine:
+                engine.seconds = seconds
                 for start in range(first, last, step):
                     part = slice(start, min(start + step, last))
                     engine([values[part] for values in inputs], [values[part] for values in results])
