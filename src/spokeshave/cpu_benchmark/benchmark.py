@@ -139,20 +139,25 @@ class CpuBenchmark:
     def tables(self) -> list[Table]:
         """The layers and the whole network as tables for the terminal."""
         setting = f"batch {self.settings.batch}, {self.settings.threads} thread" + "s" * (self.settings.threads != 1)
-        table = Table(title=f"{self.model}, {setting}: ms measured (predicted)", title_justify="left", box=None)
+        table = Table(
+            title=f"{self.model}, {setting}: ms measured (predicted)",
+            title_justify="left",
+            box=None,
+            padding=(0, 1, 0, 0),
+        )
         for heading in ("layer", "nonzero", "dense", "squeezed", "direct", "speedup", "GFLOP/s", "peak"):
             table.add_column(heading, justify="left" if heading == "layer" else "right", overflow="fold")
         table.add_column("runs as")
         for layer in self.layers:
             cells = [
-                f"{1e3 * timing.median_s:.3g} ({1e3 * layer.plan.predicted_s[path]:.3g})" if timing else "-"
+                f"{_ms(timing.median_s)}\n({_ms(layer.plan.predicted_s[path])})" if timing else "-"
                 for path, timing in ((path, layer.measured.get(path)) for path in reversed(layer.plan.predicted_s))
             ]
             table.add_row(
                 layer.layer,
                 f"{layer.plan.x:.1%}",
                 *cells,
-                f"{layer.speedup:.3g}x ({layer.plan.predicted_speedup:.3g}x)",
+                f"{layer.speedup:.3g}x\n({layer.plan.predicted_speedup:.3g}x)",
                 f"{layer.sparse_flops_per_s / 1e9:.1f}",
                 f"{layer.sparse_flops_per_s / self.roofline.peak_flops_per_s:.0%}",
                 layer.plan.path.value,
@@ -164,6 +169,10 @@ class CpuBenchmark:
         size = f"{weights.sparse_file:,}" if weights.sparse_file else "cannot be stored"
         whole.add_row("bytes on disk", f"{weights.dense_file:,}", size, "")
         return [table, whole]
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g}" if seconds >= 1e-4 else f"{1e3 * seconds:.4f}"
 
 
 class _ChannelsLast(nn.Module):

@@ -1,4 +1,4 @@
-"""Dense paths: one step of a sparse network as torch runs it, whole or squeezed, for a comparison that is fair to torch.
+"""Dense paths: one step of a sparse network as torch runs it, whole or squeezed, for a comparison fair to torch.
 
 Bias, shortcut and rectification included, as in the generated code; in place where torch can. A squeezed layer leaves
 out the all-zero rows and columns of its matrix (Wen et al., NIPS 2016) and computes densely on the rest.
