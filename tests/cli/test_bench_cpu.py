@@ -47,7 +47,8 @@ def test_lenet_gets_a_record_and_a_page(tmp_path: Path, capsys: pytest.CaptureFi
         ([LENET, "--input", "1,28,28", "--prune", "1.5"], "of 0 to 1, got 1.5"),
         ([LENET, "--input", "1,28,28", "--batch", "0"], "batch: expected at least 1"),
         ([LENET, "--input", "1,28,28", "--weights", "nowhere.safetensors"], "nowhere.safetensors"),
-        (["net.onnx", "--input", "1,28,28"], "cannot be timed in torch"),
+        (["net.onnx", "--input", "1,28,28"], "name the module that it was exported from"),
+        (["net.pt2", "--input", "1,28,28"], "name the module that it was exported from"),
         (["torch.nn:Identity", "--input", "1,28,28"], "no layer of this model"),
     ],
 )

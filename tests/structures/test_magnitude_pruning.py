@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from spokeshave.errors import InvalidArgument
+from spokeshave.errors import InvalidArgument, UnsupportedLayer
 from spokeshave.structures.magnitude_pruning import keep_largest, prune_by_magnitude
 
 
@@ -38,3 +38,10 @@ def test_layers_are_pruned_each_on_its_own_and_the_rest_is_left():
 def test_a_share_outside_0_to_1_is_refused(density):
     with pytest.raises(InvalidArgument, match="of 0 to 1, got"):
         prune_by_magnitude(nn.Linear(2, 2), density)
+
+
+def test_what_cannot_be_pruned_is_said():
+    with pytest.raises(InvalidArgument, match="found none"):
+        prune_by_magnitude(nn.Sequential(nn.ReLU()), 0.5)
+    with pytest.raises(UnsupportedLayer, match=r"0 \(.*weight is computed by a parametrization"):
+        prune_by_magnitude(nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))), 0.5)

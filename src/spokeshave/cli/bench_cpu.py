@@ -19,7 +19,7 @@ class Options:
     """Time a pruned network on this CPU, dense, squeezed and direct sparse, beside what the roofline predicts."""
 
     model: tyro.conf.Positional[str]
-    """package.module:factory, file.py:factory, or a .pt2 file."""
+    """package.module:factory or file.py:factory."""
     input: str
     """Shape of one input without the batch, such as 3,227,227."""
     batch: int = 16
@@ -63,9 +63,10 @@ def command(arguments: list[str]) -> int:
     settings = BenchmarkSettings(
         options.batch, options.threads, options.prune, repeats=options.repeats, sweep=options.sweep
     )
-    if options.model.endswith(".onnx"):
+    if options.model.endswith((".onnx", ".pt2")):
         raise InvalidArgument(
-            f"{options.model}: an ONNX file cannot be timed in torch; name the module that it was exported from"
+            f"{options.model}: exported files have no layers of their own to time in torch; name the module that it "
+            "was exported from, as package.module:factory or file.py:factory"
         )
     require_writable(options.out)
     model = load_model(options.model)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import nn
 
 from spokeshave.errors import InvalidArgument
-from spokeshave.structures.groups import CONVOLUTIONS
+from spokeshave.structures.groups import CONVOLUTIONS, plain_weight
 
 
 def keep_largest(weight: Float[np.ndarray, "..."], density: float) -> Float[np.ndarray, "..."]:
@@ -47,7 +47,8 @@ def prune_by_magnitude(model: nn.Module, density: float) -> None:
         density: share of each layer's weights that is kept, 0 to 1.
 
     Raises:
-        InvalidArgument: a density outside 0 to 1.
+        InvalidArgument: a density outside 0 to 1, or a model without such a layer.
+        UnsupportedLayer: a layer computes its weight from other parameters.
 
     Example:
         >>> layer = nn.Linear(4, 2)
@@ -55,8 +56,13 @@ def prune_by_magnitude(model: nn.Module, density: float) -> None:
         >>> int(layer.weight.count_nonzero())
         2
     """
-    for module in model.modules():
-        if isinstance(module, (*CONVOLUTIONS, nn.Linear)):
-            with torch.no_grad():
-                kept = keep_largest(module.weight.detach().cpu().numpy(), density)
-                module.weight.copy_(torch.from_numpy(kept))
+    layers = {name: part for name, part in model.named_modules() if isinstance(part, (*CONVOLUTIONS, nn.Linear))}
+    if not layers:
+        raise InvalidArgument(
+            f"{type(model).__name__}: expected convolutions or linear layers to prune, found none; a model whose "
+            "layers are functions has to be pruned where it is made"
+        )
+    for name, module in layers.items():
+        weight = plain_weight(name, module)
+        with torch.no_grad():
+            weight.copy_(torch.from_numpy(keep_largest(weight.detach().cpu().numpy(), density)))
