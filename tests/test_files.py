@@ -55,3 +55,12 @@ def test_a_folder_that_cannot_be_written_to_is_refused_early(tmp_path):
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(FileError, match=f"writing to {folder} failed: .*choose another path"):
             require_writable(folder)
+
+
+def test_a_read_only_file_system_is_noticed_early(tmp_path, monkeypatch):
+    def refuse(dir):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(FileError, match="read-only: choose another folder"):
+        require_writable(tmp_path)

@@ -6,10 +6,12 @@ from torch import nn
 
 from cpu_benchmark_cases import needs_generated_code
 from sparse_cases import steps_of
+from spokeshave.cpu_benchmark import density_sweep
 from spokeshave.cpu_benchmark.density_sweep import predicted_curve, sweep_densities
 from spokeshave.jit.host_cpu import host_cpu
 from spokeshave.structures.roofline_model import LayerWork
 from spokeshave.targets.cpu_sparse.roofline import Level, Roofline, measure_roofline
+from spokeshave.targets.cpu_sparse.segment import Segment
 
 # Sparse code takes twice as long for a FLOP (alpha 2); a dense layer of 1000 FLOPs takes 10 s; 20 bytes/s.
 MACHINE = Roofline(1, 1, 1000.0, 100.0, {0.05: 50.0, 0.2: 50.0, 1.0: 50.0}, dict.fromkeys(Level, 20.0))
@@ -24,7 +26,15 @@ def test_the_curve_is_that_of_the_paper():
 
 
 @needs_generated_code
-def test_the_largest_convolutions_are_measured_at_densities_below_their_own():
+def test_the_largest_convolutions_are_measured_at_densities_below_their_own(monkeypatch):
+    compiled: list[float] = []
+
+    class Watched(Segment):
+        def __init__(self, steps, vectors, tune_s) -> None:
+            compiled.append(steps.steps[0].weight.density)
+            super().__init__(steps, vectors, tune_s)
+
+    monkeypatch.setattr(density_sweep, "Segment", Watched)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Conv2d(4, 16, 3), nn.Conv2d(16, 16, 3, padding=1))
     with torch.no_grad():
@@ -36,6 +46,7 @@ def test_the_largest_convolutions_are_measured_at_densities_below_their_own():
     assert [curve.layer for curve in curves] == ["1", "2"]
     whole, thin = ([point.x for point in curve.points] for curve in curves)
     assert whole == pytest.approx([0.02, 0.05, 0.1, 0.2, 0.4, 1.0], abs=0.002)
+    assert compiled == whole + thin
     own = float((model[2].weight != 0).float().mean())
     assert thin == pytest.approx([0.02, 0.05, 0.1, own], abs=0.002)
     assert all(point.speedup > 0 and point.direct.samples == 2 for curve in curves for point in curve.points)

@@ -2,16 +2,20 @@
 
 import time
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import spokeshave as ss
 from cpu_benchmark_cases import SHAPE, Shortcut, needs_generated_code
-from sparse_cases import LAYOUTS
+from sparse_cases import LAYOUTS, error
 from spokeshave.errors import InvalidArgument
+from spokeshave.targets.cpu_sparse import native_engine
 from spokeshave.targets.cpu_sparse.layer_profile import profile, watched_run
 from spokeshave.targets.cpu_sparse.native_engine import ENTERING, LEAVING
+from spokeshave.targets.cpu_sparse.network_steps import NetworkSteps
+from spokeshave.targets.cpu_sparse.sparse_network import cut
 
 pytestmark = needs_generated_code
 
@@ -43,6 +47,28 @@ def test_looking_changes_no_result_and_leaves_no_trace():
         kept = dict(seconds)
         assert torch.equal(network(x), before) and seconds == kept
         assert all(engine.seconds is None for segment in network.segments for engine in segment.engines())
+
+
+def test_every_operation_runs_once_in_its_place(monkeypatch):
+    network, x = network_and_images(1)
+    network(x)
+    ran: list[np.ndarray] = []
+    monkeypatch.setattr(native_engine, "run_sequence", lambda sequence, threads: ran.append(sequence.copy()))
+    network.run((x,))
+    whole = ran.pop()
+    watched_run(network, (x,))
+    assert len(ran) == 2 + len(network.network.steps) and np.array_equal(np.concatenate(ran), whole)
+
+
+def test_all_of_a_network_can_run_as_generated_code():
+    network, x = network_and_images(3)
+    assert network.direct() is network
+    network.pieces = cut(network.network, {network.network.steps[1].output})
+    network._segments = [network.segment_of(piece) for piece in network.pieces]
+    direct = network.direct()
+    assert len(network.pieces) == 3 and [type(piece) for piece in direct.pieces] == [NetworkSteps]
+    with torch.no_grad():
+        assert error(direct(x), network(x)) < 1e-5
 
 
 def test_a_profile_has_a_row_for_every_step_and_for_what_torch_runs():
