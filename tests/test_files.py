@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from spokeshave.errors import FileError
-from spokeshave.files import atomic_path, atomic_write, file_error
+from spokeshave.files import atomic_path, atomic_write, file_error, require_writable
 
 
 def test_content_is_written_and_no_temporary_stays(tmp_path):
@@ -46,3 +46,21 @@ def test_the_error_says_what_where_and_what_to_do(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match=r"writing .*inner failed"):
         atomic_write(tmp_path / "file" / "inner", "x")
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_early(tmp_path):
+    require_writable(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new").rglob("*")) == [tmp_path / "new" / "folder"]
+    (tmp_path / "file").write_text("here already")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(FileError, match=f"writing to {folder} failed: .*choose another path"):
+            require_writable(folder)
+
+
+def test_a_read_only_file_system_is_noticed_early(tmp_path, monkeypatch):
+    def refuse(dir):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(FileError, match="read-only: choose another folder"):
+        require_writable(tmp_path)

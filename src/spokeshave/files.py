@@ -6,6 +6,7 @@ A process killed at any moment, or a disk that fills up, leaves the previous fil
 import errno
 import glob
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ _REMEDIES = {
     errno.EPERM: "permission denied: choose a folder that you may write to",
     errno.EROFS: "the file system is read-only: choose another folder",
     errno.ENOTDIR: "a part of the path is a file, not a folder: choose another path",
+    errno.EEXIST: "there is a file of that name: choose another path",
     errno.EISDIR: "the path is a folder: name a file",
     errno.EFBIG: "the file is larger than this file system or a resource limit allows: choose another folder",
 }
@@ -77,6 +79,23 @@ def _runs(process: int) -> bool:
     except OSError:  # it belongs to somebody else
         return True
     return True
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder where it is missing, and see that files can be made in it, before hours of work depend on it.
+
+    Args:
+        folder: that results will be written to.
+
+    Raises:
+        FileError: where they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise file_error(folder, "writing to", error) from error
 
 
 def atomic_write(path: Path | str, content: bytes | str) -> None:

@@ -11,6 +11,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "files", "optional", "processes", "tensor_digest", "user_cache"}),
     frozenset({"structures", "data", "models", "timing", "jit"}),
     frozenset({"regularizers", "rewrites", "measure", "export", "ledger", "targets"}),
+    frozenset({"cpu_benchmark"}),
     frozenset({"checkpoints", "divergence", "progress", "train_settings", "training", "tensorboard_log", "report"}),
     frozenset({"shaping", "run_output", "strength_search"}),
     frozenset({"recipes"}),

@@ -21,6 +21,7 @@ SUBCOMMANDS: dict[str, str] = {
     "list": "list_recipes",
     "show": "show",
     "measure": "measure_model",
+    "bench-cpu": "bench_cpu",
     "compress": "compress",
     "doctor": "doctor",
     "where": "where",

@@ -9,7 +9,11 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
+from spokeshave.report.label_places import place_labels
+
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 38, 38
+_FEW_LABELS = 3
+"""So many labels stand beside their points; more of them have to make room for one another."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,17 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
-    """A named point of a scatter chart; `kind` is its CSS class: before, after, sweep, paper."""
+    """A named point of a scatter chart; `kind` is its CSS class: before, after, sweep, paper.
+
+    `hint` is what a pointer over it shows; by default its cost and error.
+    """
 
     label: str
     x: float
     y: float
     kind: str = "sweep"
     show_label: bool = False
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,19 +103,7 @@ def line_chart(
     )
     y_scale = _scale(y, [b for _, b in pairs if b is not None], height - _BOTTOM, _TOP)
     parts = [_bands(bands, x_scale, height), _axes(x_scale, y_scale, width, height)]
-    for line in lines:
-        dash = " dashed" if line.dashed else ""
-        for segment in _segments(line, y):
-            points = " ".join(f"{x_scale(a):.1f},{y_scale(b):.1f}" for a, b in segment)
-            hint = f"<title>{escape(line.label)}</title>"
-            tone = f'style="--tone:{line.tone:.2f}"'
-            if len(segment) == 1:
-                a, b = segment[0]
-                parts.append(
-                    f'<circle class="line-dot" {tone} cx="{x_scale(a):.1f}" cy="{y_scale(b):.1f}" r="3">{hint}</circle>'
-                )
-            else:
-                parts.append(f'<polyline class="line{dash}" {tone} points="{points}">{hint}</polyline>')
+    parts += _curves(lines, x_scale, y_scale)
     return _svg(title, _spoken(lines, y), parts, width, height)
 
 
@@ -119,6 +115,7 @@ def scatter_chart(
     front: Sequence[tuple[float, float]] = (),
     width: int = 460,
     height: int = 320,
+    lines: Sequence[Line] = (),
 ) -> Markup:
     """Draw points, and a stepped line through the best of them.
 
@@ -130,13 +127,15 @@ def scatter_chart(
         front: corners of the stepped line, ordered by x.
         width: of the drawing, px.
         height: of the drawing, px.
+        lines: curves to draw under the points.
 
     Returns:
         The SVG element.
     """
-    x_scale = _scale(x, [mark.x for mark in marks], _LEFT, width - _RIGHT)
-    y_scale = _scale(y, [mark.y for mark in marks], height - _BOTTOM, _TOP)
-    parts = [_axes(x_scale, y_scale, width, height)]
+    drawn = [(a, b) for line in lines for a, b in zip(line.xs, line.ys, strict=True) if b is not None]
+    x_scale = _scale(x, [mark.x for mark in marks] + [a for a, _ in drawn], _LEFT, width - _RIGHT, tight=bool(lines))
+    y_scale = _scale(y, [mark.y for mark in marks] + [b for _, b in drawn], height - _BOTTOM, _TOP)
+    parts = [_axes(x_scale, y_scale, width, height), *_curves(lines, x_scale, y_scale)]
     if len(front) > 1:
         corners = [front[0]]
         for a, b in front[1:]:
@@ -145,18 +144,41 @@ def scatter_chart(
         parts.append(
             f'<polyline class="front-line" points="{points}"><title>Best error at each cost</title></polyline>'
         )
+    crowded = sum(mark.show_label for mark in marks) > _FEW_LABELS
     for mark in marks:
         a, b = x_scale(mark.x), y_scale(mark.y)
-        hint = f"<title>{escape(mark.label)}: {_number(mark.x, x)} of the FLOPs, error {_number(mark.y, y)}</title>"
+        said = mark.hint or f"{mark.label}: {_number(mark.x, x)} of the FLOPs, error {_number(mark.y, y)}"
         parts.append(
-            f'<g class="mark {mark.kind}" transform="translate({a:.1f} {b:.1f})">{hint}{_shape(mark.kind)}</g>'
+            f'<g class="mark {mark.kind}" transform="translate({a:.1f} {b:.1f})">'
+            f"<title>{escape(said)}</title>{_shape(mark.kind)}</g>"
         )
-        if mark.show_label:
+        if mark.show_label and not crowded:
             side, anchor = (-10, "end") if a > width * 0.6 else (10, "start")
             above = 18 if mark.kind == "after" else -8
             parts.append(_text("mark-label", a + side, b + above, mark.label, anchor))
+    if crowded:
+        points = [(x_scale(mark.x), y_scale(mark.y), mark.label if mark.show_label else "") for mark in marks]
+        for place in place_labels(points, (_LEFT, _TOP, width, height - _BOTTOM)):
+            parts.append(_text("mark-label", place.x, place.y, place.text, place.anchor))
     spoken = "; ".join(f"{mark.label}: {_number(mark.x, x)}, {_number(mark.y, y)}" for mark in marks[:12])
     return _svg(title, spoken, parts, width, height, "chart wide")
+
+
+def _curves(lines: Sequence[Line], x: _Scale, y: _Scale) -> list[str]:
+    """Draw curves with the gaps that they have; a single point becomes a dot."""
+    parts = []
+    for line in lines:
+        dash = " dashed" if line.dashed else ""
+        for segment in _segments(line, y.axis):
+            points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in segment)
+            hint = f"<title>{escape(line.label)}</title>"
+            tone = f'style="--tone:{line.tone:.2f}"'
+            if len(segment) == 1:
+                a, b = segment[0]
+                parts.append(f'<circle class="line-dot" {tone} cx="{x(a):.1f}" cy="{y(b):.1f}" r="3">{hint}</circle>')
+            else:
+                parts.append(f'<polyline class="line{dash}" {tone} points="{points}">{hint}</polyline>')
+    return parts
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

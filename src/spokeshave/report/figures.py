@@ -21,11 +21,12 @@ _MOST_LEGEND_ENTRIES = 8
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """A colour and what it stands for."""
+    """What a line of some colour stands for, or, where `mark` names a kind of `Mark`, what such a mark stands for."""
 
     label: str
-    tone: float
+    tone: float = 0.0
     dashed: bool = False
+    mark: str = ""
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,10 @@ def render_page(record: RunRecord) -> str:
         The whole document.
     """
     rows = layer_rows(record)
-    return _template().render(
+    return page_template("page.html.j2").render(
         run=record,
+        title=record.title,
+        trail=(record.recipe, record.row),
         verdict=wording.verdict(record),
         tiles=_tiles(record),
         front=front_figure(record),
@@ -59,6 +61,8 @@ def render_page(record: RunRecord) -> str:
         figures=training_figures(record),
         shrink={"removed_branches": (), "notes": (), **record.shrink} if record.shrink else {},
         command=record.command or f"spokeshave run {record.recipe} --row {record.row}",
+        machine=record.machine,
+        versions=record.versions,
         config=_flat(record.config),
         words=wording,
     )
@@ -114,7 +118,12 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 @cache
-def _template() -> Template:
+def page_template(name: str) -> Template:
+    """Load a template of this folder.
+
+    Args:
+        name: of its file.
+    """
     environment = Environment(
         loader=PackageLoader("spokeshave.report", "."),
         autoescape=True,
@@ -122,4 +131,4 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)

@@ -31,6 +31,13 @@ def test_only_nonzeros_are_stored(tmp_path):
     assert save_sparse(fast, tmp_path / "net").stat().st_size < 6.2 * 0.1 * 1e6 + 20_000
 
 
+def test_a_layer_of_zeros_is_stored_too(tmp_path):
+    network = thin(nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(48, 4)), 0.0)
+    fast, _ = to_sparse(network, torch.zeros(1, 2, 6, 6), tune_s=0)
+    loaded, x = load_sparse(save_sparse(fast, tmp_path / "net.safetensors")), torch.randn(2, 2, 6, 6)
+    assert torch.equal(loaded(x), network(x).detach())
+
+
 def test_damage_is_never_a_wrong_result(tmp_path):
     network = thin(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), 0.5)
     x = torch.randn(1, 1, 6, 6)

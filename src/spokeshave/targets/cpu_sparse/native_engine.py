@@ -4,6 +4,7 @@ Every value has its place in the arena, shared by values that are not alive at t
 code, and so is the loop over them: nothing goes back to Python between the layers.
 """
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ from spokeshave.targets.cpu_sparse.work_loop import loop_address
 
 SPARE_PLANES = 32
 """Planes behind the last one of a value: the last block of filters may write that many too many."""
+ENTERING, LEAVING = "(entering)", "(leaving)"
+"""What bringing images into the layout and results out of it is called where the steps are timed."""
 
 
 @dataclass
@@ -82,6 +85,7 @@ class NativeEngine(ABC):
         input_bytes: of each input, for one image.
         output_bytes: likewise.
         code: step's output -> its compiled convolution or packed matrix.
+        seconds: where the time of each step is added up, by its output; none for one run without looking.
     """
 
     def __init__(
@@ -100,6 +104,8 @@ class NativeEngine(ABC):
         )
         self._keep: list[object] = []
         self._program: list[tuple[int, np.ndarray]] = []
+        self._ends: list[tuple[str, int]] = []
+        self.seconds: dict[str, float] | None = None
         self.values = self._lay_out(network)
         for step in network.steps:
             if step.output not in self.code:
@@ -116,10 +122,13 @@ class NativeEngine(ABC):
         self.scratch = aligned_zeros((threads * most // 4 + 16,))
         for name in network.inputs:
             self._enter(self.values[name])
+        self._ends.append((ENTERING, len(self._program)))
         for step in network.steps:
             self._add(step)
+            self._ends.append((step.output, len(self._program)))
         for name in network.outputs:
             self._leave(self.values[name])
+        self._ends.append((LEAVING, len(self._program)))
         self._sequence = np.array([(function, table.ctypes.data) for function, table in self._program], np.int64)
         self._sequence_at = self._sequence.ctypes.data
 
@@ -341,4 +350,13 @@ class NativeEngine(ABC):
 
     def run(self) -> None:
         """Run every operation once, on no more threads than torch may use."""
-        run_sequence_at(self._sequence_at, len(self._sequence), min(self.threads, torch.get_num_threads()))
+        threads = min(self.threads, torch.get_num_threads())
+        if self.seconds is None:
+            run_sequence_at(self._sequence_at, len(self._sequence), threads)
+            return
+        first = 0
+        for name, end in self._ends:
+            begin = time.perf_counter()
+            run_sequence_at(self._sequence_at + 16 * first, end - first, threads)
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+            first = end

@@ -59,6 +59,11 @@ class Segment:
                 code = self._code.setdefault(key, {})
                 return free, layout(self.network, self.vectors, key[1], code, self.tune_s)
 
+    def engines(self) -> list[NativeEngine]:
+        """Engines that were made and that nobody uses now."""
+        with self._lock:
+            return [engine for free in self._free.values() for engine in free]
+
     def time_s(self, layout: Layout) -> float:
         """Seconds of one run of a layout, measured once for each number of threads."""
         key = (layout, torch.get_num_threads())
@@ -79,22 +84,32 @@ class Segment:
     def _results(self, images: int) -> list[np.ndarray]:
         return [np.empty((images, *self.network.shapes[name]), np.float32) for name in self.network.outputs]
 
-    def __call__(self, inputs: Sequence[np.ndarray], layout: Layout | None = None) -> list[np.ndarray]:
+    def __call__(
+        self, inputs: Sequence[np.ndarray], layout: Layout | None = None, seconds: dict[str, float] | None = None
+    ) -> list[np.ndarray]:
         """Compute.
 
         Args:
             inputs: float32, contiguous, [images, ...].
             layout: for all images; none for whatever is fastest.
+            seconds: where the time of each step is added up, by its output; none for one run without looking.
 
         Returns:
             the outputs, [images, ...].
         """
         results = self._results(len(inputs[0]))
         sources, targets = ([array.ctypes.data for array in arrays] for arrays in (inputs, results))
-        self.run_at(sources, targets, len(inputs[0]), layout)
+        self.run_at(sources, targets, len(inputs[0]), layout, seconds)
         return results
 
-    def run_at(self, inputs: list[int], results: list[int], images: int, layout: Layout | None = None) -> None:
+    def run_at(
+        self,
+        inputs: list[int],
+        results: list[int],
+        images: int,
+        layout: Layout | None = None,
+        seconds: dict[str, float] | None = None,
+    ) -> None:
         """Compute.
 
         Args:
@@ -102,6 +117,7 @@ class Segment:
             results: likewise of the outputs, which are written.
             images: how many.
             layout: for all images; none for whatever is fastest.
+            seconds: where the time of each step is added up, by its output; none for one run without looking.
         """
         lanes = self.vectors.lanes
         whole = images // lanes * lanes
@@ -111,18 +127,19 @@ class Segment:
         elif rest > 1 and rest * self.time_s(PixelLanesEngine) > self.time_s(BatchLanesEngine):
             whole = images
         if whole:
-            self._run_part(BatchLanesEngine, inputs, results, 0, whole, lanes)
+            self._run_part(BatchLanesEngine, inputs, results, range(0, whole, lanes), seconds)
         if whole < images:
-            self._run_part(PixelLanesEngine, inputs, results, whole, images, 1)
+            self._run_part(PixelLanesEngine, inputs, results, range(whole, images), seconds)
 
     def _run_part(
-        self, layout: Layout, inputs: list[int], results: list[int], first: int, last: int, step: int
+        self, layout: Layout, inputs: list[int], results: list[int], starts: range, seconds: dict[str, float] | None
     ) -> None:
         free, engine = self._take(layout)
-        for start in range(first, last, step):
+        engine.seconds = seconds
+        for start in starts:
             engine.run_at(
                 [address + start * size for address, size in zip(inputs, engine.input_bytes, strict=True)],
                 [address + start * size for address, size in zip(results, engine.output_bytes, strict=True)],
-                min(step, last - start),
+                min(starts.step, starts.stop - start),
             )
         free.append(engine)

@@ -5,6 +5,7 @@ Direct sparse convolution (Park et al., ICLR 2017) for whole networks. The plain
 """
 
 import copy
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -91,6 +92,7 @@ class SparseNetwork(nn.Module):
         vectors: set of instructions; none where no code can be generated: everything then runs plainly.
         tune_s: seconds that tuning may take for each native part, layout and number of threads.
         images: in the batches that the choice between sparse and dense layers is made for.
+        planned: false for generated code in every layer, whatever the planner says.
 
     Attributes:
         pieces: runs of native steps, and what torch runs, in order.
@@ -105,12 +107,13 @@ class SparseNetwork(nn.Module):
         vectors: VectorSet | None,
         tune_s: float = TUNE_S,
         images: int = 1,
+        planned: bool = True,
     ) -> None:
         super().__init__()
         self.network, self.result, self.vectors = network, result, vectors
         self.plain, self.images = vectors is None, images
         self.plans = plan_network(network, measure_roofline(images=images), images) if vectors else []
-        self.pieces = cut(network, {plan.output for plan in self.plans if plan.path is Path.DENSE})
+        self.pieces = cut(network, {plan.output for plan in self.plans if planned and plan.path is Path.DENSE})
         self._tune_s = tune_s
         self._segments = [self.segment_of(piece) for piece in self.pieces]
         self._whole = self._shortcut()
@@ -144,11 +147,24 @@ class SparseNetwork(nn.Module):
                 network._attributes[step.output] = copy.deepcopy(value, copies)
         return network
 
+    def direct(self) -> "SparseNetwork":
+        """The same network with generated code in every layer, whatever the planner said; itself where it is so."""
+        if not any(isinstance(piece, DenseLayer) for piece in self.pieces):
+            return self
+        network = SparseNetwork(self.network, self.result, self.vectors, self._tune_s, self.images, planned=False)
+        network._called, network._attributes = self._called, self._attributes
+        return network
+
     def segment_of(self, piece: Piece) -> Segment | None:
         """What runs a piece as generated code; none where torch runs it."""
         if isinstance(piece, NetworkSteps) and self.vectors is not None:
             return Segment(piece, self.vectors, self._tune_s)
         return None
+
+    @property
+    def segments(self) -> list[Segment]:
+        """What runs as generated code."""
+        return [segment for segment in self._segments if segment is not None]
 
     def train(self, mode: bool = True) -> "SparseNetwork":
         """Remember the flag; the network computes as in eval mode, whatever it says."""
@@ -209,24 +225,32 @@ class SparseNetwork(nn.Module):
         return torch.Size(network.shapes[network.inputs[0]]), segment, network.shapes[result.name]
 
     @torch.no_grad()
-    def run(self, inputs: tuple[object, ...], layout: Layout | None = None) -> object:
-        """Compute, in one layout throughout where one is given: `forward` takes what is fastest for the batch."""
+    def run(
+        self, inputs: tuple[object, ...], layout: Layout | None = None, seconds: dict[str, float] | None = None
+    ) -> object:
+        """Compute, in one layout throughout where one is given: `forward` takes what is fastest for the batch.
+
+        Args:
+            inputs: as `forward` takes them.
+            layout: for all images, or none.
+            seconds: where the time of each step is added up, by its output; none for one run without looking.
+        """
         self._check(inputs)
         known: dict[str, object] = dict(zip(self.network.inputs, inputs, strict=False))
         for piece, segment in zip(self.pieces, self._segments, strict=True):
-            if isinstance(piece, Fallback):
-                known[piece.output] = self._fall_back(piece, known)
-                continue
             values: list[Any] = [known[name] for name in piece.inputs]
-            if isinstance(piece, DenseLayer):
-                known[piece.output] = piece(values)
+            if isinstance(piece, NetworkSteps):
+                if segment is None or self.plain:
+                    results = run_plainly(piece, values)
+                else:
+                    arrays = [_array(value) for value in values]
+                    results = [torch.from_numpy(result) for result in segment(arrays, layout, seconds)]
+                known.update(zip(piece.outputs, results, strict=True))
                 continue
-            if segment is None or self.plain:
-                results = run_plainly(piece, values)
-            else:
-                arrays = [_array(value) for value in values]
-                results = [torch.from_numpy(result) for result in segment(arrays, layout)]
-            known.update(zip(piece.outputs, results, strict=True))
+            begin = time.perf_counter()
+            known[piece.output] = piece(values) if isinstance(piece, DenseLayer) else self._fall_back(piece, known)
+            if seconds is not None:
+                seconds[piece.output] = time.perf_counter() - begin
         return pytree.tree_map(lambda leaf: known[leaf.name] if isinstance(leaf, Slot) else leaf, self.result)
 
     def _reader(self, known: dict[str, object]) -> Callable[[fx.Node], Any]:
