@@ -123,8 +123,9 @@ class BatchLanesEngine(NativeEngine):
 
     def _pool(self, step: Pool) -> None:
         target = self.values[step.output]
+        sizes = [(axis.window, axis.dilation) for axis in (step.rows, step.columns)]
         self.emit(
-            batch_lanes_pooling(self.vectors, step.mean, (step.rows.dilation, step.columns.dilation)),
+            batch_lanes_pooling(self.vectors, step.mean, *zip(*sizes, strict=True)),
             target.shape[0],
             **self.ends(source=self.values[step.inputs[0]], target=target),
             rows=target.shape[1],

@@ -5,6 +5,7 @@ A window's part outside the image is left out; what a mean is divided by comes i
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -66,6 +67,10 @@ class Windows:
         return np.minimum(begin + self.window, self.size + self.padding) - begin
 
 
+MOST_WIRED = 25
+"""Elements of a window that is read without a loop."""
+
+
 def _combine(loops: Loops, mean: bool, value: ir.Value, other: ir.Value) -> ir.Value:
     build = loops.builder
     if mean:
@@ -75,9 +80,28 @@ def _combine(loops: Loops, mean: bool, value: ir.Value, other: ir.Value) -> ir.V
     return build.select(build.fcmp_unordered("uno", other, other), other, larger)
 
 
+def _combine_all(loops: Loops, mean: bool, values: list[ir.Value]) -> ir.Value:
+    """Sum or largest of several vectors, in as few steps one after another as there can be."""
+    build = loops.builder
+    strange = None  # where one is NaN: asked of two at a time, since a plain maximum forgets one of its arguments
+    for one, other in zip(values[::2], values[1::2] + values[-1:], strict=False):
+        unordered = build.fcmp_unordered("uno", one, other)
+        strange = unordered if strange is None else build.or_(strange, unordered)
+    while len(values) > 1:
+        pairs = zip(values[::2], values[1::2], strict=False)
+        rest = values[-1:] if len(values) % 2 else []
+        if mean:
+            values = [build.fadd(one, other) for one, other in pairs] + rest
+        else:
+            values = [build.select(build.fcmp_ordered(">", one, other), one, other) for one, other in pairs] + rest
+    return values[0] if mean else build.select(strange, splat(loops, np.nan), values[0])
+
+
 @cache
-def batch_lanes_pooling(vectors: VectorSet, mean: bool, dilation: tuple[int, int]) -> Operation:
-    """Operation over planes of batch lanes.
+def batch_lanes_pooling(
+    vectors: VectorSet, mean: bool, window: tuple[int, int], dilation: tuple[int, int]
+) -> Operation:
+    """Operation over planes of batch lanes; windows that lie inside the image are wired into the code.
 
     Fields: source_at, source_plane, source_row, target_at, target_plane, target_row, rows, columns, row_ranges_at,
     column_ranges_at (int64 pairs: first pixel, count), inverse_at (float32 for each output of a plane; for means).
@@ -94,17 +118,29 @@ def batch_lanes_pooling(vectors: VectorSet, mean: bool, dilation: tuple[int, int
             first_row, rows = _range(loops, given["row_ranges_at"], row)
             first_column, columns = _range(loops, given["column_ranges_at"], column)
             total = loops.variable()
-            loops.store(start_value, total, vectors.bytes)
-            with loops.loop(0, rows) as y:
-                line = loops.at(
-                    source, loops.times(build.add(first_row, loops.times(y, dilation[0])), given["source_row"])
-                )
-                with loops.loop(0, columns) as x:
-                    place = build.add(first_column, loops.times(x, dilation[1]))
-                    value = loops.load(loops.at(line, loops.times(place, vectors.bytes)), align=vectors.bytes)
-                    loops.store(
-                        _combine(loops, mean, loops.load(total, align=vectors.bytes), value), total, vectors.bytes
-                    )
+            corner = loops.at(
+                source, loops.times(first_row, given["source_row"]), loops.times(first_column, vectors.bytes)
+            )
+
+            def element(y: Any, x: Any, corner: ir.Value = corner) -> ir.Value:
+                down = build.mul(build.mul(loops.integer(y), I64(dilation[0])), given["source_row"])
+                across = build.mul(loops.integer(x), I64(dilation[1] * vectors.bytes))
+                return loops.load(loops.at(corner, down, across), align=vectors.bytes)
+
+            whole = build.and_(
+                build.icmp_signed("==", rows, I64(window[0])), build.icmp_signed("==", columns, I64(window[1]))
+            )
+            whole = build.and_(whole, ir.Constant(ir.IntType(1), int(window[0] * window[1] <= MOST_WIRED)))
+            with build.if_else(whole) as (inside, at_the_edge):
+                with inside:
+                    places = [(y, x) for y in range(window[0]) for x in range(window[1])][:MOST_WIRED]
+                    values = [element(*place) for place in places]
+                    loops.store(_combine_all(loops, mean, values), total, vectors.bytes)
+                with at_the_edge:
+                    loops.store(start_value, total, vectors.bytes)
+                    with loops.loop(0, rows) as y, loops.loop(0, columns) as x:
+                        so_far = loops.load(total, align=vectors.bytes)
+                        loops.store(_combine(loops, mean, so_far, element(y, x)), total, vectors.bytes)
             result = loops.load(total, align=vectors.bytes)
             if mean:
                 number = build.add(loops.times(row, given["columns"]), column)
