@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 import spokeshave as ss
-from cpu_benchmark_cases import SHAPE, Shortcut, needs_generated_code
+from cpu_benchmark_cases import SHAPE, Shortcut, needs_generated_code, plan_dense
 from sparse_cases import LAYOUTS, error
 from spokeshave.errors import InvalidArgument
 from spokeshave.targets.cpu_sparse import native_engine
+from spokeshave.targets.cpu_sparse.dense_layer import DenseLayer
 from spokeshave.targets.cpu_sparse.layer_profile import profile, watched_run
 from spokeshave.targets.cpu_sparse.native_engine import ENTERING, LEAVING
 from spokeshave.targets.cpu_sparse.network_steps import NetworkSteps
-from spokeshave.targets.cpu_sparse.sparse_network import cut
 
 pytestmark = needs_generated_code
 
@@ -60,13 +60,14 @@ def test_every_operation_runs_once_in_its_place(monkeypatch):
     assert len(ran) == 2 + len(network.network.steps) and np.array_equal(np.concatenate(ran), whole)
 
 
-def test_all_of_a_network_can_run_as_generated_code():
-    network, x = network_and_images(3)
+def test_all_of_a_network_can_run_as_generated_code(monkeypatch):
+    network, _ = network_and_images(1)
     assert network.direct() is network
-    network.pieces = cut(network.network, {network.network.steps[1].output})
-    network._segments = [network.segment_of(piece) for piece in network.pieces]
+    plan_dense(monkeypatch, "second")
+    network, x = network_and_images(3)
     direct = network.direct()
-    assert len(network.pieces) == 3 and [type(piece) for piece in direct.pieces] == [NetworkSteps]
+    assert [type(piece) for piece in network.pieces] == [NetworkSteps, DenseLayer, NetworkSteps]
+    assert [type(piece) for piece in direct.pieces] == [NetworkSteps]
     with torch.no_grad():
         assert error(direct(x), network(x)) < 1e-5
 
