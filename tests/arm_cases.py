@@ -150,8 +150,8 @@ def pretend_arm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native_engine, "loop_address", _arm_loop_address)
     monkeypatch.setattr(
         native_engine,
-        "run_sequence",
-        lambda steps, threads: emulate(
-            ctypes.cast(_arm_runner(), ctypes.c_void_p).value, steps.ctypes.data, len(steps), min(threads, 1), 0
+        "run_sequence_at",
+        lambda steps, count, threads: emulate(
+            ctypes.cast(_arm_runner(), ctypes.c_void_p).value, steps, count, min(threads, 1), 0
         ),
     )

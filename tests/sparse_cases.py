@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.structures.graph_tracing import trace
 from spokeshave.targets.cpu_sparse.batch_lanes_engine import BatchLanesEngine
-from spokeshave.targets.cpu_sparse.network_steps import NetworkSteps, lower
+from spokeshave.targets.cpu_sparse.lowering import lower
+from spokeshave.targets.cpu_sparse.network_steps import NetworkSteps
 from spokeshave.targets.cpu_sparse.pixel_lanes_engine import PixelLanesEngine
 from spokeshave.targets.cpu_sparse.segment import Layout
 from spokeshave.targets.cpu_sparse.step_fusion import fuse

@@ -15,6 +15,7 @@ from spokeshave.regularizers import NetworkSurgery as NetworkSurgery
 from spokeshave.regularizers import Solver as Solver
 from spokeshave.rewrites import prune as prune
 from spokeshave.rewrites import shrink as shrink
+from spokeshave.rewrites import sparse_layers as sparse_layers
 from spokeshave.rewrites import to_sparse as to_sparse
 from spokeshave.structures.magnitude_mask import Scope as Scope
 from spokeshave.structures.roofline_model import MachineRates as MachineRates

@@ -2,11 +2,15 @@
 
 import json
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import helper
 from torch import nn
 
 from network_zoo import build
+from onnx_cases import by_onnxruntime, graph
 from sparse_cases import SETS, error, in_double, thin
 from spokeshave.errors import InexactRewrite, InvalidArgument, JitRefused, NothingChanged
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
@@ -113,3 +117,31 @@ def test_a_layer_that_dense_code_runs_faster_is_left_to_torch():
 def test_options_out_of_range_are_refused(wrong):
     with pytest.raises(InvalidArgument):
         to_sparse(nn.Linear(2, 2), torch.zeros(1, 2), **wrong)
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_an_onnx_network_can_be_compiled(tmp_path, as_file):
+    weight = np.random.default_rng(0).normal(size=(6, 3, 3, 3)).astype(np.float32)
+    weight[np.abs(weight) < 0.8] = 0
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("MaxPool", ["r"], ["m"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Reshape", ["m", "flat"], ["f"]),
+        helper.make_node("Gemm", ["f", "v"], ["y"], transB=1),
+    ]
+    constants = {"w": weight, "v": np.eye(5, 54, dtype=np.float32), "flat": np.array([1, 54])}
+    model = graph(nodes, (1, 3, 6, 6), constants)
+    onnx.save(model, tmp_path / "net.onnx")
+    fast, report = to_sparse(tmp_path / "net.onnx" if as_file else model, torch.randn(1, 3, 6, 6))
+    assert all(layer.runs_as is RunsAs.GENERATED for layer in report.layers) and report.layers[
+        0
+    ].nonzeros == np.count_nonzero(weight)
+    x = torch.randn(19, 3, 6, 6)
+    wanted = torch.cat([by_onnxruntime(model, image[None])[0] for image in x])
+    assert error(fast(x), wanted) < 1e-5
+
+
+def test_what_is_no_network_is_refused():
+    with pytest.raises(InvalidArgument, match="ONNX"):
+        to_sparse(3, torch.zeros(1, 2))

@@ -109,4 +109,16 @@ def run_sequence(steps: np.ndarray, threads: int) -> None:
         steps: int64, [operations, 2]: address of the function, address of its table.
         threads: at most so many for each operation, at least 1; one where torch has no OpenMP.
     """
-    _runner()(steps.ctypes.data, len(steps), threads if parallel_call() else 1, parallel_call())
+    run_sequence_at(steps.ctypes.data, len(steps), threads)
+
+
+def run_sequence_at(steps: int, count: int, threads: int) -> None:
+    """As `run_sequence`, for who knows the address: numpy takes longer to tell it than a small network takes to run.
+
+    Args:
+        steps: address of the pairs.
+        count: how many there are.
+        threads: at most so many for each operation, at least 1; one where torch has no OpenMP.
+    """
+    parallel = parallel_call()
+    _runner()(steps, count, threads if parallel else 1, parallel)

@@ -78,7 +78,7 @@ def _convnet(factor: float) -> tuple[Plan, DatasetName]:
         prune=Pruning(5e-5 * factor, {"conv1": 0.5, "conv2": 0.8, "conv3": 0.8}),
         baseline=baseline,
         ssl=replace(baseline, epochs=10, learning_rate=0.02),
-        finetune=replace(baseline, epochs=10, learning_rate=0.02),
+        finetune=replace(baseline, epochs=16, learning_rate=0.03),
     ), DatasetName.CIFAR10
 
 

@@ -8,6 +8,9 @@ from spokeshave.rewrites.prune import prune as prune
 from spokeshave.rewrites.shrink import shrink as shrink
 from spokeshave.rewrites.shrink_report import LayerChange as LayerChange
 from spokeshave.rewrites.shrink_report import ShrinkReport as ShrinkReport
+from spokeshave.rewrites.sparse_layers import SparseConv2d as SparseConv2d
+from spokeshave.rewrites.sparse_layers import SparseLinear as SparseLinear
+from spokeshave.rewrites.sparse_layers import sparse_layers as sparse_layers
 from spokeshave.rewrites.squeezed_convolution import CroppedConv2d as CroppedConv2d
 from spokeshave.rewrites.squeezed_convolution import SqueezedConv2d as SqueezedConv2d
 from spokeshave.rewrites.squeezed_linear import SqueezedLinear as SqueezedLinear

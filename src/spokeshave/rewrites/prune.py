@@ -14,7 +14,7 @@ from torch import nn
 
 from spokeshave.errors import InvalidArgument, NothingChanged
 from spokeshave.rewrites.verification import probes_like, relative_error
-from spokeshave.structures.graph_tracing import as_inputs
+from spokeshave.structures.example_inputs import as_inputs
 from spokeshave.structures.groups import CONVOLUTIONS
 from spokeshave.structures.magnitude_mask import Scope, scoped_masks
 from spokeshave.structures.pruned_layers import Multipliers, pruned_layers

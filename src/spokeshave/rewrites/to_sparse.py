@@ -7,6 +7,7 @@ Departs from the paper: kernels are generated, not templates; the nonzeros of on
 """
 
 import dataclasses
+import os
 import warnings
 from dataclasses import dataclass
 from enum import Enum
@@ -15,11 +16,12 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from spokeshave.errors import InexactRewrite, InvalidArgument, JitRefused, NothingChanged
+from spokeshave.errors import InvalidArgument, JitRefused, NothingChanged
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
-from spokeshave.rewrites.verification import probes_like, relative_error
+from spokeshave.rewrites.verification import worst_error
 from spokeshave.structures.example_inputs import as_inputs, batch_of
-from spokeshave.structures.graph_tracing import quiet, trace
+from spokeshave.structures.graph_tracing import trace
+from spokeshave.structures.onnx_graph import load_onnx
 from spokeshave.targets.cpu_sparse.batch_lanes_engine import BatchLanesEngine
 from spokeshave.targets.cpu_sparse.dense_layer import DenseLayer
 from spokeshave.targets.cpu_sparse.network_steps import Convolve, Fallback, Multiply, NetworkSteps
@@ -95,7 +97,7 @@ class SparseReport:
 
 
 def to_sparse(
-    model: nn.Module,
+    model: object,
     example: object,
     *,
     vectors: VectorSet | None = None,
@@ -106,7 +108,8 @@ def to_sparse(
     """Compile a network for this CPU; zero weights cost nothing.
 
     Args:
-        model: any module that `torch.fx` can trace; it is not modified. Computes in float32, in eval mode.
+        model: any module that `torch.fx` can trace; it is not modified. Computes in float32, in eval mode. Or an ONNX
+            network: the path of its file, or an `onnx.ModelProto`.
         example: input with its batch on axis 0, or a tuple of the arguments of forward. The batch size may differ.
         vectors: set of instructions; the widest that this CPU has if none is given.
         tolerance: largest max|new - old| / max|old| on the probes, above 0.
@@ -120,7 +123,10 @@ def to_sparse(
     Raises:
         NothingChanged: no layer is one that the engine knows.
         InexactRewrite: the new network does not match the original on the probes.
-        UnsupportedLayer: the model cannot be traced or does not run on the example.
+        UnsupportedLayer: the model cannot be traced, does not run on the example, or has an ONNX operator that is not
+            known.
+        FileError: the ONNX file cannot be read.
+        CheckpointError: it is damaged.
         InvalidArgument: an argument is out of range.
 
     Source:
@@ -132,8 +138,10 @@ def to_sparse(
         >>> tuple(fast(torch.zeros(5, 1, 8, 8)).shape), report.layers[0].kind
         ((5, 2, 6, 6), 'Convolve')
     """
+    if isinstance(model, str | os.PathLike) or type(model).__name__ == "ModelProto":
+        model = load_onnx(model)
     if not isinstance(model, nn.Module):
-        raise InvalidArgument(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+        raise InvalidArgument(f"model: expected a torch.nn.Module or an ONNX network, got {type(model).__name__}")
     if not tune_s >= 0:
         raise InvalidArgument(f"tune_s: expected seconds of at least 0, got {tune_s}")
     if batch is not None and batch < 1:
@@ -179,28 +187,12 @@ def _check(
     """Largest error on the probes; on the example alone where this very network was checked on this machine before."""
     key = network.digest()
     before = _VERIFIED.get(key) if key else None
-    known = isinstance(before, float) and before <= tolerance
-    worst = before if isinstance(before, float) and known else 0.0
-    for place, (probe, layout) in enumerate(zip(probes_like(inputs), _LAYOUTS, strict=True)):
-        if known and place:
-            break
-        try:
-            with quiet():
-                expected = reference(*probe)
-        except Exception as error:
-            if place < 2:
-                raise
-            notes.append(f"another batch size was not checked: the model itself fails there ({error})")
-            continue
-        worst = max(worst, relative_error(network.run(probe, layout), expected))
-    if worst > tolerance:
-        raise InexactRewrite(
-            f"expected the sparse network to match to {tolerance:g} relative, got {worst:g}. If the model is deep and "
-            "rounding explains it, pass a larger tolerance; otherwise keep the original and report the architecture"
-        )
-    if key and not notes and not known:
+    known = before if isinstance(before, float) and before <= tolerance else None
+    runs = [lambda *probe, layout=layout: network.run(probe, layout) for layout in _LAYOUTS]
+    worst = worst_error(runs if known is None else runs[:1], reference, inputs, tolerance, notes)
+    if key and not notes and known is None:
         _VERIFIED.keep({key: worst})
-    return worst
+    return max(worst, known or 0.0)
 
 
 _LAYOUTS = (PixelLanesEngine, BatchLanesEngine, BatchLanesEngine, PixelLanesEngine)

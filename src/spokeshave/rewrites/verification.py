@@ -7,7 +7,7 @@ rewrite.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,6 +19,8 @@ from spokeshave.structures.graph_tracing import quiet
 
 _LOOSER = {torch.float16: 2e-2, torch.bfloat16: 1e-1}
 SMALLEST_SHARE = 1e-6
+PROBES = 4
+"""Sets of arguments that a rewritten network is checked on."""
 FLOOR_IN_DOUBLE = 1e-12
 
 
@@ -153,6 +155,44 @@ def verify(
                     "the model's own precision"
                 )
     return worst, notes
+
+
+def worst_error(
+    new: Sequence[Callable[..., object]],
+    reference: nn.Module,
+    inputs: tuple[object, ...],
+    tolerance: float,
+    notes: list[str],
+) -> float:
+    """Largest relative error of a network that computes in float32 only.
+
+    Args:
+        new: rewritten network, or ways to run it: one for each probe of `probes_like`; fewer for fewer probes.
+        reference: the original, eval mode.
+        inputs: example arguments.
+        tolerance: largest relative error.
+        notes: remarks are added to it.
+
+    Raises:
+        InexactRewrite: they differ by more.
+    """
+    worst = 0.0
+    for place, (probe, run) in enumerate(zip(probes_like(inputs), new, strict=False)):
+        try:
+            with quiet():
+                expected = reference(*probe)
+        except Exception as error:
+            if place < 2:
+                raise
+            notes.append(f"another batch size was not checked: the model itself fails there ({error})")
+            continue
+        worst = max(worst, relative_error(run(*probe), expected))
+    if worst > tolerance:
+        raise InexactRewrite(
+            f"expected the sparse network to match to {tolerance:g} relative, got {worst:g}. If the model is deep and "
+            "rounding explains it, pass a larger tolerance; otherwise keep the original and report the architecture"
+        )
+    return worst
 
 
 def _error_in_double(new: nn.Module, reference: nn.Module, probe: tuple[object, ...]) -> float:

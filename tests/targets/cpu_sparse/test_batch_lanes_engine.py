@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sparse_cases import SETS, error, in_double, steps_of, through
 from spokeshave.structures.graph_tracing import trace
 from spokeshave.targets.cpu_sparse.batch_lanes_engine import BatchLanesEngine
-from spokeshave.targets.cpu_sparse.network_steps import lower
+from spokeshave.targets.cpu_sparse.lowering import lower
 from spokeshave.targets.cpu_sparse.step_fusion import fuse
 
 

@@ -85,9 +85,9 @@ GUARDED = """
 
     libc, kept = ctypes.CDLL(None, use_errno=True), []
 
-    def guarded(shape, dtype=np.float32):  # the array ends where a forbidden page begins
+    def guarded(shape, dtype=np.float32, align=64):  # the array ends where a forbidden page begins
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        size = -(-size // 64) * 64
+        size = -(-size // align) * align
         pages = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         block = mmap.mmap(-1, pages + 2 * mmap.PAGESIZE)
         start = ctypes.addressof(ctypes.c_char.from_buffer(block))
@@ -104,7 +104,7 @@ GUARDED = """
         for vectors in SETS:
             for size, kernel, stride, padding in (((13, 13), 3, 1, 1), ((27, 27), 5, 1, 2), ((9, 33), 3, 2, 0)):
                 network = thin(nn.Sequential(nn.Conv2d(6, 7, kernel, stride, padding), nn.ReLU()), 0.4)
-                x = torch.randn(2, 6, *size)
+                x = torch.from_numpy(guarded((2, 6, *size), align=4)).normal_()
                 assert error(through(layout, network, x, vectors, 2), in_double(network, x)) < 1e-5
     print("inside")
 """

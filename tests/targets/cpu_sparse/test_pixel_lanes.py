@@ -17,32 +17,38 @@ def fields(**ends: tuple[np.ndarray, int, int]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("vectors", SETS)
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(
     ("width", "taps", "stride", "dilation", "padding"),
     [(13, 3, 1, 1, 1), (27, 5, 1, 1, 2), (32, 3, 2, 1, 1), (20, 3, 1, 2, 2), (60, 11, 4, 1, 0)],
 )
-def test_each_tap_reads_its_own_plane(vectors, width, taps, stride, dilation, padding):
-    outputs, channels, rows, lanes = (
+def test_each_tap_reads_its_own_plane(vectors, packed, width, taps, stride, dilation, padding):
+    outputs, channels, rows, lanes, border = (
         (width + 2 * padding - dilation * (taps - 1) - 1) // stride + 1,
         3,
         4,
         vectors.lanes,
+        2,
     )
     source = Planes(channels, rows, -(-width // lanes), vectors)
-    target = Planes(channels * taps, rows, -(-outputs // lanes), vectors)
-    x, y = source.empty(1), target.empty(1)
+    target = Planes(channels * taps, rows + 2 * border, -(-outputs // lanes), vectors)
     pixels = np.random.default_rng(0).standard_normal((channels, rows, width)).astype(np.float32)
-    x[:] = np.nan
+    x, y = source.empty(1), target.empty(1)
+    x[:] = y[:] = np.nan
     x[0].reshape(channels, rows, -1)[:, :, :width] = pixels
-    operation = shifter(vectors, RowShifts(width, outputs, taps, stride, dilation, padding))
-    ends = fields(source=(x, source.plane_bytes, source.row_bytes), target=(y, target.plane_bytes, target.row_bytes))
-    operation.function(operation.loops.table(channels, rows=rows, **ends).ctypes.data)
+    operation = shifter(vectors, RowShifts(width, outputs, taps, stride, dilation, padding), packed)
+    ends = fields(
+        source=(pixels, 4 * rows * width, 4 * width) if packed else (x, source.plane_bytes, source.row_bytes),
+        target=(y, target.plane_bytes, target.row_bytes),
+    )
+    operation.function(operation.loops.table(channels, rows=rows, border=border, **ends).ctypes.data)
     padded = np.pad(pixels, ((0, 0), (0, 0), (padding, padding + taps * dilation)))
-    got = y[0].reshape(channels, taps, rows, -1)[..., :outputs]
+    got = y[0].reshape(channels, taps, rows + 2 * border, -1)[..., :outputs]
+    assert (got[:, :, :border] == 0).all() and (got[:, :, -border:] == 0).all()
     for tap in range(taps):
         first = tap * dilation
         wanted = padded[:, :, first : first + stride * (outputs - 1) + 1 : stride]
-        np.testing.assert_array_equal(got[:, tap], wanted)
+        np.testing.assert_array_equal(got[:, tap, border:-border], wanted)
 
 
 @pytest.mark.parametrize("vectors", SETS)

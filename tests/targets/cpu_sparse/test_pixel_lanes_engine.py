@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sparse_cases import SETS, error, in_double, steps_of, through
 from spokeshave.structures.graph_tracing import trace
-from spokeshave.targets.cpu_sparse.network_steps import lower
+from spokeshave.targets.cpu_sparse.lowering import lower
 from spokeshave.targets.cpu_sparse.pixel_lanes_engine import PixelLanesEngine
 from spokeshave.targets.cpu_sparse.step_fusion import fuse
 
@@ -58,3 +58,31 @@ def test_a_border_is_left_out_by_flattening(vectors):
     network, x = Flat().eval(), torch.randn(2, 2, 7, 7)
     assert steps_of(network, x).steps
     assert error(through(PixelLanesEngine, network, x, vectors), in_double(network, x)) < 1e-5
+
+
+class Shared(nn.Module):
+    """An input that convolutions of two forms shift, one reads as it is and an addition reads too."""
+
+    def __init__(self, parts: int) -> None:
+        super().__init__()
+        kinds = [nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 5, 1, 2), nn.Conv2d(3, 4, 1)]
+        self.parts = nn.ModuleList(kinds[:parts])
+        self.whole = parts == 3
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [part(x) for part in self.parts] + ([x + x] if self.whole else [])
+
+
+@pytest.mark.parametrize("vectors", SETS)
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_an_input_that_is_only_shifted_is_not_copied_first(vectors, parts):
+    torch.manual_seed(0)
+    network, x = Shared(parts).eval(), torch.randn(1, 3, 9, 21)
+    engine = PixelLanesEngine(steps_of(network, x), vectors, 1)
+    assert [len(readers) for readers in engine._inputs] == [1 if parts == 3 else parts]
+    engine.arena[:] = np.nan
+    results = [np.full((1, *engine.network.shapes[name]), np.nan, np.float32) for name in engine.network.outputs]
+    for image in (x, torch.randn(1, 3, 9, 21)):  # the second at another address
+        engine([image.numpy()], results)
+        for got, wanted in zip(results, network(image), strict=True):
+            assert error(torch.from_numpy(got), wanted.detach()) < 1e-5

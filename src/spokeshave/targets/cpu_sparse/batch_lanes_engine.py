@@ -29,6 +29,7 @@ class BatchLanesEngine(NativeEngine):
         self._inputs: list[np.ndarray] = []
         self._outputs: list[np.ndarray] = []
         self._nowhere = np.zeros(1, np.float32)
+        self._lane = np.arange(self.vectors.lanes)
         borders: dict[str, tuple[int, int]] = {}
         for step in network.steps:
             if isinstance(step, Convolve):
@@ -84,14 +85,14 @@ class BatchLanesEngine(NativeEngine):
             places_at=self.keep(places.ravel().astype(np.int64)),
         )
 
-    def __call__(self, inputs: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> None:
+    def run_at(self, inputs: Sequence[int], results: Sequence[int], images: int) -> None:
         """Compute; up to `vectors.lanes` images."""
-        lane = np.minimum(np.arange(self.vectors.lanes), len(inputs[0]) - 1)
-        for places, images in zip(self._inputs, inputs, strict=True):
-            places[:] = images.ctypes.data + lane * images.strides[0]
-        for places, images in zip(self._outputs, results, strict=True):
-            places[:] = images.ctypes.data + lane * images.strides[0]
-            places[len(images) :] = self._nowhere.ctypes.data
+        lane = self._lane if images == len(self._lane) else np.minimum(self._lane, images - 1)
+        for places, address, size in zip(self._inputs, inputs, self.input_bytes, strict=True):
+            np.add(lane * size, address, out=places)
+        for places, address, size in zip(self._outputs, results, self.output_bytes, strict=True):
+            np.add(self._lane * size, address, out=places)
+            places[images:] = self._nowhere.ctypes.data
         self.run()
 
     def _prepare(self, value: Value) -> None:

@@ -18,7 +18,7 @@ from spokeshave.errors import UnsupportedLayer
 from spokeshave.jit.code_cache import cached, code_key, generator
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.jit.host_cpu import VectorSet
-from spokeshave.jit.operation_loops import run_sequence
+from spokeshave.jit.operation_loops import run_sequence_at
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, Planes
 from spokeshave.targets.cpu_sparse.network_steps import (
     Chain,
@@ -82,6 +82,8 @@ class NativeEngine(ABC):
 
     Attributes:
         arena_bytes: of all values together.
+        input_bytes: of each input, for one image.
+        output_bytes: likewise.
         code: step's output -> its compiled convolution or packed matrix.
         seconds: where the time of each step is added up, by its output; none for one run without looking.
     """
@@ -97,6 +99,9 @@ class NativeEngine(ABC):
         self.network, self.vectors, self.threads, self._tune_s = network, vectors, threads, tune_s
         self._work = sum(_products(step, network) for step in network.steps if isinstance(step, Convolve))
         self.code: dict[str, Any] = {} if code is None else code
+        self.input_bytes, self.output_bytes = (
+            [4 * prod(network.shapes[name]) for name in names] for names in (network.inputs, network.outputs)
+        )
         self._keep: list[object] = []
         self._program: list[tuple[int, np.ndarray]] = []
         self._ends: list[tuple[str, int]] = []
@@ -125,6 +130,7 @@ class NativeEngine(ABC):
             self._leave(self.values[name])
         self._ends.append((LEAVING, len(self._program)))
         self._sequence = np.array([(function, table.ctypes.data) for function, table in self._program], np.int64)
+        self._sequence_at = self._sequence.ctypes.data
 
     @abstractmethod
     def _lay_out(self, network: NetworkSteps) -> dict[str, Value]:
@@ -139,13 +145,24 @@ class NativeEngine(ABC):
         """Bring a result out of it."""
 
     @abstractmethod
-    def __call__(self, inputs: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> None:
+    def run_at(self, inputs: Sequence[int], results: Sequence[int], images: int) -> None:
         """Compute.
+
+        Args:
+            inputs: address of each input, float32, contiguous, [images, ...], in the order of the network's inputs.
+            results: likewise of its outputs, which are written.
+            images: as many as the layout takes at once, at the most.
+        """
+
+    def __call__(self, inputs: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> None:
+        """Compute, on arrays.
 
         Args:
             inputs: float32, contiguous, [images, ...], in the order of the network's inputs.
             results: likewise, in the order of its outputs: filled.
         """
+        sources, targets = ([array.ctypes.data for array in arrays] for arrays in (inputs, results))
+        self.run_at(sources, targets, len(inputs[0]))
 
     @abstractmethod
     def _packed(self, step: Multiply) -> PackedRows:
@@ -335,11 +352,11 @@ class NativeEngine(ABC):
         """Run every operation once, on no more threads than torch may use."""
         threads = min(self.threads, torch.get_num_threads())
         if self.seconds is None:
-            run_sequence(self._sequence, threads)
+            run_sequence_at(self._sequence_at, len(self._sequence), threads)
             return
         first = 0
         for name, end in self._ends:
             begin = time.perf_counter()
-            run_sequence(self._sequence[first:end], threads)
+            run_sequence_at(self._sequence_at + first * self._sequence.strides[0], end - first, threads)
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
             first = end

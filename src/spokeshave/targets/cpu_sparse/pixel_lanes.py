@@ -6,13 +6,14 @@ stride, so that all of its loads are aligned: a misaligned load crosses a cache 
 a core can do a cycle.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
 from llvmlite import ir
 
 from spokeshave.jit.host_cpu import VectorSet
-from spokeshave.jit.native_loops import F32, I32, Loops
+from spokeshave.jit.native_loops import F32, I32, POINTER, Loops
 from spokeshave.jit.operation_loops import OperationLoops
 from spokeshave.targets.cpu_sparse.plane_operations import Operation, splat
 
@@ -57,33 +58,65 @@ def gather(loops: Loops, row: list[ir.Value], fill: ir.Value, sources: list[int 
     return result
 
 
-@cache
-def shifter(vectors: VectorSet, shifts: RowShifts) -> Operation:
-    """Operation that lays out the shifted planes of channels, its items.
+def load_first(loops: Loops, pointer: ir.Value, count: int) -> ir.Value:
+    """A vector whose first `count` floats come from any address; the others are 0, and what lies there is not read."""
+    lanes, build = loops.vectors.lanes, loops.builder
+    name = f"llvm.masked.load.v{lanes}f32.p0"
+    mask = ir.VectorType(ir.IntType(1), lanes)
+    function = loops.module.globals.get(name)
+    if function is None:
+        signature = ir.FunctionType(loops.vector, [POINTER, I32, mask, loops.vector])
+        function = ir.Function(loops.module, signature, name)
+    wanted = ir.Constant(mask, [int(lane < count) for lane in range(lanes)])
+    return build.call(function, [pointer, I32(4), wanted, splat(loops, 0.0)])
 
-    Fields: source_at, source_plane, source_row, rows; target_at (of the first tap's first row), target_plane (from one
-    tap's plane to the next), target_row.
+
+@cache
+def shifter(vectors: VectorSet, shifts: RowShifts, packed: bool = False) -> Operation:
+    """Operation that lays out the shifted planes of channels, its items, with rows of zeros above and below.
+
+    Args:
+        vectors: set of instructions.
+        shifts: of each row.
+        packed: rows of the source follow one another without gaps, at any address.
+
+    Fields: source_at, source_plane, source_row, rows; target_at (of the first tap's first row of zeros), target_plane
+    (from one tap's plane to the next), target_row; border (rows of zeros on either side).
     """
     ends = [f"{what}_{part}" for what in ("source", "target") for part in ("at", "plane", "row")]
-    loops = OperationLoops("shift", vectors, [*ends, "rows"])
-    lanes, given = vectors.lanes, loops.arguments
+    loops = OperationLoops("shift", vectors, [*ends, "rows", "border"])
+    lanes, given, build = vectors.lanes, loops.arguments, loops.builder
     zero = splat(loops, 0.0)
+    across = [number * vectors.bytes for number in range(-(-shifts.outputs // lanes))]
+
+    def places(end: ir.Value) -> Iterator[tuple[int, int, ir.Value]]:
+        """Tap, number of the vector and address of everything that a row becomes."""
+        for tap in range(shifts.taps):
+            to = loops.at(end, loops.times(given["target_plane"], tap))
+            yield from ((tap, number, loops.at(to, far)) for number, far in enumerate(across))
+
     with loops.items() as channel:
         plane = loops.at(given["source_at"], loops.times(channel, given["source_plane"]))
         planes = loops.at(given["target_at"], loops.times(loops.times(channel, shifts.taps), given["target_plane"]))
+        below = build.add(given["border"], given["rows"])
+        for first, last in ((loops.integer(0), given["border"]), (below, build.add(below, given["border"]))):
+            with loops.loop(first, last) as row:
+                for _, _, place in places(loops.at(planes, loops.times(row, given["target_row"]))):
+                    loops.store(zero, place, vectors.bytes)
         with loops.loop(0, given["rows"]) as row:
             start = loops.at(plane, loops.times(row, given["source_row"]))
-            end = loops.at(planes, loops.times(row, given["target_row"]))
-            pixels = [
-                loops.load(loops.at(start, number * vectors.bytes), align=vectors.bytes)
-                for number in range(-(-shifts.width // lanes))
-            ]
-            for tap in range(shifts.taps):
-                to = loops.at(end, loops.times(given["target_plane"], tap))
-                for number in range(-(-shifts.outputs // lanes)):
-                    wanted = [shifts.source(tap, number * lanes + lane) for lane in range(lanes)]
-                    vector = gather(loops, pixels, zero, wanted)
-                    loops.store(vector, loops.at(to, number * vectors.bytes), vectors.bytes)
+            pixels = []
+            for first in range(0, shifts.width, lanes):
+                place = loops.at(start, 4 * first)
+                left = shifts.width - first
+                if packed:
+                    pixels.append(load_first(loops, place, left) if left < lanes else loops.load(place))
+                else:
+                    pixels.append(loops.load(place, align=vectors.bytes))
+            end = loops.at(planes, loops.times(build.add(row, given["border"]), given["target_row"]))
+            for tap, number, place in places(end):
+                wanted = [shifts.source(tap, number * lanes + lane) for lane in range(lanes)]
+                loops.store(gather(loops, pixels, zero, wanted), place, vectors.bytes)
     return Operation(loops.compile(), loops)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from spokeshave.jit.executable_memory import aligned_zeros
-from spokeshave.targets.cpu_sparse.borders import zero_border
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, Planes
 from spokeshave.targets.cpu_sparse.native_engine import SPARE_PLANES, NativeEngine, Value
 from spokeshave.targets.cpu_sparse.network_steps import Convolve, Flatten, Multiply, NetworkStep, NetworkSteps, Pool
@@ -19,8 +18,8 @@ class PixelLanesEngine(NativeEngine):
     """Runs the steps of a network on one image."""
 
     def _lay_out(self, network: NetworkSteps) -> dict[str, Value]:
-        self._inputs: list[np.ndarray] = []
-        self._outputs: list[np.ndarray] = []
+        self._inputs: list[list[tuple[np.ndarray, int]]] = []
+        self._outputs: list[tuple[np.ndarray, int]] = []
         self._shifted: dict[str, Value] = {}
         values = {}
         for name in (*network.inputs, *(step.output for step in network.steps)):
@@ -55,16 +54,21 @@ class PixelLanesEngine(NativeEngine):
         return value.shape[0] if len(value.shape) == 3 else 1
 
     def _enter(self, value: Value) -> None:
+        self._inputs.append([])
+        if self._only_shifted(value):
+            return  # the convolutions read what the caller gave
         channels, rows, columns = value.shape if len(value.shape) == 3 else (1, 1, value.shape[0])
-        table = self.emit(
-            row_copier(self.vectors, columns),
-            channels,
-            source_plane=4 * rows * columns,
-            source_row=4 * columns,
-            rows=rows,
-            **self.ends(target=value),
-        )
-        self._inputs.append(table)
+        copier = row_copier(self.vectors, columns)
+        ends = {"source_plane": 4 * rows * columns, "source_row": 4 * columns} | self.ends(target=value)
+        self._inputs[-1].append((self.emit(copier, channels, rows=rows, **ends), copier.loops.place("source_at")))
+
+    def _only_shifted(self, value: Value) -> bool:
+        """Whether an input is read by convolutions alone, and by them as what they shift."""
+        readers = [step for step in self.network.steps if any(self.values[name] is value for name in step.inputs)]
+        return all(
+            step.output in self._shifted and all(self.values[name] is not value for name in step.inputs[1:])
+            for step in readers
+        ) and not any(self.values[name] is value for name in self.network.outputs)
 
     def _leave(self, value: Value) -> None:
         channels, rows, columns = value.shape if len(value.shape) == 3 else (1, 1, value.shape[0])
@@ -76,15 +80,16 @@ class PixelLanesEngine(NativeEngine):
             target_row=4 * columns,
             rows=rows,
         )
-        self._outputs.append(table)
+        self._outputs.append((table, row_copier(self.vectors, columns).loops.place("target_at")))
 
-    def __call__(self, inputs: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> None:
+    def run_at(self, inputs: Sequence[int], results: Sequence[int], images: int) -> None:
         """Compute; one image."""
-        fields = row_copier(self.vectors, 1).loops
-        for table, image in zip(self._inputs, inputs, strict=True):
-            table[fields.place("source_at")] = image.ctypes.data
-        for table, image in zip(self._outputs, results, strict=True):
-            table[fields.place("target_at")] = image.ctypes.data
+        assert images == 1
+        for readers, address in zip(self._inputs, inputs, strict=True):
+            for table, place in readers:
+                table[place] = address
+        for (table, place), address in zip(self._outputs, results, strict=True):
+            table[place] = address
         self.run()
 
     def _convolution(self, step: Convolve) -> CompiledConvolution:
@@ -105,17 +110,6 @@ class PixelLanesEngine(NativeEngine):
             self.emit_convolution(step, convolution, self.at(source))
             return
         channels, rows, columns = source.shape
-        if shifted.border != (0, 0):
-            self.emit(
-                zero_border(self.vectors),
-                shifted.planes.planes,
-                target_at=self.at(shifted),
-                target_plane=shifted.planes.plane_bytes,
-                target_row=shifted.planes.row_bytes,
-                rows=shifted.planes.rows,
-                columns=shifted.planes.columns,
-                above=shifted.border[0],
-            )
         shifts = RowShifts(
             columns,
             self.values[step.output].shape[2],
@@ -124,7 +118,15 @@ class PixelLanesEngine(NativeEngine):
             step.dilation[1],
             step.padding[1],
         )
-        self.emit(shifter(self.vectors, shifts), channels, **self.ends(source=source, target=shifted), rows=rows)
+        direct = step.inputs[0] in self.network.inputs and self._only_shifted(source)
+        ends = self.ends(source=source, target=shifted) | {"target_at": self.at(shifted)}
+        if direct:
+            ends |= {"source_plane": 4 * rows * columns, "source_row": 4 * columns}
+        operation = shifter(self.vectors, shifts, packed=direct)
+        table = self.emit(operation, channels, **ends, rows=rows, border=step.padding[0])
+        if direct:
+            number = self.network.inputs.index(step.inputs[0])
+            self._inputs[number].append((table, operation.loops.place("source_at")))
         self.emit_convolution(step, convolution, self.at(shifted))
 
     def _pool(self, step: Pool) -> None:

@@ -23,7 +23,7 @@ from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.jit.operation_loops import OperationLoops, run_sequence
 from spokeshave.structures.graph_tracing import trace
 from spokeshave.structures.roofline_model import MachineRates
-from spokeshave.targets.cpu_sparse.network_steps import lower
+from spokeshave.targets.cpu_sparse.lowering import lower
 from spokeshave.targets.cpu_sparse.plane_operations import Operation, splat
 from spokeshave.targets.cpu_sparse.segment import Segment
 from spokeshave.user_cache import FactCache

@@ -44,16 +44,20 @@ class Segment:
     @contextmanager
     def engine(self, layout: Layout) -> Iterator[NativeEngine]:
         """An engine that nobody else uses meanwhile."""
-        key = (layout, torch.get_num_threads())
-        with self._lock:
-            free = self._free.setdefault(key, [])
-            engine = free.pop() if free else None
-            if engine is None:
-                code = self._code.setdefault(key, {})
-                engine = layout(self.network, self.vectors, key[1], code, self.tune_s)
+        free, engine = self._take(layout)
         yield engine
-        with self._lock:  # an engine whose run failed is not given back
-            free.append(engine)
+        free.append(engine)  # an engine whose run failed is not given back
+
+    def _take(self, layout: Layout) -> tuple[list[NativeEngine], NativeEngine]:
+        """A free engine, made where there is none, and the list that it is to be given back to."""
+        key = (layout, torch.get_num_threads())
+        free = self._free.setdefault(key, [])
+        try:
+            return free, free.pop()
+        except IndexError:
+            with self._lock:  # so that callers who come at the same time share the code
+                code = self._code.setdefault(key, {})
+                return free, layout(self.network, self.vectors, key[1], code, self.tune_s)
 
     def engines(self) -> list[NativeEngine]:
         """Engines that were made and that nobody uses now."""
@@ -93,20 +97,56 @@ class Segment:
         Returns:
             the outputs, [images, ...].
         """
-        images, lanes = len(inputs[0]), self.vectors.lanes
-        results = self._results(images)
+        results = self._results(len(inputs[0]))
+        sources, targets = ([array.ctypes.data for array in arrays] for arrays in (inputs, results))
+        self.run_at(sources, targets, len(inputs[0]), layout, seconds)
+        return results
+
+    def run_at(
+        self,
+        inputs: list[int],
+        results: list[int],
+        images: int,
+        layout: Layout | None = None,
+        seconds: dict[str, float] | None = None,
+    ) -> None:
+        """Compute.
+
+        Args:
+            inputs: address of each input, float32, contiguous, [images, ...].
+            results: likewise of the outputs, which are written.
+            images: how many.
+            layout: for all images; none for whatever is fastest.
+            seconds: where the time of each step is added up, by its output; none for one run without looking.
+        """
+        lanes = self.vectors.lanes
         whole = images // lanes * lanes
         rest = images - whole
         if layout is not None:
             whole = images if layout is BatchLanesEngine else 0
         elif rest > 1 and rest * self.time_s(PixelLanesEngine) > self.time_s(BatchLanesEngine):
             whole = images
-        for chosen, first, last, step in ((BatchLanesEngine, 0, whole, lanes), (PixelLanesEngine, whole, images, 1)):
-            if first == last:
-                continue
-            with self.engine(chosen) as engine:
-                engine.seconds = seconds
-                for start in range(first, last, step):
-                    part = slice(start, min(start + step, last))
-                    engine([values[part] for values in inputs], [values[part] for values in results])
-        return results
+        if whole:
+            self._run_part(BatchLanesEngine, inputs, results, 0, whole, lanes, seconds)
+        if whole < images:
+            self._run_part(PixelLanesEngine, inputs, results, whole, images, 1, seconds)
+
+    def _run_part(
+        self,
+        layout: Layout,
+        inputs: list[int],
+        results: list[int],
+        first: int,
+        last: int,
+        step: int,
+        seconds: dict[str, float] | None,
+    ) -> None:
+        free, engine = self._take(layout)
+        engine.seconds = seconds
+        for start in range(first, last, step):
+            engine.run_at(
+                [address + start * size for address, size in zip(inputs, engine.input_bytes, strict=True)],
+                [address + start * size for address, size in zip(results, engine.output_bytes, strict=True)],
+                min(step, last - start),
+            )
+        free.append(engine)

@@ -21,13 +21,13 @@ from spokeshave.jit.code_cache import code_key, generator
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.structures.graph_tracing import TracedNetwork
 from spokeshave.targets.cpu_sparse.dense_layer import DenseLayer
+from spokeshave.targets.cpu_sparse.lowering import lower
 from spokeshave.targets.cpu_sparse.network_steps import (
     Convolve,
     Fallback,
     Multiply,
     NetworkStep,
     NetworkSteps,
-    lower,
 )
 from spokeshave.targets.cpu_sparse.planner import Path, plan_network
 from spokeshave.targets.cpu_sparse.reference_steps import run_plainly
@@ -116,6 +116,7 @@ class SparseNetwork(nn.Module):
         self.pieces = cut(network, {plan.output for plan in self.plans if planned and plan.path is Path.DENSE})
         self._tune_s = tune_s
         self._segments = [self.segment_of(piece) for piece in self.pieces]
+        self._whole = self._shortcut()
         self._called = nn.ModuleDict()
         self._attributes: dict[str, object] = {}
 
@@ -200,7 +201,28 @@ class SparseNetwork(nn.Module):
         Raises:
             InvalidArgument: an input has another shape, dtype or device than the example had.
         """
+        whole = self._whole
+        if whole is not None and len(inputs) == 1 and not self.plain:
+            (x,), (wanted, segment, shape) = inputs, whole
+            if type(x) is Tensor and x.dtype is torch.float32 and x.is_cpu and x.ndim and x.shape[1:] == wanted:
+                x = x.contiguous()
+                result = torch.empty((len(x), *shape))
+                segment.run_at([x.data_ptr()], [result.data_ptr()], len(x))
+                return result
         return self.run(inputs)
+
+    def _shortcut(self) -> tuple[torch.Size, Segment, tuple[int, ...]] | None:
+        """Shape of the input, native part, shape of the result, where a network is one part with one of each.
+
+        Such a network of small layers takes less time than what is done around a call of it in general.
+        """
+        network, result = self.network, self.result
+        if len(self.pieces) != 1 or len(network.inputs) != 1 or not isinstance(result, Slot):
+            return None
+        segment = self._segments[0]
+        if segment is None or segment.network.inputs != network.inputs or segment.network.outputs != [result.name]:
+            return None
+        return torch.Size(network.shapes[network.inputs[0]]), segment, network.shapes[result.name]
 
     @torch.no_grad()
     def run(
