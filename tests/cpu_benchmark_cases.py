@@ -1,5 +1,6 @@
 """A small network with a shortcut, measured once for all tests that look at a benchmark; what it took is not tested."""
 
+import dataclasses
 from functools import cache
 
 import pytest
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 
 from spokeshave.cpu_benchmark.benchmark import BenchmarkSettings, CpuBenchmark, benchmark
 from spokeshave.jit.host_cpu import host_cpu
+from spokeshave.targets.cpu_sparse import sparse_network
+from spokeshave.targets.cpu_sparse.planner import Path
 
 needs_generated_code = pytest.mark.skipif(host_cpu().widest() is None, reason="no code is generated for this CPU")
 SHAPE = (3, 12, 12)
@@ -34,3 +37,15 @@ class Shortcut(nn.Module):
 def small_benchmark() -> CpuBenchmark:
     torch.manual_seed(0)
     return benchmark(Shortcut(), SHAPE, QUICK, "Shortcut", "spokeshave bench-cpu shortcut.py:Shortcut --input 3,12,12")
+
+
+def plan_dense(monkeypatch: pytest.MonkeyPatch, layer: str) -> None:
+    """Let the planner say of one layer that it runs dense."""
+    plan = sparse_network.plan_network
+
+    def changed(*arguments):
+        return [
+            dataclasses.replace(item, path=Path.DENSE) if item.layer == layer else item for item in plan(*arguments)
+        ]
+
+    monkeypatch.setattr(sparse_network, "plan_network", changed)

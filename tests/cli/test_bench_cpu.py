@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from cpu_benchmark_cases import needs_generated_code
 from html_page import Page
@@ -38,16 +39,28 @@ def test_lenet_gets_a_record_and_a_page(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @needs_generated_code
+def test_an_onnx_file_is_measured_as_the_network_that_it_holds(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    export(model, tmp_path / "net.onnx", torch.randn(2, 1, 8, 8))
+    words = ["bench-cpu", str(tmp_path / "net.onnx"), "--input", "1,8,8", "--batch", "2", "--repeats", "1"]
+    assert main([*words, "--sweep", "0", "--prune", "0.5", "--out", str(tmp_path / "out")]) == 0
+    record = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert [layer["kind"] for layer in record["layers"]] == ["convolution", "linear"]
+    assert [layer["density"] for layer in record["layers"]] == [0.5, 0.5]
+
+
+@needs_generated_code
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         ([LENET, "--input", "nonsense"], "such as 1,28,28"),
         (["spokeshave.models.lenet:LeNett", "--input", "1,28,28"], "did you mean LeNet"),
         ([LENET, "--input", "3,28,28"], "LeNet"),
-        ([LENET, "--input", "1,28,28", "--prune", "1.5"], "of 0 to 1, got 1.5"),
+        ([LENET, "--input", "1,28,28", "--prune", "1.5"], "from 0 to below 1, got 1.5"),
         ([LENET, "--input", "1,28,28", "--batch", "0"], "batch: expected at least 1"),
         ([LENET, "--input", "1,28,28", "--weights", "nowhere.safetensors"], "nowhere.safetensors"),
-        (["net.onnx", "--input", "1,28,28"], "name the module that it was exported from"),
+        (["net.onnx", "--input", "1,28,28"], "net.onnx"),
         (["net.pt2", "--input", "1,28,28"], "name the module that it was exported from"),
         (["torch.nn:Identity", "--input", "1,28,28"], "no layer of this model"),
     ],

@@ -23,7 +23,8 @@ IDEAS = [
     ("ssl", "recipes/ssl.py"),
     ("proximal", "regularizers/proximal_step.py"),
     ("page", "report/page.py"),
-    ("onnx", "export.py"),
+    ("export to onnx", "export.py"),
+    ("onnx", "structures/onnx_graph.py"),
 ]
 
 

@@ -70,7 +70,7 @@ def test_a_network_that_needs_the_usual_order_of_memory_is_timed_in_it():
         ({"batch": 0}, "batch: expected at least 1"),
         ({"threads": -1}, "threads: expected at least 1"),
         ({"repeats": 0}, "repeats: expected at least 1"),
-        ({"prune": 1.01}, "of 0 to 1, got 1.01"),
+        ({"prune": 1.01}, "from 0 to below 1, got 1.01"),
         ({"sweep": -1}, "at least 0, got -1"),
     ],
 )

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 import spokeshave as ss
-from cpu_benchmark_cases import SHAPE, Shortcut, needs_generated_code
+from cpu_benchmark_cases import SHAPE, Shortcut, needs_generated_code, plan_dense
 from sparse_cases import thin
 from spokeshave.cpu_benchmark.layer_paths import LayerPaths, time_layer_paths
 from spokeshave.structures.roofline_model import LayerWork
-from spokeshave.targets.cpu_sparse.dense_layer import DenseLayer
 from spokeshave.targets.cpu_sparse.layer_profile import Timing
 from spokeshave.targets.cpu_sparse.planner import LayerPlan, Path
 
@@ -39,13 +38,12 @@ def test_the_record_has_times_predictions_and_the_reason():
 
 
 @needs_generated_code
-def test_layers_that_run_dense_are_timed_direct_sparse_too():
+def test_layers_that_run_dense_are_timed_direct_sparse_too(monkeypatch):
+    plan_dense(monkeypatch, "second")
     torch.manual_seed(0)
     x = torch.randn(3, *SHAPE)
     network, _ = ss.to_sparse(thin(Shortcut().eval(), 0.3), x[:1], tune_s=0)
     (second,) = [plan for plan in network.plans if plan.layer == "second"]
-    network.plans = [dataclasses.replace(plan, path=Path.DENSE) if plan is second else plan for plan in network.plans]
-    _run_dense(network, second.output)
     layers, steps = time_layer_paths(network, (x,), 3, repeats=2, budget_s=0)
     assert [layer.layer for layer in layers] == ["first", "second", "last"]
     (in_torch,) = [step for step in steps if step.output == second.output]
@@ -53,13 +51,3 @@ def test_layers_that_run_dense_are_timed_direct_sparse_too():
     assert all(min(timing.median_s for timing in layer.measured.values()) > 0 for layer in layers)
     assert all(timing.samples == 2 for layer in layers for timing in layer.measured.values())
     assert [layer.squeezed is not None for layer in layers][1]
-
-
-def _run_dense(network, output: str) -> None:
-    """What the planner's word for a layer would have done."""
-    from spokeshave.targets.cpu_sparse.sparse_network import cut
-
-    network.pieces = cut(network.network, {output})
-    network._segments = [
-        None if isinstance(piece, DenseLayer) else network.segment_of(piece) for piece in network.pieces
-    ]

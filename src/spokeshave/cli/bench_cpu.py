@@ -19,7 +19,7 @@ class Options:
     """Time a pruned network on this CPU, dense, squeezed and direct sparse, beside what the roofline predicts."""
 
     model: tyro.conf.Positional[str]
-    """package.module:factory or file.py:factory."""
+    """package.module:factory, file.py:factory, or an .onnx file."""
     input: str
     """Shape of one input without the batch, such as 3,227,227."""
     batch: int = 16
@@ -58,18 +58,19 @@ def command(arguments: list[str]) -> int:
     from spokeshave.models.named_model import load_model
     from spokeshave.report.cpu_page import write_cpu_page
     from spokeshave.report.page import PAGE_FILE
+    from spokeshave.structures.onnx_graph import load_onnx
 
     shape = parse_shape(options.input)
     settings = BenchmarkSettings(
         options.batch, options.threads, options.prune, repeats=options.repeats, sweep=options.sweep
     )
-    if options.model.endswith((".onnx", ".pt2")):
+    if options.model.endswith(".pt2"):
         raise InvalidArgument(
-            f"{options.model}: exported files have no layers of their own to time in torch; name the module that it "
+            f"{options.model}: exported programs have no layers of their own to time in torch; name the module that it "
             "was exported from, as package.module:factory or file.py:factory"
         )
     require_writable(options.out)
-    model = load_model(options.model)
+    model = load_onnx(Path(options.model)) if options.model.endswith(".onnx") else load_model(options.model)
     if options.weights is not None:
         load_safetensors(model, options.weights)
     name = Path(options.model.rpartition("/")[2]).name.rpartition(":")[2]

@@ -18,9 +18,10 @@ from spokeshave.cpu_benchmark.layer_paths import LayerPaths, time_layer_paths
 from spokeshave.errors import InvalidArgument, JitRefused
 from spokeshave.jit.host_cpu import host_cpu
 from spokeshave.ledger import describe_machine, describe_versions
+from spokeshave.rewrites.prune import prune
 from spokeshave.rewrites.to_sparse import to_sparse
 from spokeshave.structures.graph_tracing import trace
-from spokeshave.structures.magnitude_pruning import prune_by_magnitude
+from spokeshave.structures.magnitude_mask import Scope
 from spokeshave.targets.cpu_sparse.layer_profile import StepTime, Timing
 from spokeshave.targets.cpu_sparse.lowering import lower
 from spokeshave.targets.cpu_sparse.roofline import Roofline, measure_roofline
@@ -37,7 +38,8 @@ class BenchmarkSettings:
     Attributes:
         batch: images in a batch, at least 1.
         threads: at least 1.
-        prune: share of each layer's weights that is kept first, the largest; none to take the network as it is.
+        prune: share of each layer's weights that is kept first, the largest, below 1; none to take the network as it
+            is.
         repeats: rounds of each measurement, at least 1.
         sweep: convolutions whose speedup is measured over densities; 0 for none.
         budget_s: seconds after which a measurement begins no more rounds.
@@ -56,8 +58,8 @@ class BenchmarkSettings:
         for name in ("batch", "threads", "repeats"):
             if getattr(self, name) < 1:
                 raise InvalidArgument(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if self.prune is not None and not 0 <= self.prune <= 1:
-            raise InvalidArgument(f"prune: expected a share of weights to keep of 0 to 1, got {self.prune}")
+        if self.prune is not None and not 0 <= self.prune < 1:
+            raise InvalidArgument(f"prune: expected a share of weights to keep, from 0 to below 1, got {self.prune}")
         if self.sweep < 0:
             raise InvalidArgument(f"sweep: expected a number of layers of at least 0, got {self.sweep}")
 
@@ -209,7 +211,7 @@ def benchmark(
     Raises:
         InvalidArgument: no code is generated for this CPU.
         UnsupportedLayer: the model cannot be traced or does not run on such an image.
-        NothingChanged: no layer of it would run as generated code.
+        NothingChanged: no layer of it would run as generated code, or none has anything to prune.
         JitRefused: the system does not let this process run code that it generated.
     """
     started = time.perf_counter()
@@ -223,8 +225,7 @@ def benchmark(
     with using_threads(settings.threads), evaluating(model):
         whole_weights = fuse(lower(trace(model, images[:1], inference=True)))
         if settings.prune is not None:
-            model = copy.deepcopy(model)
-            prune_by_magnitude(model, settings.prune)
+            model, _ = prune(model, 1 - settings.prune, scope=Scope.LAYER)
         network, report = to_sparse(model, images[:1], batch=settings.batch, tune_s=settings.tune_s)
         if network.vectors is None:
             raise JitRefused("; ".join(report.notes))

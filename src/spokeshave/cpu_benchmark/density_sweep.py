@@ -17,7 +17,7 @@ import torch
 from spokeshave.cpu_benchmark.dense_paths import Activations, TorchPaths, TorchStep
 from spokeshave.cpu_benchmark.layer_paths import FEWEST, seconds_of
 from spokeshave.jit.host_cpu import VectorSet
-from spokeshave.structures.magnitude_pruning import keep_largest
+from spokeshave.structures.magnitude_mask import magnitude_mask
 from spokeshave.structures.roofline_model import LayerWork
 from spokeshave.targets.cpu_sparse.layer_profile import Timing
 from spokeshave.targets.cpu_sparse.network_steps import Convolve, NetworkSteps
@@ -137,7 +137,8 @@ def _measured(
     tune_s: float,
 ) -> tuple[DensityPoint, ...]:
     weight = step.weight.dense()
-    pruned = [StoredWeight.of(keep_largest(weight, x)) for x in DENSITIES if x < step.weight.density]
+    masks = [magnitude_mask(torch.from_numpy(weight), 1 - x).numpy() for x in DENSITIES if x < step.weight.density]
+    pruned = [StoredWeight.of(weight * mask) for mask in masks]
     alone = dataclasses.replace(network, inputs=list(dict.fromkeys(step.inputs)), outputs=[step.output])
     segments = {}
     for kept in (*pruned, step.weight):

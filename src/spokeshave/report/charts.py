@@ -12,6 +12,8 @@ from markupsafe import Markup, escape
 from spokeshave.report.label_places import place_labels
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 38, 38
+_NARROW = 400
+"""Px; wider drawings are shrunk more on a phone, and have larger letters there."""
 _FEW_LABELS = 3
 """So many labels stand beside their points; more of them have to make room for one another."""
 
@@ -161,7 +163,7 @@ def scatter_chart(
         for place in place_labels(points, (_LEFT, _TOP, width, height - _BOTTOM)):
             parts.append(_text("mark-label", place.x, place.y, place.text, place.anchor))
     spoken = "; ".join(f"{mark.label}: {_number(mark.x, x)}, {_number(mark.y, y)}" for mark in marks[:12])
-    return _svg(title, spoken, parts, width, height, "chart wide")
+    return _svg(title, spoken, parts, width, height, "chart wide" if width > _NARROW else "chart")
 
 
 def _curves(lines: Sequence[Line], x: _Scale, y: _Scale) -> list[str]:

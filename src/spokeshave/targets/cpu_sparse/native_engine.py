@@ -357,6 +357,6 @@ class NativeEngine(ABC):
         first = 0
         for name, end in self._ends:
             begin = time.perf_counter()
-            run_sequence_at(self._sequence_at + 16 * first, end - first, threads)
+            run_sequence_at(self._sequence_at + first * self._sequence.strides[0], end - first, threads)
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
             first = end
