@@ -24,6 +24,8 @@ UNROLL = 4
 """Independent sums of a row, so that one multiply-add need not wait for the one before."""
 PASS_BYTES = 32 << 10
 """Bytes of features in a pass over the images' matrix."""
+AHEAD = 256
+"""Nonzeros by which the images' product asks for memory in advance: rows are short, and end before the CPU would."""
 ROWS_AN_ITEM = 64
 """Rows that a thread takes at a time."""
 
@@ -208,7 +210,7 @@ def images_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> Ope
     """
     loops = OperationLoops("images_product", vectors, _FIELDS)
     given, build = loops.arguments, loops.builder
-    kind, bits = (I32, 4) if wide_columns else (ir.IntType(16), 2)
+    bits = 4 if wide_columns else 2
     with loops.items() as item:
         first = loops.times(item, ROWS_AN_ITEM)
         left = build.sub(given["height"], first)
@@ -227,10 +229,11 @@ def images_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> Ope
             with loops.loop(start, stop, UNROLL) as entry:
                 values = loops.at(given["values_at"], loops.times(entry, 4))
                 columns = loops.at(given["columns_at"], loops.times(entry, bits))
-                for part, total in enumerate(totals):
-                    column = loops.load(loops.at(columns, part * bits), kind, bits)
-                    place = loops.at(given["source_at"], loops.times(build.zext(column, I64), vectors.bytes))
-                    weight = splat(loops, loops.load(loops.at(values, 4 * part), F32))
+                _prefetch(loops, loops.at(values, 4 * AHEAD))
+                _prefetch(loops, loops.at(columns, bits * AHEAD))
+                weights, places = _spread(loops, values), _numbers(loops, columns, bits)
+                for total, weight, column in zip(totals, weights, places, strict=True):
+                    place = loops.at(given["source_at"], loops.times(column, vectors.bytes))
                     features = loops.load(place, align=vectors.bytes)
                     loops.store(
                         loops.multiply_add(weight, features, loops.load(total, align=vectors.bytes)),
@@ -243,6 +246,50 @@ def images_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> Ope
                 result = build.select(last, rectified(loops, result), result)
             loops.store(result, target, vectors.bytes)
     return Operation(loops.compile(), loops)
+
+
+def _prefetch(loops: OperationLoops, pointer: ir.Value) -> None:
+    """Ask for memory that will be read soon; an address beyond the end does no harm."""
+    function = loops.module.globals.get("llvm.prefetch.p0")
+    if function is None:
+        signature = ir.FunctionType(ir.VoidType(), [POINTER, I32, I32, I32])
+        function = ir.Function(loops.module, signature, "llvm.prefetch.p0")
+    loops.builder.call(function, [pointer, I32(0), I32(3), I32(1)])
+
+
+def _numbers(loops: OperationLoops, columns: ir.Value, size: int) -> list[ir.Value]:
+    """`UNROLL` unsigned integers of `size` bytes, by as few loads as 64 bits allow."""
+    build, found = loops.builder, []
+    for first in range(0, UNROLL * size, 8):
+        word = loops.load(loops.at(columns, first), I64, size)
+        for part in range(0, 64, 8 * size):
+            found.append(build.and_(build.lshr(word, I64(part)), I64(2 ** (8 * size) - 1)))
+    return found
+
+
+def _spread(loops: OperationLoops, values: ir.Value) -> list[ir.Value]:
+    """`UNROLL` floats, each in all lanes of a vector.
+
+    With AVX-512, whose loads are what limits the product, one load brings all four into every quarter of a vector, and
+    shuffles do the rest; LLVM would make loads of them again, were they not behind a line of assembly without content.
+    """
+    build, lanes = loops.builder, loops.vectors.lanes
+    if loops.vectors is not VectorSet.AVX512:
+        return [splat(loops, loops.load(loops.at(values, 4 * part), F32)) for part in range(UNROLL)]
+
+    def mask(places: list[int]) -> ir.Constant:
+        return ir.Constant(ir.VectorType(I32, lanes), places)
+
+    four = loops.load(values, ir.VectorType(F32, UNROLL))
+    nothing = ir.Constant(ir.VectorType(F32, UNROLL), ir.Undefined)
+    quarters = build.shuffle_vector(four, nothing, mask([lane % UNROLL for lane in range(lanes)]))
+    kind = ir.FunctionType(loops.vector, [loops.vector])
+    quarters = build.call(ir.InlineAsm(kind, "", "=v,0"), [quarters])
+    rest = ir.Constant(loops.vector, ir.Undefined)
+    return [
+        build.shuffle_vector(quarters, rest, mask([lane - lane % UNROLL + part for lane in range(lanes)]))
+        for part in range(UNROLL)
+    ]
 
 
 _FIELDS = ("source_at", "target_at", "bias_at", "values_at", "columns_at", "starts_at", "passes", "height")
