@@ -112,9 +112,9 @@ class BatchLanesEngine(NativeEngine):
     def _convolution(self, step: Convolve) -> CompiledConvolution:
         _, rows, columns = self.values[step.output].shape
         kernel = (step.weight.shape[2], step.weight.shape[3])
-        outputs = Outputs(rows, columns, kernel, step.stride, step.dilation)
-        planes = step.weight.shape[1]
-        return self.compiled(step, step.weight.dense, planes, outputs, self.values[step.inputs[0]].planes)
+        source = self.values[step.inputs[0]].planes
+        outputs = Outputs(rows, columns, kernel, step.stride, step.dilation, source.columns)
+        return self.compiled(step, step.weight.dense, step.weight.shape[1], outputs, source)
 
     def _convolve(self, step: Convolve, convolution: CompiledConvolution) -> None:
         source = self.values[step.inputs[0]]

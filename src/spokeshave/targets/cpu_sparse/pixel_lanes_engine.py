@@ -100,9 +100,10 @@ class PixelLanesEngine(NativeEngine):
             # The kernel's columns become planes: what is left to the routines is a kernel one column wide.
             return step.weight.dense().transpose(0, 1, 3, 2).reshape(filters, planes * width, height, 1)
 
-        outputs = Outputs(rows, self._vectors(columns), (height, 1), (step.stride[0], 1), (step.dilation[0], 1))
-        memory = self._shifted.get(step.output, self.values[step.inputs[0]])
-        return self.compiled(step, dense, planes * width, outputs, memory.planes)
+        memory = self._shifted.get(step.output, self.values[step.inputs[0]]).planes
+        strides, dilations = (step.stride[0], 1), (step.dilation[0], 1)
+        outputs = Outputs(rows, self._vectors(columns), (height, 1), strides, dilations, memory.columns)
+        return self.compiled(step, dense, planes * width, outputs, memory)
 
     def _convolve(self, step: Convolve, convolution: CompiledConvolution) -> None:
         source, shifted = self.values[step.inputs[0]], self._shifted.get(step.output)

@@ -7,6 +7,7 @@ costs among more outputs; a small one leaves room for more input planes a pass, 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import gcd
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from spokeshave.targets.cpu_sparse.tile_routines import Block
 
 PASS_BYTES = 48 << 10
 """Bytes of input under one tile in a pass: around the size of a first-level cache, whose misses are cheap in a row."""
+CACHE_SETS = 64
+"""Of the first-level cache, on most processors: lines whose numbers differ by a multiple of it share one."""
 SUM_CYCLES = 4.0
 """Bringing one vector of sums in and out again; a store of 64 bytes alone takes two on some processors."""
 NONZEROS_A_VISIT = 8
@@ -35,6 +38,7 @@ class Outputs:
         kernel: height and width as the routines see it.
         stride: in planes' rows and columns.
         dilation: likewise.
+        pitch: vectors from one row of an input plane to the next.
     """
 
     rows: int
@@ -42,6 +46,7 @@ class Outputs:
     kernel: tuple[int, int]
     stride: tuple[int, int]
     dilation: tuple[int, int]
+    pitch: int = 1
 
 
 @dataclass(frozen=True)
@@ -77,11 +82,16 @@ class Density:
         return cls(weight.shape[0], weight.shape[1], max(np.count_nonzero(weight), 1) / max(1, kernels))
 
 
-def _under(outputs: Outputs, tile: Tile) -> int:
-    """Vectors of an input plane that a tile reads."""
+def _planes_fitting(outputs: Outputs, tile: Tile, vectors: VectorSet, pass_bytes: int) -> float:
+    """How many planes' parts under a tile fit into a pass, at least 1.
+
+    Rows of which a tile reads a narrow part, at a pitch that shares a factor with the number of the cache's sets, leave
+    most of these sets unused: the cache is that much smaller.
+    """
     height = (tile.height - 1) * tile.stride[0] + (outputs.kernel[0] - 1) * tile.dilation[0] + 1
     width = (tile.width - 1) * tile.stride[1] + (outputs.kernel[1] - 1) * tile.dilation[1] + 1
-    return height * width
+    used = min(1.0, width / gcd(outputs.pitch, CACHE_SETS))
+    return max(1.0, used * pass_bytes / (height * width * vectors.bytes))
 
 
 def free_registers(vectors: VectorSet) -> int:
@@ -107,7 +117,7 @@ def choose_blocks(outputs: Outputs, vectors: VectorSet, density: Density, rectif
             tiles = -(-outputs.rows // height) * -(-outputs.columns // width)
             cycles = (cost(tile, SINGLE) + cost(tile, pair)) / (1 + len(pair))
             # A pass holds as many planes as fit: each brings the sums of a visit in and out once.
-            planes_a_pass = min(density.planes, max(1.0, PASS_BYTES / (_under(outputs, tile) * vectors.bytes)))
+            planes_a_pass = min(density.planes, _planes_fitting(outputs, tile, vectors, PASS_BYTES))
             cycles += SUM_CYCLES * tile.outputs / (density.taps * planes_a_pass)
             estimate = cycles * tiles / (outputs.rows * outputs.columns)
             found.append((estimate, Block(tile, 1, rectify)))
@@ -129,7 +139,7 @@ def choose_tiling(
     """
     tile = block.tile
     wanted = NONZEROS_A_VISIT / (density.taps * block.filters)
-    fitting = max(1.0, pass_bytes / (_under(outputs, tile) * vectors.bytes))
+    fitting = _planes_fitting(outputs, tile, vectors, pass_bytes)
     passes = max(1, round(density.planes / min(max(wanted, fitting), 2 * fitting)))
     tiles = -(-outputs.rows // tile.height) * -(-outputs.columns // tile.width)
     shares = 1
