@@ -15,7 +15,7 @@ import numpy as np
 from spokeshave.structures.roofline_model import LayerWork, lower_bound, upper_bound
 from spokeshave.targets.cpu_sparse.network_steps import Convolve, Multiply, NetworkSteps
 from spokeshave.targets.cpu_sparse.roofline import BYTES_A_NONZERO, Level, Roofline
-from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight
+from spokeshave.targets.cpu_sparse.stored_weight import CHUNK, StoredWeight
 
 SWITCH_S = 40e-6
 """Leaving generated code for one layer in torch and coming back: two calls more, and what torch spends on its own."""
@@ -76,13 +76,20 @@ def left_over(weight: StoredWeight, groups: int = 1) -> float:
         >>> left_over(StoredWeight.of(np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 0.0], [3.0, 0.0]], np.float32)))
         0.375
     """
-    columns = max(1, prod(weight.shape[1:]))
-    height = max(1, len(weight) // groups)
-    row, column = np.divmod(weight.places, columns)
-    rows, used = np.zeros(len(weight), bool), np.zeros((groups, columns), bool)
-    rows[row] = True
-    used[row // height, column] = True
-    return float(rows.reshape(groups, -1).sum(1) @ used.sum(1)) / max(1, len(weight) * columns)
+    columns, height = max(1, prod(weight.shape[1:])), max(1, len(weight) // groups)
+    begins = (np.arange(len(weight)) * columns).astype(weight.places.dtype)  # of another kind, all would be copied
+    borders = np.append(np.searchsorted(weight.places, begins), len(weight.places))  # places ascend
+    rows = (np.diff(borders) > 0).reshape(groups, -1).sum(1)
+    left = 0
+    for group in range(groups):
+        used = np.zeros(columns, bool)
+        mine = weight.places[borders[group * height] : borders[(group + 1) * height]]
+        for start in range(0, len(mine), CHUNK):  # of an unstructured weight the first part uses every column
+            used[mine[start : start + CHUNK] % columns] = True
+            if used.all():
+                break
+        left += int(rows[group]) * int(used.sum())
+    return left / max(1, len(weight) * columns)
 
 
 def plan_network(network: NetworkSteps, roofline: Roofline, images: int) -> list[LayerPlan]:

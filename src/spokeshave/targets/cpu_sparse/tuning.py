@@ -33,7 +33,7 @@ from spokeshave.targets.cpu_sparse.tile_routines import Block
 from spokeshave.targets.cpu_sparse.work_loop import loop_address
 from spokeshave.user_cache import FactCache
 
-TUNE_S = 0.5
+TUNE_S = 0.3
 """Seconds that tuning may take for a network and layout, unless the caller says otherwise."""
 OTHER_BLOCKS = 3
 ROUNDS = 4
