@@ -42,6 +42,10 @@ class Segment:
         self._free: dict[tuple[Layout, int], list[NativeEngine]] = {}
         self._time: dict[tuple[Layout, int], float] = {}
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        """A copy, or what another process receives, compiles again: code and memory belong to this object."""
+        return Segment, (self.network, self.vectors, self.tune_s)
+
     @contextmanager
     def engine(self, layout: Layout) -> Iterator[NativeEngine]:
         """An engine that nobody else uses meanwhile."""
