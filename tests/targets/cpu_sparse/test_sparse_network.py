@@ -129,4 +129,4 @@ def test_copies_and_pickles_compile_for_themselves():
     network, x = thin(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), 0.5), torch.randn(2, 3, 6, 6)
     fast = compiled(network, x)
     for other in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
-        assert torch.equal(other(x), fast(x)) and other.segments[0] is not fast.segments[0]
+        assert error(other(x), fast(x)) < 1e-5 and other.segments[0] is not fast.segments[0]
