@@ -51,6 +51,13 @@ def test_a_damaged_entry_is_made_again_and_replaced(folder, damage):
     np.testing.assert_array_equal(cached("key", never)["one"], other["one"])
 
 
+def test_an_entry_under_the_name_of_another_is_made_again(folder):
+    cached("key", make)
+    (file,) = folder.iterdir()
+    (folder / "other.safetensors").write_bytes(file.read_bytes())
+    assert cached("other", lambda: {"one": np.ones(2, np.float32)})["one"].tolist() == [1, 1]
+
+
 def test_keys_tell_arrays_apart():
     zeros = np.zeros(4, np.float32)
     keys = [zeros, zeros.astype(np.int32), zeros.reshape(2, 2), np.ones(4, np.float32), zeros[:3], "zeros", 0, ("a", 1)]

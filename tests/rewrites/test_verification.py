@@ -1,10 +1,10 @@
 import pytest
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from spokeshave.errors import InexactRewrite
 from spokeshave.rewrites import shrink
-from spokeshave.rewrites.verification import probes_like, relative_error, verify
+from spokeshave.rewrites.verification import probes_like, relative_error, verify, worst_error
 
 
 def test_probes_keep_shape_and_kind_and_leave_the_generator_alone():
@@ -93,3 +93,18 @@ class TwoRows(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.rows
+
+
+class Cancelling(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + 1e4) - 1e4
+
+
+def test_rounding_of_the_original_is_not_held_against_the_rewrite():
+    notes: list[str] = []
+    inputs = (torch.linspace(0.1, 1, 20).reshape(2, 10),)
+    assert worst_error([lambda x: x] * 4, Cancelling(), inputs, 1e-5, notes) > 1e-5
+    assert "rounding" in notes[0]
+    for wrong in (lambda x: 1.002 * x, lambda x: x + float("nan"), lambda x: x[:1]):
+        with pytest.raises(InexactRewrite):
+            worst_error([wrong] * 4, Cancelling(), inputs, 1e-5, [])

@@ -79,7 +79,7 @@ def _read(path: Path) -> Arrays | None:
         with safe_open(path, framework="np") as file:
             recorded = (file.metadata() or {}).get("sha256")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        if recorded != _digest(arrays):
+        if recorded != _digest(path, arrays):
             return None
         os.utime(path)
     except (OSError, SafetensorError):
@@ -91,7 +91,7 @@ def _write(path: Path, arrays: Arrays) -> None:
     """Keep an entry; a folder that cannot be written costs time the next time, and nothing else."""
     try:
         with atomic_path(path) as temporary:
-            save_file(arrays, temporary, metadata={"sha256": _digest(arrays)})
+            save_file(arrays, temporary, metadata={"sha256": _digest(path, arrays)})
     except (FileError, SafetensorError) as error:
         _warn_once(str(error))
         return
@@ -103,8 +103,9 @@ def _warn_once(reason: str) -> None:
     warnings.warn(f"{reason}. Nothing else is wrong: code is generated again next time", stacklevel=2)
 
 
-def _digest(arrays: Arrays) -> str:
-    return code_key(*(part for name in sorted(arrays) for part in (name, arrays[name])))
+def _digest(path: Path, arrays: Arrays) -> str:
+    """SHA-256 over content and name: code of another layer, copied here, would run on memory of other sizes."""
+    return code_key(path.stem, *(part for name in sorted(arrays) for part in (name, arrays[name])))
 
 
 def _trim(folder: Path) -> None:

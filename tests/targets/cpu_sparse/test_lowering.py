@@ -63,3 +63,35 @@ def test_pooling_keeps_its_conventions():
     first, second = lower(trace(network.eval(), torch.zeros(1, 1, 13, 13))).steps
     assert isinstance(first, Pool) and not first.mean and first.rows.ceil and first.rows.padding == 1
     assert isinstance(second, Pool) and second.mean and not second.include_padding
+
+
+class Broadcast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.place, self.layer = nn.Parameter(torch.randn(1, 2, 8, 8)), nn.Conv2d(1, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.place + self.layer(x)
+
+
+class Folded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(2, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.reshape(-1, 2, 8, 8))
+
+
+def test_tensors_without_one_entry_for_each_image_are_left_to_torch():
+    for network, x in ((Broadcast(), torch.zeros(1, 1, 8, 8)), (Folded(), torch.zeros(1, 4, 8, 8))):
+        last = lower(trace(network.eval(), x)).steps[-1]
+        assert isinstance(last, Fallback) and "for each image" in last.why
+
+
+@pytest.mark.parametrize("axes", [(4,), (4, 4, 4)])
+def test_tensors_that_are_neither_planes_nor_features_are_left_to_torch(axes):
+    layers = {1: (nn.Conv1d(2, 2, 3), nn.BatchNorm1d(2)), 3: (nn.Conv3d(2, 2, 3), nn.BatchNorm3d(2))}[len(axes)]
+    found = kinds(nn.Sequential(*layers, nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)), torch.zeros(2, 2, *axes))
+    assert found == ["Fallback"] * 4 + ["Multiply"]
+    assert kinds(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.zeros(2, 7, 4)) == ["Fallback"] * 2

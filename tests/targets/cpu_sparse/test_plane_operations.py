@@ -41,3 +41,15 @@ def test_rectification_keeps_nan(layout):
     x = torch.tensor([torch.nan, -1.0, 2.0, -torch.inf, torch.inf]).repeat(2, 1, 1, 4)
     got = through(layout, nn.Sequential(nn.ReLU()), x, SETS[0])
     torch.testing.assert_close(got, x.relu(), equal_nan=True)
+
+
+@pytest.mark.parametrize("vectors", SETS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("features", [1, 15, 37])
+def test_each_flat_feature_has_its_own_scale(layout, vectors, features):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(features)
+    for values in (norm.weight.data, norm.bias.data, norm.running_mean):
+        values.normal_()
+    network, x = nn.Sequential(nn.ReLU(), norm).eval(), torch.randn(3, features)
+    assert error(through(layout, network, x, vectors), in_double(network, x)) < 1e-5

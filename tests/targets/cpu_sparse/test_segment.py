@@ -8,9 +8,13 @@ import torch
 from torch import nn
 
 from sparse_cases import SETS, error, in_double, steps_of, thin
+from spokeshave.errors import InvalidArgument
+from spokeshave.structures.graph_tracing import trace
 from spokeshave.targets.cpu_sparse.batch_lanes_engine import BatchLanesEngine
+from spokeshave.targets.cpu_sparse.lowering import lower
 from spokeshave.targets.cpu_sparse.pixel_lanes_engine import PixelLanesEngine
 from spokeshave.targets.cpu_sparse.segment import Segment
+from spokeshave.targets.cpu_sparse.step_fusion import fuse
 
 
 def small() -> tuple[nn.Module, torch.Tensor]:
@@ -63,3 +67,20 @@ def test_a_layout_is_timed_once():
     network, x = small()
     segment = Segment(steps_of(network, x), SETS[0])
     assert segment.time_s(BatchLanesEngine) == segment.time_s(BatchLanesEngine) > 0
+
+
+class Sum(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) + y
+
+
+def test_inputs_that_would_be_read_beyond_their_end_are_refused():
+    x = torch.randn(4, 3, 6, 6)
+    segment = Segment(fuse(lower(trace(Sum().eval(), (x, x)))), SETS[0])
+    for other in (x[:1], x.to(torch.uint8), x[:, :2]):
+        with pytest.raises(InvalidArgument, match="as many images as the first"):
+            segment([x.numpy(), other.numpy()])

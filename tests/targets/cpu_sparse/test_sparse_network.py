@@ -1,5 +1,8 @@
 """Whole networks: native parts, torch where the engine ends."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -92,3 +95,38 @@ def test_train_changes_the_flag_only():
     fast = compiled(network, example)
     before = fast(example)
     assert fast.train().training and torch.equal(fast(example), before)
+
+
+class Sum(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.layer(x) + y
+
+
+def test_missing_inputs_and_what_is_no_tensor_are_refused():
+    x = torch.randn(2, 3, 6, 6)
+    fast = SparseNetwork.of(trace(Sum(), (x, x)), SETS[0])
+    with pytest.raises(InvalidArgument, match="y missing"):
+        fast(x)
+    with pytest.raises(InvalidArgument, match="ndarray"):
+        fast(x, x.numpy())
+    with pytest.raises(InvalidArgument, match="uint8"):
+        fast(x, x.to(torch.uint8))
+
+
+def test_a_view_of_negated_numbers_is_negated():
+    network, x = thin(nn.Sequential(nn.Conv2d(3, 4, 3)), 0.5), torch.randn(2, 3, 6, 6)
+    fast, negated = compiled(network, x), torch.complex(x, x).conj().imag.contiguous()
+    with torch.no_grad():
+        for view in (torch._neg_view(x), negated):
+            assert error(fast(view), network(-x)) < 1e-5
+
+
+def test_copies_and_pickles_compile_for_themselves():
+    network, x = thin(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), 0.5), torch.randn(2, 3, 6, 6)
+    fast = compiled(network, x)
+    for other in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+        assert error(other(x), fast(x)) < 1e-5 and other.segments[0] is not fast.segments[0]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_cases import LAYOUTS, SETS, error, in_double, steps_of, through
-from spokeshave.targets.cpu_sparse.network_steps import Chain, Convolve
+from spokeshave.targets.cpu_sparse.network_steps import Chain, Convolve, Multiply
 
 
 class Residual(nn.Module):
@@ -53,3 +53,15 @@ def test_elementwise_steps_become_one_chain():
 
     (step,) = steps_of(Chained(), torch.zeros(1, 2, 4, 4)).steps
     assert isinstance(step, Chain) and len(step.steps) == 4
+
+
+def test_normalization_becomes_part_of_a_linear_layer_but_not_behind_its_rectification():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.BatchNorm1d(3)).eval()
+    for norm in (network[1], network[3]):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    x = torch.randn(2, 5)
+    assert [type(step) for step in steps_of(network, x).steps] == [Multiply, Chain]
+    for layout in LAYOUTS:
+        assert error(through(layout, network, x, SETS[0]), in_double(network, x)) < 1e-5

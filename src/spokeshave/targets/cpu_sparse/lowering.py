@@ -69,6 +69,8 @@ class _Lowering:
         self.graph = traced.graph
         self.modules = dict(traced.graph.named_modules())
         self.result = NetworkSteps([], {}, [], [])
+        shapes = (node.meta.get("shape") for node in self.graph.graph.nodes if node.op == "placeholder")
+        self.batch = next((shape[0] for shape in shapes if shape), 0)
 
     def name(self, node: fx.Node) -> str:
         return self.result.aliases.get(node.name, node.name)
@@ -116,10 +118,30 @@ class _Lowering:
         shape = source.meta.get("shape")
         if shape is None or node.meta.get("dtype") != torch.float32 or source.meta.get("dtype") != torch.float32:
             return "not float32 tensors"
+        if refusal := self._unfit(node, source):
+            return refusal
         head = (self._layer(node), (self.name(source),), node.name)
         if node.op == "call_module":
             return self._module(head, self.modules[str(node.target)], node, tuple(shape[1:]))
         return self._function(head, node, tuple(shape[1:]))
+
+    def _unfit(self, node: fx.Node, source: fx.Node) -> str:
+        """What about the tensors that a step would read and make is not known to the engine, '' if nothing.
+
+        The engine runs images one after another: a tensor that does not hold one entry for each image, such as a
+        parameter that is broadcast or images folded into the channels' place, would be read beyond its end.
+        """
+        weighted = name_of(node) in ("linear", "conv2d")
+        read = (
+            [source] if weighted else [value for value in node.all_input_nodes if value.meta.get("shape") is not None]
+        )
+        for tensor in (node, *read):
+            shape = tensor.meta.get("shape")
+            if shape is None or len(shape) not in (2, 4):
+                return "not planes or flat features of images"
+            if tensor.op == "get_attr" or shape[0] != self.batch:
+                return "a tensor without one entry for each image"
+        return ""
 
     def _module(
         self, head: tuple[str, tuple[str, ...], str], module: nn.Module, node: fx.Node, shape: tuple[int, ...]

@@ -331,10 +331,10 @@ class NativeEngine(ABC):
                 ends = self.ends(source=sources[0], target=target)
                 self.emit(operation, rows, **ends, planes=target.shape[0], columns=columns)
             case Chain():
-                scales = self.keep(np.zeros((1, 2), np.float32) if step.scales is None else step.scales)
+                planes, flat, scales = self._chain(step, target)
                 ends = self.ends(source=sources[0], other=sources[-1], target=target)
-                operation = elementwise(self.vectors, step.steps)
-                self.emit(operation, self._chain_planes(target), **ends, rows=rows, columns=columns, scales_at=scales)
+                operation = elementwise(self.vectors, step.steps, flat)
+                self.emit(operation, planes, **ends, rows=rows, columns=columns, scales_at=self.keep(scales))
             case Concatenate():
                 first = 0
                 for source in sources:
@@ -345,8 +345,9 @@ class NativeEngine(ABC):
             case _:
                 raise UnsupportedLayer(f"{step.layer}: {type(step).__name__} is not known to the native engine")
 
-    def _chain_planes(self, value: Value) -> int:
-        return value.shape[0]
+    def _chain(self, step: Chain, value: Value) -> tuple[int, bool, np.ndarray]:
+        """Planes that an elementwise step works on, whether they are flat features side by side, and its scales."""
+        return value.shape[0], False, np.zeros((1, 2), np.float32) if step.scales is None else step.scales
 
     def run(self) -> None:
         """Run every operation once, on no more threads than torch may use."""

@@ -7,7 +7,15 @@ import numpy as np
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, Planes
 from spokeshave.targets.cpu_sparse.native_engine import SPARE_PLANES, NativeEngine, Value
-from spokeshave.targets.cpu_sparse.network_steps import Convolve, Flatten, Multiply, NetworkStep, NetworkSteps, Pool
+from spokeshave.targets.cpu_sparse.network_steps import (
+    Chain,
+    Convolve,
+    Flatten,
+    Multiply,
+    NetworkStep,
+    NetworkSteps,
+    Pool,
+)
 from spokeshave.targets.cpu_sparse.pixel_lanes import RowShifts, row_copier, shifter
 from spokeshave.targets.cpu_sparse.pooling import pixel_lanes_pooling
 from spokeshave.targets.cpu_sparse.sparse_linear import PackedRows, gathering_product, pack_for_gathering
@@ -50,8 +58,13 @@ class PixelLanesEngine(NativeEngine):
     def _extent(self, value: Value) -> tuple[int, int]:
         return (value.shape[1] if len(value.shape) == 3 else 1), value.planes.columns
 
-    def _chain_planes(self, value: Value) -> int:
-        return value.shape[0] if len(value.shape) == 3 else 1
+    def _chain(self, step: Chain, value: Value) -> tuple[int, bool, np.ndarray]:
+        planes, flat, scales = super()._chain(step, value)
+        if len(value.shape) == 3:
+            return planes, flat, scales
+        padded = np.zeros((value.planes.columns * self.vectors.lanes, 2), np.float32)
+        padded[: len(scales)] = scales
+        return 1, True, padded.reshape(-1, self.vectors.lanes, 2).transpose(0, 2, 1)
 
     def _enter(self, value: Value) -> None:
         self._inputs.append([])

@@ -89,11 +89,12 @@ class Combine(Step):
 
 
 @cache
-def elementwise(vectors: VectorSet, steps: tuple[Step, ...]) -> Operation:
-    """Operation that applies steps to every vector of some planes.
+def elementwise(vectors: VectorSet, steps: tuple[Step, ...], flat: bool = False) -> Operation:
+    """Operation that applies steps to every vector of some planes; to flat features side by side, where `flat`.
 
     Fields: source_at, source_plane, source_row, other_at, other_plane, other_row, target_at, target_plane, target_row,
-    rows, columns (vectors), scales_at (float32 pairs of factor and shift a plane).
+    rows, columns (vectors), scales_at (float32 pairs of factor and shift a plane; where flat, a vector of factors and a
+    vector of shifts for each column).
     """
     names = [f"{what}_{part}" for what in ("source", "other", "target") for part in ("at", "plane", "row")]
     loops = OperationLoops("elementwise", vectors, [*names, "rows", "columns", "scales_at"])
@@ -119,6 +120,10 @@ def elementwise(vectors: VectorSet, steps: tuple[Step, ...]) -> Operation:
                         value = rectified(loops, value)
                     case Scale(factor, shift):
                         value = build.fadd(build.fmul(value, splat(loops, factor)), splat(loops, shift))
+                    case PlaneScale() if flat:
+                        pair = loops.at(given["scales_at"], across, across)
+                        shift = loops.load(loops.at(pair, vectors.bytes))
+                        value = build.fadd(build.fmul(value, loops.load(pair)), shift)
                     case PlaneScale():
                         factor = splat(loops, loops.load(scales, F32))
                         shift = splat(loops, loops.load(loops.at(scales, 4), F32))

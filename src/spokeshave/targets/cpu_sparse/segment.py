@@ -13,6 +13,7 @@ from threading import Lock
 import numpy as np
 import torch
 
+from spokeshave.errors import InvalidArgument
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.targets.cpu_sparse.batch_lanes_engine import BatchLanesEngine
 from spokeshave.targets.cpu_sparse.native_engine import NativeEngine
@@ -40,6 +41,10 @@ class Segment:
         self._code: dict[tuple[Layout, int], dict[str, object]] = {}
         self._free: dict[tuple[Layout, int], list[NativeEngine]] = {}
         self._time: dict[tuple[Layout, int], float] = {}
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        """A copy, or what another process receives, compiles again: code and memory belong to this object."""
+        return Segment, (self.network, self.vectors, self.tune_s)
 
     @contextmanager
     def engine(self, layout: Layout) -> Iterator[NativeEngine]:
@@ -96,10 +101,21 @@ class Segment:
 
         Returns:
             the outputs, [images, ...].
+
+        Raises:
+            InvalidArgument: an input has another shape or dtype.
         """
-        results = self._results(len(inputs[0]))
+        images = len(inputs[0])
+        for name, array in zip(self.network.inputs, inputs, strict=True):
+            wanted = (images, *self.network.shapes[name])
+            if array.shape != wanted or array.dtype != np.float32:  # machine code would read beyond its end
+                raise InvalidArgument(
+                    f"{name}: expected float32 of shape {wanted}, got {array.dtype} of shape {array.shape}; give every "
+                    "input as many images as the first, and call .float() on what is not float32"
+                )
+        results = self._results(images)
         sources, targets = ([array.ctypes.data for array in arrays] for arrays in (inputs, results))
-        self.run_at(sources, targets, len(inputs[0]), layout, seconds)
+        self.run_at(sources, targets, images, layout, seconds)
         return results
 
     def run_at(

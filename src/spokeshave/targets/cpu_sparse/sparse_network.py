@@ -199,12 +199,19 @@ class SparseNetwork(nn.Module):
             what the original returns; it has no gradient.
 
         Raises:
-            InvalidArgument: an input has another shape, dtype or device than the example had.
+            InvalidArgument: an input is missing, or has another shape, dtype or device than the example had.
         """
         whole = self._whole
         if whole is not None and len(inputs) == 1 and not self.plain:
             (x,), (wanted, segment, shape) = inputs, whole
-            if type(x) is Tensor and x.dtype is torch.float32 and x.is_cpu and x.ndim and x.shape[1:] == wanted:
+            if (
+                type(x) is Tensor
+                and x.dtype is torch.float32
+                and x.is_cpu
+                and x.ndim
+                and x.shape[1:] == wanted
+                and not x.is_neg()
+            ):
                 x = x.contiguous()
                 result = torch.empty((len(x), *shape))
                 segment.run_at([x.data_ptr()], [result.data_ptr()], len(x))
@@ -259,9 +266,15 @@ class SparseNetwork(nn.Module):
     def _check(self, inputs: tuple[object, ...]) -> None:
         if len(inputs) > len(self.network.inputs):
             raise InvalidArgument(f"expected at most {len(self.network.inputs)} inputs, got {len(inputs)}")
+        if len(inputs) < len(self.network.inputs):
+            read = {*self.network.outputs, *(name for piece in self.pieces for name in piece.inputs)}
+            if missing := [name for name in self.network.inputs[len(inputs) :] if name in read]:
+                raise InvalidArgument(f"expected {len(self.network.inputs)} inputs: {', '.join(missing)} missing")
         for name, value in zip(self.network.inputs, inputs, strict=False):
-            if not isinstance(value, Tensor) or name not in self.network.shapes:
+            if name not in self.network.shapes:
                 continue
+            if not isinstance(value, Tensor):
+                raise InvalidArgument(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
             wanted = self.network.shapes[name]
             if tuple(value.shape[1:]) != wanted or value.device.type != "cpu":
                 raise InvalidArgument(
@@ -287,4 +300,4 @@ class SparseNetwork(nn.Module):
 
 def _array(value: object) -> np.ndarray:
     assert isinstance(value, Tensor)
-    return value.detach().contiguous().numpy()
+    return value.detach().contiguous().resolve_neg().numpy()

@@ -181,10 +181,11 @@ class _Reader:
             return value
         if "weight" in value:
             gaps = self.tensors[value["gaps"]].numpy()
-            places = np.cumsum(gaps.view(np.uint16) if gaps.dtype == np.int16 else gaps, dtype=np.int64)
             shape = tuple(value["weight"])
             kind = np.uint32 if int(np.prod(shape)) <= 1 << 32 else np.uint64
-            return StoredWeight(shape, places.astype(kind), self.tensors[value["values"]].numpy())
+            # Sums of 64 bits would take four times the memory of the gaps, which the process would keep.
+            places = np.cumsum(gaps.view(np.uint16) if gaps.dtype == np.int16 else gaps.astype(kind), dtype=kind)
+            return StoredWeight(shape, places, self.tensors[value["values"]].numpy())
         if "array" in value:
             return self.tensors[value["array"]].numpy()
         if "tuple" in value:

@@ -66,7 +66,7 @@ def _join(before: NetworkStep, step: Chain, others: tuple[str, ...]) -> NetworkS
     (what,) = step.steps
     if isinstance(before, (Convolve, Multiply)) and isinstance(what, Rectify) and not before.rectify:
         return replace(before, rectify=True, output=step.output)
-    if isinstance(before, Convolve) and not before.rectify and len(before.inputs) == 1:
+    if isinstance(before, (Convolve, Multiply)) and not before.rectify and len(before.inputs) == 1:
         if isinstance(what, PlaneScale):
             assert step.scales is not None
             factor, shift = step.scales.astype(np.float64).T
@@ -76,7 +76,7 @@ def _join(before: NetworkStep, step: Chain, others: tuple[str, ...]) -> NetworkS
                 bias=(before.bias * factor + shift).astype(np.float32),
                 output=step.output,
             )
-        if isinstance(what, Combine) and not what.multiply and len(others) == 1:
+        if isinstance(before, Convolve) and isinstance(what, Combine) and not what.multiply and len(others) == 1:
             return replace(before, inputs=(*before.inputs, *others), output=step.output)
     if isinstance(before, Chain) and not others and step.scales is None:
         return replace(before, steps=(*before.steps, what), output=step.output)
