@@ -28,6 +28,8 @@ AHEAD = 256
 """Nonzeros by which the images' product asks for memory in advance: rows are short, and end before the CPU would."""
 GATHER_AHEAD = 1024
 """Likewise of the product for one vector of features."""
+CRUMB = np.float32(2.0**-24)
+"""Part of a weight that each padding entry beside it gets."""
 ROWS_AN_ITEM = 64
 """Rows that a thread takes at a time."""
 
@@ -78,11 +80,17 @@ def _rows_and_columns(weight: StoredWeight) -> tuple[np.ndarray, np.ndarray]:
     return row, column
 
 
+def _divisible(values: np.ndarray) -> np.ndarray:
+    """Weights of which a part can be taken away: 0 for NaN and infinity, which stay whole."""
+    return np.where(np.isfinite(values), values, np.float32(0))
+
+
 def pack_for_gathering(weight: StoredWeight, lanes: int) -> PackedRows:
     """Rows side by side in the lanes, those of nearly equal length together.
 
-    What pads a row repeats its last column with weight 0, so that a NaN in a feature that a row does not use stays out
-    of it; rows without any nonzero are visited apart from the others.
+    What pads a row repeats its last column with a tiny part of that column's weight: a NaN in a feature that a row does
+    not use stays out of it, and an infinity in one that it uses gives infinity, as 0 times it would not. Rows without
+    any nonzero are visited apart from the others.
 
     Args:
         weight: [rows, columns].
@@ -101,11 +109,20 @@ def pack_for_gathering(weight: StoredWeight, lanes: int) -> PackedRows:
     values, columns = _filled(int(starts[-1]), weight.shape[1])
     fill = np.where(rows >= 0, last[rows], last[rows[:, :1]])
     columns[: starts[-1]] = np.repeat(fill, slots, axis=0).ravel()
+    pads = np.repeat(slots, lanes)  # of each row, in the order of the lanes
+    final = np.zeros(len(weight), np.float32)
+    final[lengths > 0] = _divisible(weight.values[first[1:][lengths > 0] - 1])
+    crumbs = np.where(rows >= 0, final[rows], 0) * CRUMB
+    values[: starts[-1]] = np.repeat(crumbs, slots, axis=0).ravel()
     position = np.empty(len(weight), np.int64)  # of a row among the lanes of all groups
     position[rows[rows >= 0]] = np.flatnonzero(rows.ravel() >= 0)
     rank = np.arange(len(row)) - first[row]
     place = (starts[position // lanes] + position % lanes)[row] + rank * lanes
     values[place], columns[place] = weight.values, column
+    at = place[first[1:][lengths > 0] - 1]  # of each row's last nonzero
+    count = np.zeros(len(weight), np.int64)
+    count[rows[rows >= 0]] = pads[rows.ravel() >= 0] - lengths[rows[rows >= 0]]
+    values[at] -= count[lengths > 0] * (final[lengths > 0] * CRUMB)
     return PackedRows(values, columns, starts, rows.ravel())
 
 
@@ -132,9 +149,11 @@ def pack_for_images(weight: StoredWeight, vector_bytes: int) -> PackedRows:
     values, columns = _filled(int(starts[-1]), width)
     values[place], columns[place] = weight.values, column
     ends = np.append(begins[1:], len(visit))[: len(begins)] - 1
-    for extra in range(1, UNROLL):
+    for extra in range(1, UNROLL):  # as for gathering
         short = ends[rank[ends] + extra < padded[visit[ends]]]
-        columns[place[short] + extra] = column[short]
+        crumbs = _divisible(weight.values[short]) * CRUMB
+        columns[place[short] + extra], values[place[short] + extra] = column[short], crumbs
+        values[place[short]] -= crumbs
     return PackedRows(values, columns, starts, np.zeros(0, np.int64), passes)
 
 
