@@ -103,6 +103,15 @@ def test_every_other_operation_matches_torch(layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(1,), (7,), (10,), (16,), (1000,), (5, 3, 7)])
+def test_softmax_matches_torch(layout, shape):
+    network, x = nn.Sequential(nn.Softmax(1)), 5 * torch.randn(5, *shape)
+    x[1], x[2, -1], x[3, 0], x[4] = 1e4 * x[1].sign(), -torch.inf, torch.nan, -torch.inf
+    got, wanted = through(layout, network, x, NEON), in_double(network, x)
+    torch.testing.assert_close(got.double(), wanted, rtol=0, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_columns_beyond_sixteen_bits_are_found(layout):
     network, x = thin(nn.Sequential(nn.Linear(70_000, 9)), 0.01), torch.randn(2, 70_000)
     assert error(through(layout, network, x, NEON), in_double(network, x)) < 1e-5

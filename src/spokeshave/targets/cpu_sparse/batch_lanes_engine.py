@@ -10,9 +10,10 @@ from spokeshave.targets.cpu_sparse.batch_lanes import few_pixels, packer, unpack
 from spokeshave.targets.cpu_sparse.borders import zero_border
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, Planes
 from spokeshave.targets.cpu_sparse.native_engine import SPARE_PLANES, NativeEngine, Value
-from spokeshave.targets.cpu_sparse.network_steps import Convolve, Flatten, Multiply, NetworkSteps, Pool
+from spokeshave.targets.cpu_sparse.network_steps import Convolve, Flatten, Multiply, NetworkSteps, Pool, Softmax
 from spokeshave.targets.cpu_sparse.plane_operations import elementwise
 from spokeshave.targets.cpu_sparse.pooling import batch_lanes_pooling
+from spokeshave.targets.cpu_sparse.softmax import softmax_over_planes
 from spokeshave.targets.cpu_sparse.sparse_linear import (
     ROWS_AN_ITEM,
     PackedRows,
@@ -147,6 +148,13 @@ class BatchLanesEngine(NativeEngine):
     def _multiply(self, step: Multiply) -> None:
         operation = images_product(self.vectors, self.code[step.output].columns.itemsize == 4, step.rectify)
         self.emit_product(step, operation, -(-len(step.weight) // ROWS_AN_ITEM))
+
+    def _softmax(self, step: Softmax) -> None:
+        # A feature is a plane of one pixel, also where the value it comes from is planes that became features.
+        ends = self.ends(source=self.values[step.inputs[0]], target=self.values[step.output])
+        ends |= {"source_plane": self.vectors.bytes, "target_plane": self.vectors.bytes}
+        (features,) = self.network.shapes[step.output]
+        self.emit(softmax_over_planes(self.vectors), 1, **ends, planes=features, columns=1)
 
     def _packed(self, step: Multiply) -> PackedRows:
         return pack_for_images(step.weight, self.vectors.bytes)

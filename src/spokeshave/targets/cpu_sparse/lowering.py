@@ -23,6 +23,7 @@ from spokeshave.targets.cpu_sparse.network_steps import (
     NetworkSteps,
     Normalize,
     Pool,
+    Softmax,
 )
 from spokeshave.targets.cpu_sparse.plane_operations import Combine, PlaneScale, Power, Rectify, Scale
 from spokeshave.targets.cpu_sparse.pooling import Windows
@@ -62,6 +63,20 @@ def source_batch(node: fx.Node) -> int:
     """Size of axis 0 of what a node reads."""
     source = source_of(node) or node.all_input_nodes[0]
     return int(source.meta["shape"][0])
+
+
+def is_over_features(axis: object, axes: int) -> bool:
+    """Whether a softmax of images is over axis 1: of flat features or of planes.
+
+    Args:
+        axis: as given to torch; none for the one that torch takes by itself, which is 1 for these.
+        axes: of the tensor, the images' among them.
+
+    Example:
+        >>> is_over_features(-1, 2), is_over_features(-3, 4), is_over_features(-1, 4), is_over_features(1, 3)
+        (True, True, False, False)
+    """
+    return axes in (2, 4) and (axis is None or (isinstance(axis, int) and axis % axes == 1))
 
 
 class _Lowering:
@@ -197,6 +212,10 @@ class _Lowering:
                 return self._pool(head, True, shape, shape[1:], None, 0, 1, False)
             case nn.LocalResponseNorm() if len(shape) == 3:
                 return Normalize(*head, module.size, module.alpha, module.beta, module.k)
+            case nn.Softmax() if type(module) is nn.Softmax:
+                return self._softmax(head, module.dim, shape)
+            case nn.Softmax2d() if type(module) is nn.Softmax2d:
+                return self._softmax(head, -3, shape)
             case nn.Flatten() if tuple(node.meta["shape"]) == (source_batch(node), prod(shape)):
                 return Flatten(*head)
         return f"{type(module).__name__} is not known to the engine"
@@ -218,6 +237,13 @@ class _Lowering:
             Windows(shape[1 + axis], kernel[axis], steps[axis], pads[axis], spread[axis], bool(ceil)) for axis in (0, 1)
         )
         return Pool(*head, mean, rows, columns)
+
+    def _softmax(
+        self, head: tuple[str, tuple[str, ...], str], axis: object, shape: tuple[int, ...]
+    ) -> NetworkStep | str:
+        if is_over_features(axis, len(shape) + 1):
+            return Softmax(*head)
+        return f"softmax over axis {axis} of {len(shape) + 1} is not known to the engine, only axis 1 of 2 or 4"
 
     def _tensor(self, value: object) -> Tensor | None:
         """The parameter or buffer that a node reads, if it is one."""
@@ -302,6 +328,8 @@ class _Lowering:
                 parts = argument(node, 0, "tensors")
                 assert isinstance(parts, (list, tuple))
                 return Concatenate(head[0], tuple(self.name(part) for part in parts), head[2])
+            case "softmax":
+                return self._softmax(head, argument(node, 1, "dim"), shape)
             case "flatten" | "view" | "reshape" if tuple(node.meta["shape"]) == (source_batch(node), prod(shape)):
                 return Flatten(*head)
         return f"{name} is not known to the engine"

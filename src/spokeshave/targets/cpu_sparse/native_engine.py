@@ -30,8 +30,10 @@ from spokeshave.targets.cpu_sparse.network_steps import (
     NetworkSteps,
     Normalize,
     Pool,
+    Softmax,
 )
 from spokeshave.targets.cpu_sparse.plane_operations import Operation, elementwise, response_normalization
+from spokeshave.targets.cpu_sparse.softmax import softmax_over_planes
 from spokeshave.targets.cpu_sparse.sparse_linear import PackedRows
 from spokeshave.targets.cpu_sparse.tile_choice import Density, Outputs
 from spokeshave.targets.cpu_sparse.tuning import ConvolutionWork, compiled
@@ -189,6 +191,10 @@ class NativeEngine(ABC):
         """Emit a linear layer."""
 
     @abstractmethod
+    def _softmax(self, step: Softmax) -> None:
+        """Emit a softmax over flat features."""
+
+    @abstractmethod
     def _extent(self, value: Value) -> tuple[int, int]:
         """Rows, and vectors of a row, that hold pixels."""
 
@@ -330,6 +336,11 @@ class NativeEngine(ABC):
                 operation = response_normalization(self.vectors, step.size, step.alpha, step.beta, step.k)
                 ends = self.ends(source=sources[0], target=target)
                 self.emit(operation, rows, **ends, planes=target.shape[0], columns=columns)
+            case Softmax() if len(self.network.shapes[step.output]) == 3:
+                ends = self.ends(source=sources[0], target=target)
+                self.emit(softmax_over_planes(self.vectors), rows, **ends, planes=target.shape[0], columns=columns)
+            case Softmax():
+                self._softmax(step)
             case Chain():
                 planes, flat, scales = self._chain(step, target)
                 ends = self.ends(source=sources[0], other=sources[-1], target=target)

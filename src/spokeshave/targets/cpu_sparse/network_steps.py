@@ -77,6 +77,11 @@ class Normalize(NetworkStep):
 
 
 @dataclass(frozen=True, eq=False)
+class Softmax(NetworkStep):
+    """Softmax over flat features, or over the planes of each pixel."""
+
+
+@dataclass(frozen=True, eq=False)
 class Concatenate(NetworkStep):
     """Planes of several inputs one after another."""
 

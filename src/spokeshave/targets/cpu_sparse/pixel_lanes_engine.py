@@ -15,9 +15,11 @@ from spokeshave.targets.cpu_sparse.network_steps import (
     NetworkStep,
     NetworkSteps,
     Pool,
+    Softmax,
 )
 from spokeshave.targets.cpu_sparse.pixel_lanes import RowShifts, row_copier, shifter
 from spokeshave.targets.cpu_sparse.pooling import pixel_lanes_pooling
+from spokeshave.targets.cpu_sparse.softmax import softmax_along_row
 from spokeshave.targets.cpu_sparse.sparse_linear import PackedRows, gathering_product, pack_for_gathering
 from spokeshave.targets.cpu_sparse.tile_choice import Outputs
 
@@ -168,6 +170,10 @@ class PixelLanesEngine(NativeEngine):
         packed = self.code[step.output]
         operation = gathering_product(self.vectors, packed.columns.itemsize == 4, step.rectify)
         self.emit_product(step, operation, len(packed.rows) // self.vectors.lanes)
+
+    def _softmax(self, step: Softmax) -> None:
+        ends = self.ends(source=self.values[step.inputs[0]], target=self.values[step.output])
+        self.emit(softmax_along_row(self.vectors, *self.network.shapes[step.output]), 1, **ends)
 
     def _packed(self, step: Multiply) -> PackedRows:
         return pack_for_gathering(step.weight, self.vectors.lanes)

@@ -17,6 +17,7 @@ from spokeshave.targets.cpu_sparse.network_steps import (
     NetworkSteps,
     Normalize,
     Pool,
+    Softmax,
 )
 from spokeshave.targets.cpu_sparse.plane_operations import Combine, PlaneScale, Power, Rectify, Scale
 from spokeshave.targets.cpu_sparse.pooling import Windows
@@ -74,6 +75,8 @@ def run_step(step: NetworkStep, inputs: list[Tensor], weight: Tensor | None = No
             return _pool(step, value)
         case Normalize():
             return F.local_response_norm(value, step.size, step.alpha, step.beta, step.k)
+        case Softmax():
+            return value.softmax(1)
         case Concatenate():
             return torch.cat(inputs, dim=1)
         case Flatten():

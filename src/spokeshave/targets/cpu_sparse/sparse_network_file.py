@@ -35,6 +35,7 @@ _KINDS: dict[str, type] = {
         network_steps.Chain,
         network_steps.Pool,
         network_steps.Normalize,
+        network_steps.Softmax,
         network_steps.Concatenate,
         network_steps.Flatten,
         plane_operations.Rectify,
