@@ -13,7 +13,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"regularizers", "rewrites", "measure", "export", "ledger", "targets"}),
     frozenset({"cpu_benchmark"}),
     frozenset({"checkpoints", "divergence", "progress", "train_settings", "training", "tensorboard_log", "report"}),
-    frozenset({"shaping", "run_output", "strength_search"}),
+    frozenset({"shaping", "run_output", "road", "strength_search"}),
     frozenset({"recipes"}),
     frozenset({"cli"}),
 )

@@ -14,9 +14,10 @@ import torch
 from spokeshave.cli.main import main
 from spokeshave.cli.run import parse
 from spokeshave.data import DatasetName
-from spokeshave.recipes.ssl import PAPER, Config, Row, plan_of, run, small_digits
+from spokeshave.recipes.ssl import PAPER, Config, Row, plan_of, run
 from spokeshave.recipes.ssl_rows import ROWS
 from spokeshave.report.run_record import RunRecord
+from spokeshave.road import small_digits
 from spokeshave.run_output import command_line
 
 

@@ -108,3 +108,12 @@ def test_rounding_of_the_original_is_not_held_against_the_rewrite():
     for wrong in (lambda x: 1.002 * x, lambda x: x + float("nan"), lambda x: x[:1]):
         with pytest.raises(InexactRewrite):
             worst_error([wrong] * 4, Cancelling(), inputs, 1e-5, [])
+
+
+def test_a_batch_size_that_the_original_cannot_run_is_noted_and_one_that_it_must_run_is_raised():
+    notes, x, fixed = [], torch.ones(2, 3), TwoRows()
+    assert worst_error([fixed] * 4, fixed, (x,), 1e-5, notes) == 0.0
+    _, others = verify(fx.symbolic_trace(fixed), fixed, (x,), 1e-5, lambda _: "here")
+    assert len(notes) == len(others) == 1 and all("another batch size was not checked" in n for n in notes + others)
+    with pytest.raises(RuntimeError):
+        worst_error([fixed] * 4, fixed, (torch.ones(3, 3),), 1e-5, [])

@@ -6,24 +6,15 @@ by a magnitude schedule that ends at the row's target; the paper gives no table,
 networks that its authors released (SkimCaffe).
 """
 
-import math
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from spokeshave.data import DatasetName, load
-from spokeshave.errors import InvalidArgument
-from spokeshave.export import export
-from spokeshave.processes import is_first, usable_device
+from spokeshave.data import DatasetName
 from spokeshave.recipes.guided_sparsity_rows import ROWS
-from spokeshave.recipes.ssl import small_digits
-from spokeshave.rewrites import to_sparse
-from spokeshave.run_output import command_line, print_run, refuse_finished, sibling_points, write_ledger, write_run
-from spokeshave.shaping import Plan, shape
+from spokeshave.road import FirstOptions, RoadOptions, plan_with, walk_row
+from spokeshave.shaping import Plan
 
 # Top-1 accuracy and percent of zeros, layer by layer, of the released networks; conv1 of CaffeNet has 0.2.
 PAPER: dict[str, dict[str, Any]] = {
@@ -66,41 +57,25 @@ class Row(Enum):
 
 
 @dataclass(frozen=True)
-class Config:
+class Second(FirstOptions):
+    """Options of the second stage."""
+
+    prune_epochs: int = 0
+    """Epochs under the pull and the schedule."""
+
+
+@dataclass(frozen=True)
+class Config(RoadOptions, Second):
     """Options of the guided sparsity recipe; 0 or nothing means what the row has."""
 
     row: Row = Row.DEMO
     """Network and target."""
-    data: DatasetName | None = None
-    """Data set; the row's own by default."""
-    data_dir: Path | None = None
-    """Folder of the data; else SPOKESHAVE_DATA, else it is downloaded."""
     run_dir: Path | None = None
     """Where checkpoints, networks and the page go; runs/guided-<row> by default."""
-    seeds: tuple[int, ...] = (0,)
-    """One run each; errors are means over them."""
     strength: float = 1.0
     """Factor on the row's L1 pull, at least 0."""
-    baseline_epochs: int = 0
-    """Epochs of the first stage."""
-    prune_epochs: int = 0
-    """Epochs under the pull and the schedule."""
-    finetune_epochs: int = 0
-    """Epochs with the zeros frozen."""
     control: bool = False
     """Also train the baseline on for as many epochs with nothing pruned: the dense network at the same budget."""
-    checkpoint_every: int = 200
-    """Steps between checkpoints."""
-    device: str = "cpu"
-    """Where to train: cpu, cuda, cuda:1."""
-    resume: bool = False
-    """Go on from the checkpoints in the run's folder."""
-    tensorboard: bool = False
-    """Also write the histories as TensorBoard scalars."""
-    ledger: Path | None = None
-    """Folder of the ledger; writes a row there."""
-    smoke: bool = False
-    """One epoch a stage on the embedded digits: shows that everything works, measures nothing."""
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -114,38 +89,8 @@ def run(config: Config) -> dict[str, Any]:
     Raises:
         SpokeshaveError: what is wrong with the data, the run's folder or the training.
     """
-    started = time.perf_counter()
     row = config.row.value
-    run_dir = config.run_dir or Path("runs") / f"guided-{row}"
-    refuse_finished(run_dir, config.resume)
-    usable_device(config.device)
-    plan, usual_data = plan_of(config)
-    splits = small_digits(usual_data) if config.smoke else load(config.data or usual_data, config.data_dir)
-    options = {"device": config.device, "tensorboard": config.tensorboard, "control": config.control}
-    results = [shape(plan, splits, seed, run_dir / f"seed-{seed}", config.resume, **options) for seed in config.seeds]
-    if not is_first():
-        return {}
-    for result in results:
-        export(result.sparse, run_dir / f"seed-{result.seed}" / "sparse.safetensors")
-    settings = {k: v.value if isinstance(v, Enum) else v for k, v in asdict(config).items() if not isinstance(v, Path)}
-    record = write_run(
-        results,
-        splits,
-        run_dir,
-        recipe="guided_sparsity",
-        row=row,
-        title=f"Guided sparsity: {row} on {splits.name}",
-        config=settings
-        | {"batch_size": plan.batch_size, "stages": {name: stage.to_dict() for name, stage in plan.stages.items()}},
-        command=command_line(["spokeshave", "run", "guided_sparsity"], config),
-        others=sibling_points(run_dir, "guided_sparsity", row),
-        started=started,
-        runtime=lambda small, example: to_sparse(small, example)[0],
-    )
-    print_run(record, run_dir, Console())
-    if config.ledger is not None:
-        write_ledger(record, results, config.ledger)
-    return record.to_dict()
+    return walk_row(config, "guided_sparsity", "Guided sparsity", f"guided-{row}", lambda: plan_of(config))
 
 
 def plan_of(config: Config) -> tuple[Plan, DatasetName]:
@@ -154,19 +99,4 @@ def plan_of(config: Config) -> tuple[Plan, DatasetName]:
     Raises:
         InvalidArgument: for a negative strength or number of epochs, or no seed.
     """
-    lengths = (config.baseline_epochs, config.prune_epochs, config.finetune_epochs, config.checkpoint_every)
-    if not 0 <= config.strength < math.inf or min(lengths) < 0 or not config.seeds:
-        raise InvalidArgument(
-            "expected a finite --strength of at least 0, epochs and --checkpoint-every of at least 0 and at least one "
-            f"seed, got {config.strength}, {lengths} and {config.seeds}"
-        )
-    plan, name = ROWS[config.row.value](config.strength)
-    stages = {
-        stage: replace(
-            getattr(plan, stage),
-            epochs=1 if config.smoke else epochs or getattr(plan, stage).epochs,
-            checkpoint_every=config.checkpoint_every,
-        )
-        for stage, epochs in zip(("baseline", "ssl", "finetune"), lengths[:3], strict=True)
-    }
-    return replace(plan, **stages), name
+    return plan_with(config, config.prune_epochs, ROWS[config.row.value])

@@ -6,30 +6,15 @@ Departs from the paper: proximal solver; the row's counts are met by truncation 
 images are shifted by up to a pixel, CIFAR-10 for the ResNet by up to 4 and mirrored, in all stages.
 """
 
-import math
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from torch.nn import functional
-
-from spokeshave.data import DatasetName, Split, Splits, load
-from spokeshave.errors import InvalidArgument
-from spokeshave.processes import is_first, usable_device
+from spokeshave.data import DatasetName
 from spokeshave.recipes.ssl_rows import ROWS
-from spokeshave.run_output import (
-    command_line,
-    print_run,
-    refuse_finished,
-    sibling_points,
-    write_ledger,
-    write_run,
-)
-from spokeshave.shaping import Plan, shape
-from spokeshave.train_settings import TrainSettings
+from spokeshave.road import FirstOptions, RoadOptions, plan_with, walk_row
+from spokeshave.shaping import Plan
 
 # error_percent of the baseline and of the row; counts are kept filters, channels, columns or neurons, layer by layer.
 PAPER: dict[str, dict[str, Any]] = {
@@ -63,41 +48,25 @@ class Row(Enum):
 
 
 @dataclass(frozen=True)
-class Config:
+class Second(FirstOptions):
+    """Options of the second stage."""
+
+    ssl_epochs: int = 0
+    """Epochs under the penalty."""
+
+
+@dataclass(frozen=True)
+class Config(RoadOptions, Second):
     """Options of the SSL recipe; 0 or nothing means what the row has."""
 
     row: Row = Row.DEMO
     """Row of the paper's tables."""
-    data: DatasetName | None = None
-    """Data set; the row's own by default."""
-    data_dir: Path | None = None
-    """Folder of the data; else SPOKESHAVE_DATA, else it is downloaded."""
     run_dir: Path | None = None
     """Where checkpoints, networks and the page go; runs/<row> by default."""
-    seeds: tuple[int, ...] = (0,)
-    """One run each; errors are means over them."""
-    strength: float = 1.0
-    """Factor on the row's penalties, at least 0."""
-    baseline_epochs: int = 0
-    """Epochs of the first stage."""
-    ssl_epochs: int = 0
-    """Epochs under the penalty."""
     finetune_epochs: int = 0
     """Epochs with the zero groups frozen."""
     control: bool = False
     """Also train the baseline on for as many epochs with nothing pulled: the dense network at the same budget."""
-    checkpoint_every: int = 200
-    """Steps between checkpoints."""
-    device: str = "cpu"
-    """Where to train: cpu, cuda, cuda:1."""
-    resume: bool = False
-    """Go on from the checkpoints in the run's folder."""
-    tensorboard: bool = False
-    """Also write the histories as TensorBoard scalars."""
-    ledger: Path | None = None
-    """Folder of the ledger; writes a row there."""
-    smoke: bool = False
-    """One epoch a stage on the embedded digits: shows that everything works, measures nothing."""
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -109,37 +78,9 @@ def run(config: Config) -> dict[str, Any]:
     Raises:
         SpokeshaveError: what is wrong with the data, the run's folder or the training.
     """
-    started = time.perf_counter()
     row = config.row.value
-    run_dir = config.run_dir or Path("runs") / row
-    refuse_finished(run_dir, config.resume)
-    usable_device(config.device)
-    plan, usual_data = plan_of(config)
-    splits = small_digits(usual_data) if config.smoke else load(config.data or usual_data, config.data_dir)
-    options = {"device": config.device, "tensorboard": config.tensorboard, "control": config.control}
-    results = [shape(plan, splits, seed, run_dir / f"seed-{seed}", config.resume, **options) for seed in config.seeds]
-    if not is_first():
-        return {}
-    published = None if row not in PAPER else _published(row)
-    settings = {k: v.value if isinstance(v, Enum) else v for k, v in asdict(config).items() if not isinstance(v, Path)}
-    stages = {stage: getattr(plan, stage).to_dict() for stage in ("baseline", "ssl", "finetune")}
-    record = write_run(
-        results,
-        splits,
-        run_dir,
-        recipe="ssl",
-        row=row,
-        title=f"SSL: {row} on {splits.name}",
-        config=settings | {"batch_size": plan.batch_size, "stages": stages},
-        paper=published,
-        command=command_line(["spokeshave", "run", "ssl"], config),
-        others=sibling_points(run_dir, "ssl", row.split("-")[0]),
-        started=started,
-    )
-    print_run(record, run_dir, Console())
-    if config.ledger is not None:
-        write_ledger(record, results, config.ledger)
-    return record.to_dict()
+    paper = None if row not in PAPER else _published(row)
+    return walk_row(config, "ssl", "SSL", row, lambda: plan_of(config), paper)
 
 
 def _published(row: str) -> dict[str, Any]:
@@ -150,40 +91,10 @@ def _published(row: str) -> dict[str, Any]:
     return {"label": f"SSL paper, {row}"} | {k: v for k, v in shown.items() if v is not None} | errors
 
 
-def small_digits(like: DatasetName) -> Splits:
-    """A few of the embedded digits, in colour and 32 x 32 where `like` is."""
-    digits = load(DatasetName.DIGITS)
-
-    def small(split: Split, count: int) -> Split:
-        images = split.images[:count]
-        if like is DatasetName.CIFAR10:
-            images = functional.pad(images, (2, 2, 2, 2)).repeat(1, 3, 1, 1)
-        return Split(images, split.labels[:count])
-
-    return replace(digits, name="digits (smoke)", train=small(digits.train, 500), test=small(digits.test, 200))
-
-
 def plan_of(config: Config) -> tuple[Plan, DatasetName]:
     """The plan of a row, and its data set.
 
     Raises:
         InvalidArgument: for a negative strength or number of epochs, or no seed.
     """
-    row, factor = config.row.value, config.strength
-    lengths = (config.baseline_epochs, config.ssl_epochs, config.finetune_epochs, config.checkpoint_every)
-    if not 0 <= factor < math.inf or min(lengths) < 0 or not config.seeds:
-        raise InvalidArgument(
-            "expected a finite --strength of at least 0, epochs and --checkpoint-every of at least 0 and at least one "
-            f"seed, got {factor}, {lengths} and {config.seeds}"
-        )
-    plan, name = ROWS[row](factor)
-    stages = {}
-    for stage, epochs in (
-        ("baseline", config.baseline_epochs),
-        ("ssl", config.ssl_epochs),
-        ("finetune", config.finetune_epochs),
-    ):
-        settings: TrainSettings = getattr(plan, stage)
-        epochs = 1 if config.smoke else epochs or settings.epochs
-        stages[stage] = replace(settings, epochs=epochs, checkpoint_every=config.checkpoint_every)
-    return replace(plan, **stages), name
+    return plan_with(config, config.ssl_epochs, ROWS[config.row.value])

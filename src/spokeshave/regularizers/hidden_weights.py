@@ -5,10 +5,15 @@ the mask: the loss sees W * T, the update moves W.
 Departs from the paper: nothing known.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from spokeshave.regularizers.guidance import Guide
+from spokeshave.structures.pruned_layers import PrunedLayer
+from spokeshave.structures.sparsity import LayerSparsity, layer_sparsity
 
 
 class HiddenWeights:
@@ -51,3 +56,48 @@ class HiddenWeights:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take over the values of a checkpoint."""
         self._values = dict(state)
+
+
+class HidesWeights:
+    """What the regularizers that hide weights have in common: layers, a step counter, a guide, a checkpoint's part.
+
+    Args:
+        layers: that are watched.
+        strength: of the regularizer.
+        guide: decides on the fly which layers are pruned; None prunes all.
+    """
+
+    def __init__(self, layers: Sequence[PrunedLayer], strength: float, guide: Guide | None) -> None:
+        self.strength, self.guide, self.step = float(strength), guide, 0
+        self._layers = layers
+        if guide is not None:
+            guide.watch(layer.name for layer in layers)
+        self._hidden = HiddenWeights()
+
+    def statistics(self) -> dict[str, LayerSparsity]:
+        """Shares of exact zeros of each watched layer."""
+        return {layer.name: layer_sparsity(layer.module) for layer in self._layers}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold: strength, step, the hidden values, the guide's state."""
+        state: dict[str, Any] = {
+            "strength": torch.tensor(self.strength, dtype=torch.float64),
+            "step": torch.tensor(self.step),
+        }
+        state |= {f"hidden.{name}": value for name, value in self._hidden.state_dict().items()}
+        guide = {} if self.guide is None else self.guide.state_dict()
+        return state | {f"guide.{name}": value for name, value in guide.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave.
+
+        Raises:
+            CheckpointError: where it belongs to another model.
+        """
+        self.strength, self.step = float(state["strength"]), int(state["step"])
+        self._hidden.load_state_dict({n[7:]: value for n, value in state.items() if n.startswith("hidden.")})
+        if self.guide is not None:
+            self.guide.load_state_dict({n[6:]: value for n, value in state.items() if n.startswith("guide.")})
+
+    def _pulls(self, layer: PrunedLayer) -> bool:
+        return self.guide is None or self.guide.pulls(layer.name)

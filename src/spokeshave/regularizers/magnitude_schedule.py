@@ -18,11 +18,10 @@ from torch.optim import Optimizer
 
 from spokeshave.errors import CheckpointError, InvalidArgument
 from spokeshave.regularizers.guidance import Guide
-from spokeshave.regularizers.hidden_weights import HiddenWeights
+from spokeshave.regularizers.hidden_weights import HidesWeights
 from spokeshave.regularizers.optimizer_hooks import Attachment
 from spokeshave.structures.magnitude_mask import Scope, scoped_masks
 from spokeshave.structures.pruned_layers import Multipliers, PrunedLayer, held_by, pruned_layers
-from spokeshave.structures.sparsity import LayerSparsity, layer_sparsity
 
 
 def cubic_ramp(share: float) -> float:
@@ -35,7 +34,7 @@ def cubic_ramp(share: float) -> float:
     return 1 - (1 - min(max(share, 0.0), 1.0)) ** 3
 
 
-class MagnitudeSchedule:
+class MagnitudeSchedule(HidesWeights):
     """Prunes the smallest weights of a model to a target while it is trained, in any training loop.
 
     Args:
@@ -75,13 +74,8 @@ class MagnitudeSchedule:
                 "expected steps and every of at least 1, begin of at least 0 and a strength of 1 (prunes) or 0 (does "
                 f"not), got {steps}, {every}, {begin} and {strength}"
             )
-        self.begin, self.steps, self.every, self.scope, self.guide = begin, steps, every, scope, guide
-        self.strength = float(strength)
-        self.step = 0
-        self._layers = pruned_layers(model, sparsity, most=1.0)
-        if guide is not None:
-            guide.watch(layer.name for layer in self._layers)
-        self._hidden = HiddenWeights()
+        super().__init__(pruned_layers(model, sparsity, most=1.0), strength, guide)
+        self.begin, self.steps, self.every, self.scope = begin, steps, every, scope
         self.masks: dict[str, Tensor] = {}
 
     def target(self, step: int) -> float:
@@ -107,20 +101,9 @@ class MagnitudeSchedule:
         mine = held_by(optimizer, self._layers)
         return Attachment(optimizer, before=lambda _: self._before(mine), after=lambda _: self._after(mine))
 
-    def statistics(self) -> dict[str, LayerSparsity]:
-        """Shares of exact zeros of each watched layer."""
-        return {layer.name: layer_sparsity(layer.module) for layer in self._layers}
-
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold: strength, step, masks, the pruned weights' values, the guide's state."""
-        state: dict[str, Any] = {
-            "strength": torch.tensor(self.strength, dtype=torch.float64),
-            "step": torch.tensor(self.step),
-        }
-        state |= {f"mask.{name}": mask for name, mask in self.masks.items()}
-        state |= {f"hidden.{name}": value for name, value in self._hidden.state_dict().items()}
-        guide = {} if self.guide is None else self.guide.state_dict()
-        return state | {f"guide.{name}": value for name, value in guide.items()}
+        return super().state_dict() | {f"mask.{name}": mask for name, mask in self.masks.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave.
@@ -133,16 +116,14 @@ class MagnitudeSchedule:
         foreign = [name for name, mask in masks.items() if shapes.get(name) != mask.shape]
         if foreign:
             raise CheckpointError(f"the masks of {foreign} belong to another model; this one has {shapes}")
-        self.strength, self.step, self.masks = float(state["strength"]), int(state["step"]), masks
-        self._hidden.load_state_dict({n[7:]: value for n, value in state.items() if n.startswith("hidden.")})
-        if self.guide is not None:
-            self.guide.load_state_dict({n[6:]: value for n, value in state.items() if n.startswith("guide.")})
+        super().load_state_dict(state)
+        self.masks = masks
 
     def _before(self, layers: Sequence[PrunedLayer]) -> None:
         if self.guide is not None:
             self.guide.observe(self.step)
         for layer in layers:
-            if self.guide is not None and not self.guide.pulls(layer.name):
+            if not self._pulls(layer):
                 self._hidden.forget(layer.name)
                 self.masks.pop(layer.name, None)
             self._hidden.show(layer.name, layer.weight)
@@ -150,7 +131,7 @@ class MagnitudeSchedule:
     def _after(self, layers: Sequence[PrunedLayer]) -> None:
         self.step += 1
         since, last = self.step - self.begin, self.step >= self.begin + self.steps
-        pruned = [layer for layer in layers if self.guide is None or self.guide.pulls(layer.name)]
+        pruned = [layer for layer in layers if self._pulls(layer)]
         if self.strength and (since == self.steps or (0 <= since < self.steps and since % self.every == 0)):
             reached = self.target(self.step)
             weights = {layer.name: layer.weight for layer in pruned}

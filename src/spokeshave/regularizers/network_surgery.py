@@ -8,8 +8,7 @@ Departs from the paper: one fixed threshold, as SkimCaffe has it, in place of tw
 spread; weight decay and momentum act on w'.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -18,13 +17,12 @@ from torch.optim import Optimizer
 
 from spokeshave.errors import InvalidArgument
 from spokeshave.regularizers.guidance import Guide
-from spokeshave.regularizers.hidden_weights import HiddenWeights
+from spokeshave.regularizers.hidden_weights import HidesWeights
 from spokeshave.regularizers.optimizer_hooks import Attachment
 from spokeshave.structures.pruned_layers import Multipliers, PrunedLayer, held_by, pruned_layers
-from spokeshave.structures.sparsity import LayerSparsity, layer_sparsity
 
 
-class NetworkSurgery:
+class NetworkSurgery(HidesWeights):
     """Cuts small weights of a model while it is trained, in any training loop, and lets them come back.
 
     Args:
@@ -62,23 +60,19 @@ class NetworkSurgery:
             raise InvalidArgument(
                 f"strength and threshold must be finite and at least 0, got {strength} and {threshold}"
             )
-        self.strength, self.threshold, self.guide = float(strength), float(threshold), guide
-        self.step = 0
-        self._layers = pruned_layers(model, layers)
-        if guide is not None:
-            guide.watch(layer.name for layer in self._layers)
-        self._hidden = HiddenWeights()
+        super().__init__(pruned_layers(model, layers), strength, guide)
+        self.threshold = float(threshold)
 
     def energy(self) -> Float[Tensor, ""]:
         """The L1 penalty over the weights that are not cut; differentiable."""
-        terms = [layer.multiplier * layer.weight.abs().sum() for layer in self._layers if self._cuts(layer)]
+        terms = [layer.multiplier * layer.weight.abs().sum() for layer in self._layers if self._pulls(layer)]
         return self.strength * torch.stack([torch.zeros(()), *(term.cpu() for term in terms)]).sum()
 
     @torch.no_grad()
     def pull(self) -> None:
         """Add the gradient of `energy` to `.grad` (made where it is None)."""
         for layer in self._layers:
-            if self._cuts(layer) and self.strength:
+            if self._pulls(layer) and self.strength:
                 force = self.strength * layer.multiplier * layer.weight.sign()
                 layer.weight.grad = force if layer.weight.grad is None else layer.weight.grad.add_(force)
 
@@ -94,47 +88,19 @@ class NetworkSurgery:
         mine = held_by(optimizer, self._layers)
         return Attachment(optimizer, before=lambda _: self._before(mine), after=lambda _: self._after(mine))
 
-    def statistics(self) -> dict[str, LayerSparsity]:
-        """Shares of exact zeros of each watched layer."""
-        return {layer.name: layer_sparsity(layer.module) for layer in self._layers}
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold: strength, step, the cut weights' values, the guide's state."""
-        state: dict[str, Any] = {
-            "strength": torch.tensor(self.strength, dtype=torch.float64),
-            "step": torch.tensor(self.step),
-        }
-        state |= {f"hidden.{name}": value for name, value in self._hidden.state_dict().items()}
-        guide = {} if self.guide is None else self.guide.state_dict()
-        return state | {f"guide.{name}": value for name, value in guide.items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave.
-
-        Raises:
-            CheckpointError: where it belongs to another model.
-        """
-        self.strength, self.step = float(state["strength"]), int(state["step"])
-        self._hidden.load_state_dict({n[7:]: value for n, value in state.items() if n.startswith("hidden.")})
-        if self.guide is not None:
-            self.guide.load_state_dict({n[6:]: value for n, value in state.items() if n.startswith("guide.")})
-
-    def _cuts(self, layer: PrunedLayer) -> bool:
-        return self.guide is None or self.guide.pulls(layer.name)
-
     def _before(self, layers: Sequence[PrunedLayer]) -> None:
         if self.guide is not None:
             self.guide.observe(self.step)
         self.pull()
         for layer in layers:
-            if self._cuts(layer):
+            if self._pulls(layer):
                 self._hidden.show(layer.name, layer.weight)
             else:
                 self._hidden.forget(layer.name)
 
     def _after(self, layers: Sequence[PrunedLayer]) -> None:
         for layer in layers:
-            if self._cuts(layer):
+            if self._pulls(layer):
                 self._hidden.hide(layer.name, layer.weight, layer.weight.detach().abs() >= self.threshold)
         if self.guide is not None:
             self.guide.hold()

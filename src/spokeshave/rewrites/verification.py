@@ -7,7 +7,7 @@ rewrite.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, fx, nn
@@ -129,15 +129,7 @@ def verify(
     parameter = next((p for p in reference.parameters() if p.is_floating_point()), None)
     tolerance = max(tolerance, _LOOSER.get(parameter.dtype, 0.0)) if parameter is not None else tolerance
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        for place, probe in enumerate(probes_like(inputs)):
-            try:
-                with quiet():
-                    expected = reference(*probe)
-            except Exception as error:
-                if place < 2:
-                    raise
-                notes.append(f"another batch size was not checked: the model itself fails there ({error})")
-                continue
+        for place, probe, expected in _answered(reference, probes_like(inputs), notes):
             if relative_error(reference(*probe), expected) > tolerance:
                 raise RewriteError(
                     "the model gives different outputs for the same input in eval mode, so no rewrite of it can be "
@@ -182,16 +174,8 @@ def worst_error(
         InexactRewrite: they differ by more.
     """
     worst = failed = 0.0
-    for place, (probe, run) in enumerate(zip(probes_like(inputs), new, strict=False)):
-        try:
-            with quiet():
-                expected = reference(*probe)
-        except Exception as error:
-            if place < 2:
-                raise
-            notes.append(f"another batch size was not checked: the model itself fails there ({error})")
-            continue
-        result = run(*probe)
+    for place, probe, expected in _answered(reference, probes_like(inputs)[: len(new)], notes):
+        result = new[place](*probe)
         error = relative_error(result, expected)
         worst = max(worst, error)
         if error > tolerance:
@@ -209,6 +193,25 @@ def worst_error(
             "rounding explains it, pass a larger tolerance; otherwise keep the original and report the architecture"
         )
     return worst
+
+
+def _answered(
+    reference: nn.Module, probes: Sequence[tuple[object, ...]], notes: list[str]
+) -> Iterator[tuple[int, tuple[object, ...], object]]:
+    """Place, probe and the original's output, for the probes that the original can run; a note for each other.
+
+    A model may be made for one batch size: only the first two probes, which have the example's, must run.
+    """
+    for place, probe in enumerate(probes):
+        try:
+            with quiet():
+                expected = reference(*probe)
+        except Exception as error:
+            if place < 2:
+                raise
+            notes.append(f"another batch size was not checked: the model itself fails there ({error})")
+            continue
+        yield place, probe, expected
 
 
 def _in_double(reference: nn.Module, probe: tuple[object, ...]) -> object:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable
 from enum import Enum
 from functools import cache
 from threading import Lock
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -139,6 +140,18 @@ def _memory(weights: Weights) -> tuple[Hashable, Hashable]:
     if any(part.is_inference() for part in weights):
         return memory, None
     return memory, tuple(part._version for part in weights)
+
+
+def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """Keep what the gradients of a layer need: its tensors, the output where it was cut at 0, and `ctx.form`.
+
+    Args:
+        ctx: of autograd.
+        inputs: of the operator: x, values, places, bias, the form, whether the output is cut, the kernel.
+        output: of the operator.
+    """
+    x, values, places, bias, *ctx.form, rectify, _ = inputs
+    ctx.save_for_backward(x, values, places, bias, output if rectify else None)
 
 
 @cache

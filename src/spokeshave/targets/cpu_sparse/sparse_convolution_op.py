@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from spokeshave.errors import InvalidArgument
-from spokeshave.targets.cpu_sparse.compiled_layer import INPUT, OUTPUT, Kernel, run_layer, stored
+from spokeshave.targets.cpu_sparse.compiled_layer import INPUT, OUTPUT, Kernel, remember, run_layer, stored
 from spokeshave.targets.cpu_sparse.network_steps import Convolve
 
 
@@ -190,17 +190,10 @@ def _fake(
     padding: Any,
     dilation: Any,
     groups: int,
-    rectify: bool,
-    computed_by: int = Kernel.AUTO.value,
+    *_: Any,
 ) -> Tensor:
     _check(x, bias, shape, groups)
     return x.new_empty(output_shape(x.shape, shape, stride, padding, dilation))
-
-
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, values, places, bias, *form, rectify, _ = inputs
-    ctx.form = form
-    ctx.save_for_backward(x, values, places, bias, output if rectify else None)
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -227,4 +220,4 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     return to_x if ctx.needs_input_grad[0] else None, to_values, None, to_bias, *(None,) * 7
 
 
-sparse_conv2d.register_autograd(_backward, setup_context=_remember)
+sparse_conv2d.register_autograd(_backward, setup_context=remember)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from spokeshave.errors import InvalidArgument
-from spokeshave.targets.cpu_sparse.compiled_layer import INPUT, OUTPUT, Kernel, run_layer, stored
+from spokeshave.targets.cpu_sparse.compiled_layer import INPUT, OUTPUT, Kernel, remember, run_layer, stored
 from spokeshave.targets.cpu_sparse.network_steps import Multiply
 from spokeshave.targets.cpu_sparse.sparse_convolution_op import dense
 
@@ -103,33 +103,20 @@ def sparse_linear(
 
 
 @sparse_linear.register_fake
-def _fake(
-    x: Tensor,
-    values: Tensor,
-    places: Tensor,
-    bias: Tensor,
-    shape: Any,
-    rectify: bool,
-    computed_by: int = Kernel.AUTO.value,
-) -> Tensor:
+def _fake(x: Tensor, values: Tensor, places: Tensor, bias: Tensor, shape: Any, *_: Any) -> Tensor:
     _check(x, bias, shape)
     return x.new_empty((x.shape[0], shape[0]))
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, values, places, bias, shape, rectify, _ = inputs
-    ctx.shape = shape
-    ctx.save_for_backward(x, values, places, bias, output if rectify else None)
-
-
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     x, values, places, bias, output = ctx.saved_tensors
+    (shape,) = ctx.form
     if output is not None:
         gradient = gradient * (output > 0)
-    to_x = gradient @ dense(values, places, ctx.shape).to(x) if ctx.needs_input_grad[0] else None
+    to_x = gradient @ dense(values, places, shape).to(x) if ctx.needs_input_grad[0] else None
     to_values = (gradient.T @ x).flatten()[places.long()].to(values) if ctx.needs_input_grad[1] else None
     to_bias = gradient.sum(0).to(bias) if ctx.needs_input_grad[3] else None
     return to_x, to_values, None, to_bias, None, None, None
 
 
-sparse_linear.register_autograd(_backward, setup_context=_remember)
+sparse_linear.register_autograd(_backward, setup_context=remember)
