@@ -58,3 +58,27 @@ def test_a_border_is_left_out_by_flattening(vectors):
     network, x = Flat().eval(), torch.randn(2, 2, 7, 7)
     assert steps_of(network, x).steps
     assert error(through(BatchLanesEngine, network, x, vectors), in_double(network, x)) < 1e-5
+
+
+AFTER_FLATTENING = {
+    "relu": lambda: [nn.ReLU()],
+    "norm": lambda: [nn.BatchNorm1d(96)],
+    "softmax": lambda: [nn.Softmax(1)],
+    "linear": lambda: [nn.ReLU(), nn.Linear(96, 4)],
+}
+
+
+@pytest.mark.parametrize("vectors", SETS)
+@pytest.mark.parametrize("after", AFTER_FLATTENING)
+@pytest.mark.parametrize("before", ["pool", "convolution"])
+def test_what_follows_a_flattening_reads_every_feature(vectors, after, before):
+    """The features share the memory of the planes, but not the distance from one plane to the next."""
+    torch.manual_seed(0)
+    first = nn.MaxPool2d(2) if before == "pool" else nn.Conv2d(6, 6, 2, 2)
+    network = nn.Sequential(first, nn.Flatten(), *AFTER_FLATTENING[after]()).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    x = torch.randn(3, 6, 8, 8)
+    assert error(through(BatchLanesEngine, network, x, vectors), in_double(network, x)) < 1e-5

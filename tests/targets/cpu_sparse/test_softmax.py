@@ -82,6 +82,14 @@ def test_nan_and_infinity_are_treated_as_torch_does(layout, vectors, size, poiso
     torch.testing.assert_close(got.double(), x.double().softmax(1), rtol=0, atol=1e-6, equal_nan=True)
 
 
+@pytest.mark.parametrize("vectors", SETS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_kind_of_nan_stays_nan(layout, vectors):
+    x = torch.zeros(512, 7)
+    x[:, 3] = torch.arange(0x7FC00000, 0x7FC00200, dtype=torch.int32).view(torch.float32)  # last bits are an exponent's
+    assert through(layout, nn.Softmax(1), x, vectors).isnan().all()
+
+
 PLANES = [(1, 3, 5), (7, 2, 19), (21, 4, 16)]
 
 

@@ -7,7 +7,7 @@ code, and so is the loop over them: nothing goes back to Python between the laye
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -235,6 +235,13 @@ class NativeEngine(ABC):
         """Address of the value's start."""
         return self.arena.ctypes.data + value.offset
 
+    def seen_as(self, name: str) -> Value:
+        """A value as its readers see it: features that share the memory of planes lie one behind the other."""
+        value, shape = self.values[name], self.network.shapes[name]
+        if len(shape) == len(value.shape):
+            return value
+        return replace(value, shape=shape, planes=Planes(shape[0], 1, 1, self.vectors))
+
     def ends(self, **values: Value) -> dict[str, int]:
         """Fields that say where values lie."""
         return {
@@ -321,7 +328,7 @@ class NativeEngine(ABC):
     def _add(self, step: NetworkStep) -> None:
         target = self.values[step.output]
         self._prepare(target)
-        sources = [self.values[name] for name in step.inputs]
+        sources = [self.seen_as(name) for name in step.inputs]
         rows, columns = self._extent(target)
         match step:
             case Convolve():
