@@ -15,9 +15,9 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
-from spokeshave.jit import assembler, code_cache, host_cpu, llvm_target, native_loops, operation_loops
+from spokeshave.jit import assembler, code_cache, host_cpu, llvm_target, native_loops, operation_sequence
 from spokeshave.jit.host_cpu import HostCpu
-from spokeshave.targets.cpu_sparse import compiled_convolution, native_engine, tuning, work_loop
+from spokeshave.targets.cpu_sparse import compiled_convolution, native_engine, plane_operations, tuning, work_loop
 
 unicorn = pytest.importorskip("unicorn", reason="pip install 'spokeshave[dev]'")
 keystone = pytest.importorskip("keystone", reason="pip install 'spokeshave[dev]'")
@@ -126,14 +126,13 @@ def assemble(text: str, labels: list[str]) -> tuple[bytes, dict[str, int]]:
 
 
 @cache
-def _arm_loop_address() -> int:
-    _ALIVE.append(work_loop._engine.__wrapped__())
-    return _ALIVE[-1].get_function_address("work_loop")
+def _arm_loop() -> plane_operations.Operation:
+    return work_loop.work_loop.__wrapped__()
 
 
 @cache
 def _arm_runner() -> Callable[..., None]:
-    return operation_loops._runner.__wrapped__()
+    return operation_sequence._runner.__wrapped__()
 
 
 def pretend_arm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,16 +141,17 @@ def pretend_arm(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("the other tests of the engine run on Arm itself here")
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
-    for module in (host_cpu, llvm_target, native_loops, operation_loops, assembler, code_cache, tuning):
+    for module in (host_cpu, llvm_target, native_loops, operation_sequence, assembler, code_cache, tuning, work_loop):
         monkeypatch.setattr(module, "host_cpu", lambda: CPU)
     monkeypatch.setattr(compiled_convolution, "assemble", assemble)
     monkeypatch.setattr(compiled_convolution, "aligned_zeros", guarded)
     monkeypatch.setattr(native_engine, "aligned_zeros", guarded)
-    monkeypatch.setattr(native_engine, "loop_address", _arm_loop_address)
+    for module in (native_engine, compiled_convolution):
+        monkeypatch.setattr(module, "work_loop", _arm_loop)
     monkeypatch.setattr(
         native_engine,
         "run_sequence_at",
         lambda steps, count, threads: emulate(
-            ctypes.cast(_arm_runner(), ctypes.c_void_p).value, steps, count, min(threads, 1), 0
+            ctypes.cast(_arm_runner(), ctypes.c_void_p).value, steps, count, min(threads, 1), 0, 0, 0, 0
         ),
     )

@@ -1,58 +1,76 @@
+"""Every item of an operation is done once, whoever calls it, in whatever order."""
+
 import ctypes
 
 import numpy as np
 import pytest
 
-from spokeshave.jit import operation_loops
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
-from spokeshave.jit.operation_loops import OperationLoops, run_sequence
+from spokeshave.jit.operation_loops import FINISHED, FIRST_FIELD, ITEMS, LINE, MOST_RANGES, NEXT_ITEM, OperationLoops
 
 SETS = [vectors for vectors in VectorSet if host_cpu().supports(vectors)]
 
 
-def doubling(vectors: VectorSet) -> tuple[OperationLoops, object]:
-    loops = OperationLoops("double", vectors, ["data_at", "stride"])
+def marking(vectors: VectorSet) -> tuple[OperationLoops, object]:
+    """Operation that counts in the first half of `data` how often each item was done, and notes who did it last."""
+    loops = OperationLoops("mark", vectors, ["data_at", "stride"])
     with loops.items() as item:
         place = loops.at(loops.arguments["data_at"], loops.times(item, loops.arguments["stride"]))
-        value = loops.load(place)
-        loops.store(loops.builder.fadd(value, value), place)
+        count = loops.load(place, loops.thread.type, 8)
+        loops.store(loops.builder.add(count, loops.integer(1)), place, 8)
+        loops.store(loops.thread, loops.at(place, 8), 8)
     return loops, loops.compile()
 
 
 @pytest.mark.parametrize("vectors", SETS)
-@pytest.mark.parametrize("threads", [1, 2, 4])
-def test_every_item_is_done_once(vectors: VectorSet, threads: int) -> None:
-    loops, function = doubling(vectors)
-    data = aligned_zeros((1000, vectors.lanes))
-    data[:] = np.arange(1000)[:, None]
-    table = loops.table(1000, data_at=data.ctypes.data, stride=vectors.bytes)
-    address = ctypes.cast(function, ctypes.c_void_p).value
-    run_sequence(np.array([(address, table.ctypes.data)] * 3, np.int64), threads)
-    np.testing.assert_array_equal(data, 8.0 * np.arange(1000)[:, None] * np.ones(vectors.lanes))
+@pytest.mark.parametrize(("items", "threads"), [(1, 1), (13, 2), (1, 2), (3, 8), (8, 8), (50, 20), (0, 2), (1000, 3)])
+def test_one_thread_that_comes_first_does_all_and_the_others_nothing(vectors, items, threads):
+    loops, function = marking(vectors)
+    data = np.zeros((max(items, 1), 2), np.int64)
+    table = loops.table(items, data_at=data.ctypes.data, stride=16)
+    late = threads // 2
+    for thread in [late, *(other for other in range(threads) if other != late)]:
+        function(table.ctypes.data, thread, threads)
+    assert (data[:items] == [1, late]).all()
+    assert table[FINISHED] == items
 
 
-def test_fields_are_found_in_the_table() -> None:
-    loops, _ = doubling(SETS[0])
+def test_a_thread_begins_with_its_own_range():
+    loops, function = marking(SETS[0])
+    data = np.zeros((13, 2), np.int64)
+    table = loops.table(13, data_at=data.ctypes.data, stride=16)
+    table[NEXT_ITEM] = 4  # two of thread 0's six items are left
+    function(table.ctypes.data, 1, 2)
+    assert data[:, 0].tolist() == [0] * 4 + [1] * 9
+    assert table[FINISHED] == 9
+
+
+def test_counters_share_no_cache_line_with_others_or_with_what_is_read():
+    loops, _ = marking(SETS[0])
     table = loops.table(7, data_at=11, stride=13)
-    assert table.tolist() == [0, 0, 7, 11, 13]
-    assert table[loops.place("stride")] == 13
+    assert table.ctypes.data % LINE == 0 and LINE == 64
+    counters = [FINISHED, *(NEXT_ITEM + 8 * number for number in range(MOST_RANGES))]
+    assert len({place // 8 for place in [*counters, ITEMS]}) == len(counters) + 1
 
 
-def test_no_item_is_no_work() -> None:
-    loops, function = doubling(SETS[0])
-    table = loops.table(0, data_at=0, stride=0)
-    address = ctypes.cast(function, ctypes.c_void_p).value
-    run_sequence(np.array([(address, table.ctypes.data)], np.int64), 2)
-    assert table[0] <= 2 and table[2] == 0
+def test_fields_are_found_in_the_table():
+    loops, _ = marking(SETS[0])
+    table = loops.table(7, data_at=11, stride=13)
+    assert table[ITEMS:].tolist() == [7, 11, 13] and not table[:ITEMS].any()
+    assert table[loops.place("stride")] == 13 and loops.place("data_at") == FIRST_FIELD
 
 
-def test_without_openmp_one_thread_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, ...]] = []
-    monkeypatch.setattr(operation_loops, "_runner", lambda: lambda *arguments: seen.append(arguments))
-    steps = np.zeros((3, 2), np.int64)
-    run_sequence(steps, 4)
-    monkeypatch.setattr(operation_loops, "parallel_call", lambda: 0)
-    run_sequence(steps, 4)
-    assert [call[:3] for call in seen] == [(steps.ctypes.data, 3, 4), (steps.ctypes.data, 3, 1)]
-    assert seen[0][3] != 0 == seen[1][3]
+def test_vectors_are_written_whole():
+    vectors = SETS[0]
+    loops = OperationLoops("double", vectors, ["data_at"])
+    with loops.items() as item:
+        place = loops.at(loops.arguments["data_at"], loops.times(item, vectors.bytes))
+        loops.store(loops.builder.fadd(loops.load(place), loops.load(place)), place)
+    data = aligned_zeros((9, vectors.lanes))
+    data[:] = np.arange(9)[:, None]
+    table = loops.table(9, data_at=data.ctypes.data)
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+    compiled = loops.compile()
+    function(ctypes.cast(compiled, ctypes.c_void_p).value)(table.ctypes.data, 0, 1)
+    np.testing.assert_array_equal(data, 2.0 * np.arange(9)[:, None] * np.ones(vectors.lanes))

@@ -1,23 +1,32 @@
 """Operation loops: native loops over items of work that any number of threads may share.
 
-An operation is a C function of one address, of a table of 64-bit integers: the next item and the next thread (both
-counted up atomically by whoever runs it), the number of items, then what the operation needs. A sequence of operations
-is itself machine code: a network runs without going back to Python between its layers.
+An operation is a C function of the address of a table, of the number of the thread that calls it and of how many
+threads there are. The table begins with counters, each in a cache line of its own: how many items are finished, and the
+next item of each range. A range is the part of the items that a thread begins with: a thread that finds the same part
+of the image in its range in one operation after another reads what it wrote itself. When its own range is done it goes
+on with what is left of the others'.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
 
-from spokeshave.jit.host_cpu import VectorSet, host_cpu
-from spokeshave.jit.native_loops import I32, I64, POINTER, Loops
-from spokeshave.jit.parallel_region import parallel_call
+from spokeshave.jit.host_cpu import VectorSet
+from spokeshave.jit.native_loops import I64, POINTER, Loops
 
-NEXT_ITEM, NEXT_THREAD, ITEMS, FIRST_FIELD = range(4)
-"""Places of the table that every operation has."""
+LINE = 64
+"""Bytes of a cache line; where lines are longer, neighbours share one, which costs time only."""
+MOST_RANGES = 8
+"""With more threads than that, several begin in the same range."""
+FINISHED = 0
+"""Place of the number of finished items in a table, in 64-bit words."""
+NEXT_ITEM = LINE // 8
+"""Place of the counter of the first range; those of the others follow, a line apart."""
+ITEMS = NEXT_ITEM + MOST_RANGES * LINE // 8
+FIRST_FIELD = ITEMS + 1
 
 
 class OperationLoops(Loops):
@@ -26,15 +35,16 @@ class OperationLoops(Loops):
     Args:
         name: of the function.
         vectors: set of instructions to write for.
-        fields: names of what stands in the table behind the first three; those that end in `_at` are addresses.
+        fields: names of what stands in the table behind the counters; those that end in `_at` are addresses.
 
     Attributes:
         arguments: the fields' values by name.
+        thread: number of the calling thread, from 0; no other thread has it in the same run.
     """
 
     def __init__(self, name: str, vectors: VectorSet, fields: Sequence[str]) -> None:
-        super().__init__(name, vectors, table=POINTER)
-        self._table = self.arguments["table"]
+        super().__init__(name, vectors, table=POINTER, thread=I64, threads=I64)
+        self._table, self.thread, self._threads = self.arguments.values()
         self.fields = tuple(fields)
         self.arguments = {}
         for number, field in enumerate(fields):
@@ -45,20 +55,35 @@ class OperationLoops(Loops):
     def items(self) -> Iterator[ir.Value]:
         """Take item after item until none is left; gives its number."""
         build = self.builder
-        count = self.load(self.at(self._table, 8 * ITEMS), I64, 8)
-        take, body, after = (build.append_basic_block(name) for name in ("take", "item", "done"))
-        build.branch(take)
-        build.position_at_end(take)
-        item = build.atomic_rmw("add", self._table, I64(1), "monotonic")
-        build.cbranch(build.icmp_signed("<", item, count), body, after)
-        build.position_at_end(body)
-        yield item
-        build.branch(take)
-        build.position_at_end(after)
-
-    def thread(self) -> ir.Value:
-        """A number from 0 that no other thread has in this run of the operation."""
-        return self.builder.atomic_rmw("add", self.at(self._table, 8 * NEXT_THREAD), I64(1), "monotonic")
+        items = self.load(self.at(self._table, 8 * ITEMS), I64, 8)
+        ranges = number_of_ranges(build, items, self._threads)
+        own = build.udiv(build.mul(self.thread, ranges), self._threads)
+        with build.goto_entry_block():
+            finished = build.alloca(I64)
+        self.store(I64(0), finished, 8)
+        with self.loop(0, ranges) as turn:
+            beyond = build.add(own, turn)
+            mine = build.select(build.icmp_unsigned("<", beyond, ranges), beyond, build.sub(beyond, ranges))
+            first = build.udiv(build.mul(mine, items), ranges)
+            size = build.sub(build.udiv(build.mul(build.add(mine, I64(1)), items), ranges), first)
+            counter = self.at(self._table, self.times(mine, LINE), 8 * NEXT_ITEM)
+            look, take, body, after = (build.append_basic_block(name) for name in ("look", "take", "item", "done"))
+            build.branch(look)
+            build.position_at_end(look)
+            taken = build.load_atomic(counter, "monotonic", 8, typ=I64)  # a line that is only read stays shared
+            build.cbranch(build.icmp_unsigned("<", taken, size), take, after)
+            build.position_at_end(take)
+            number = build.atomic_rmw("add", counter, I64(1), "monotonic")
+            build.cbranch(build.icmp_unsigned("<", number, size), body, after)
+            build.position_at_end(body)
+            yield build.add(first, number)
+            self.store(build.add(self.load(finished, I64, 8), I64(1)), finished, 8)
+            build.branch(take)
+            build.position_at_end(after)
+        done = self.load(finished, I64, 8)
+        with build.if_then(build.icmp_unsigned(">", done, I64(0))):
+            # Once for all items: who waits for the operation then sees everything that they wrote.
+            build.atomic_rmw("add", self._table, done, "release")
 
     def place(self, field: str) -> int:
         """Where a field stands in a table."""
@@ -66,59 +91,15 @@ class OperationLoops(Loops):
 
     def table(self, items: int, **values: int) -> np.ndarray:
         """The table for one use of the operation: int64."""
-        return operation_table(items, *(values[field] for field in self.fields))
+        words = FIRST_FIELD + len(self.fields)
+        memory = np.zeros(words + LINE // 8, np.int64)
+        start = -memory.ctypes.data % LINE // 8
+        table = memory[start : start + words]
+        table[ITEMS:] = [items, *(values[field] for field in self.fields)]
+        return table
 
 
-def operation_table(items: int, *values: int) -> np.ndarray:
-    """A table with counters at 0."""
-    return np.array([0, 0, items, *values], np.int64)
-
-
-@cache
-def _runner() -> Callable[[int, int, int, int], None]:
-    """Machine code that runs a list of (function, table) pairs, each on some threads, one after another."""
-    vectors = host_cpu().widest()
-    assert vectors is not None
-    loops = Loops("run_sequence", vectors, steps=POINTER, count=I64, threads=I64, parallel=POINTER)
-    build, given = loops.builder, loops.arguments
-    region = ir.FunctionType(ir.VoidType(), [POINTER, POINTER, I32, I32])
-    with loops.loop(0, given["count"]) as step:
-        pair = loops.at(given["steps"], loops.times(step, 16))
-        function, table = loops.load(pair, POINTER, 8), loops.load(loops.at(pair, 8), POINTER, 8)
-        loops.store(I64(0), table, 8)
-        loops.store(I64(0), loops.at(table, 8 * NEXT_THREAD), 8)
-        items = loops.load(loops.at(table, 8 * ITEMS), I64, 8)
-        wanted = build.select(build.icmp_signed("<", items, given["threads"]), items, given["threads"])
-        with build.if_else(build.icmp_signed("<=", wanted, I64(1))) as (alone, together):
-            with alone:
-                _call(build, ir.FunctionType(ir.VoidType(), [POINTER]), function, [table])
-            with together:
-                _call(build, region, given["parallel"], [function, table, build.trunc(wanted, I32), I32(0)])
-    return loops.compile()
-
-
-def _call(build: ir.IRBuilder, kind: ir.FunctionType, function: ir.Value, arguments: list[ir.Value]) -> None:
-    typed = build.inttoptr(build.ptrtoint(function, I64), kind.as_pointer())  # llvmlite calls typed pointers only
-    build.call(typed, arguments)
-
-
-def run_sequence(steps: np.ndarray, threads: int) -> None:
-    """Run operations one after another.
-
-    Args:
-        steps: int64, [operations, 2]: address of the function, address of its table.
-        threads: at most so many for each operation, at least 1; one where torch has no OpenMP.
-    """
-    run_sequence_at(steps.ctypes.data, len(steps), threads)
-
-
-def run_sequence_at(steps: int, count: int, threads: int) -> None:
-    """As `run_sequence`, for who knows the address: numpy takes longer to tell it than a small network takes to run.
-
-    Args:
-        steps: address of the pairs.
-        count: how many there are.
-        threads: at most so many for each operation, at least 1; one where torch has no OpenMP.
-    """
-    parallel = parallel_call()
-    _runner()(steps, count, threads if parallel else 1, parallel)
+def number_of_ranges(build: Any, items: ir.Value, threads: ir.Value) -> ir.Value:
+    """Write code that gives the number of ranges of so many items for so many threads."""
+    ranges = build.select(build.icmp_unsigned("<", threads, I64(MOST_RANGES)), threads, I64(MOST_RANGES))
+    return build.select(build.icmp_unsigned("<", items, ranges), items, ranges)

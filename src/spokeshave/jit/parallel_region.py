@@ -45,6 +45,15 @@ def parallel_call() -> int:
     return ctypes.cast(library.GOMP_parallel, ctypes.c_void_p).value or 0 if library is not None else 0
 
 
+@cache
+def thread_number_call() -> int:
+    """Address of `int omp_get_thread_num(void)`, of the same library; 0 where there is none."""
+    try:
+        return ctypes.cast(cast(Any, _openmp()).omp_get_thread_num, ctypes.c_void_p).value or 0
+    except AttributeError:
+        return 0
+
+
 def run_in_parallel(region: Callable[[int], object], data: int, threads: int) -> None:
     """Call a C function `void region(void *data)` once on each of several threads, and wait for all.
 

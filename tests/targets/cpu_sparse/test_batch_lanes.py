@@ -23,6 +23,6 @@ def test_there_and_back(vectors, pixels):
             channels, images_at=addresses.ctypes.data, image_plane=4 * pixels, pixels=pixels,
             lanes_at=inside.ctypes.data, lanes_plane=pixels * vectors.bytes, places_at=places.ctypes.data,
         )  # fmt: skip
-        operation.function(table.ctypes.data)
+        operation.function(table.ctypes.data, 0, 1)
     np.testing.assert_array_equal(inside, images.transpose(1, 2, 0))
     np.testing.assert_array_equal(back, images)

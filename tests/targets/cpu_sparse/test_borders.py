@@ -19,7 +19,7 @@ def test_the_border_becomes_zero_and_the_inside_stays(vectors, above, beside):
         2, target_at=data.ctypes.data, target_plane=planes.plane_bytes, target_row=planes.row_bytes, rows=7, columns=9,
         above=above, beside=beside,
     )  # fmt: skip
-    operation.function(table.ctypes.data)
+    operation.function(table.ctypes.data, 0, 1)
     wanted = np.zeros((7, 9))
     wanted[above : 7 - above, beside : 9 - beside] = 5
     np.testing.assert_array_equal(data[0], np.broadcast_to(wanted[None, :, :, None], data[0].shape))

@@ -41,7 +41,7 @@ def test_each_tap_reads_its_own_plane(vectors, packed, width, taps, stride, dila
         source=(pixels, 4 * rows * width, 4 * width) if packed else (x, source.plane_bytes, source.row_bytes),
         target=(y, target.plane_bytes, target.row_bytes),
     )
-    operation.function(operation.loops.table(channels, rows=rows, border=border, **ends).ctypes.data)
+    operation.function(operation.loops.table(channels, rows=rows, border=border, **ends).ctypes.data, 0, 1)
     padded = np.pad(pixels, ((0, 0), (0, 0), (padding, padding + taps * dilation)))
     got = y[0].reshape(channels, taps, rows + 2 * border, -1)[..., :outputs]
     assert (got[:, :, :border] == 0).all() and (got[:, :, -border:] == 0).all()
@@ -58,7 +58,7 @@ def test_rows_are_copied_and_nothing_more(vectors, width):
     y = np.full((2, 3, width + 3), -1, np.float32)
     operation = row_copier(vectors, width)
     ends = fields(source=(x, 12 * width, 4 * width), target=(y, 12 * (width + 3), 4 * (width + 3)))
-    operation.function(operation.loops.table(2, rows=3, **ends).ctypes.data)
+    operation.function(operation.loops.table(2, rows=3, **ends).ctypes.data, 0, 1)
     np.testing.assert_array_equal(y[:, :, :width], x)
     assert (y[:, :, width:] == -1).all()
 

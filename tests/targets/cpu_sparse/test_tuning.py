@@ -7,13 +7,13 @@ import pytest
 
 from sparse_cases import SETS, steps_of, thin
 from spokeshave.jit.executable_memory import aligned_zeros
-from spokeshave.jit.operation_loops import run_sequence
+from spokeshave.jit.operation_sequence import run_sequence
 from spokeshave.targets.cpu_sparse import tuning
 from spokeshave.targets.cpu_sparse.batch_lanes_engine import BatchLanesEngine
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, Planes
 from spokeshave.targets.cpu_sparse.native_engine import NativeEngine
 from spokeshave.targets.cpu_sparse.tile_choice import Density, Outputs, other_blocks, variations
-from spokeshave.targets.cpu_sparse.work_loop import loop_address
+from spokeshave.targets.cpu_sparse.work_loop import work_loop
 from spokeshave.user_cache import FactCache
 
 VECTORS = SETS[0]
@@ -40,7 +40,7 @@ def result(layer: tuning.ConvolutionWork, code: CompiledConvolution) -> np.ndarr
     ends[0][:] = source
     scratch = aligned_zeros((code.scratch_bytes // 4,))
     table = code.table(ends[0].ctypes.data, ends[1].ctypes.data, scratch.ctypes.data)
-    run_sequence(np.array([(loop_address(), table.ctypes.data)], np.int64), 1)
+    run_sequence(np.array([(work_loop().address, table.ctypes.data)], np.int64), 1)
     return ends[1][: 10 * layer.target.plane_bytes // 4]
 
 

@@ -15,10 +15,10 @@ import numpy as np
 from spokeshave.jit.assembler import assemble
 from spokeshave.jit.executable_memory import ExecutableMemory, aligned_zeros
 from spokeshave.jit.host_cpu import VectorSet
-from spokeshave.jit.operation_loops import operation_table
 from spokeshave.targets.cpu_sparse.arm_instructions import ArmInstructions
 from spokeshave.targets.cpu_sparse.call_program import CallProgram, CutWeight, Tiling, build_program
 from spokeshave.targets.cpu_sparse.tile_routines import Block, Pitches, write_routines
+from spokeshave.targets.cpu_sparse.work_loop import item_order, work_loop
 from spokeshave.targets.cpu_sparse.x86_instructions import X86Instructions
 
 
@@ -165,6 +165,7 @@ class CompiledConvolution:
 
     Args:
         code: generated for this CPU.
+        threads: that will run it, at the most.
 
     Raises:
         JitRefused: the system does not let this process run code that it made.
@@ -174,18 +175,19 @@ class CompiledConvolution:
         bytes: of machine code and stream.
     """
 
-    def __init__(self, code: ConvolutionCode) -> None:
+    def __init__(self, code: ConvolutionCode, threads: int = 1) -> None:
         self.memory = ExecutableMemory(code.text.tobytes())
         self._stream = aligned_zeros(code.stream.shape, np.int32)
         self._stream[...] = code.stream
         begins = self._stream.ctypes.data + 4 * np.insert(code.ends[:-1], 0, 0)
-        self._shares = np.stack([self.memory.address + code.entries, begins], axis=1)
-        self._tiles = np.ascontiguousarray(code.tiles)
+        shares = np.stack([self.memory.address + code.entries, begins], axis=1)
+        tile, share = np.array(item_order(len(code.tiles), len(shares), threads)).T
+        self._places = np.concatenate([code.tiles[tile], shares[share]], axis=1)
         self.scratch_bytes = int(code.scratch_bytes[0])
         self.bytes = self.memory.size + self._stream.nbytes
 
     def table(self, source: int, target: int, scratch: int, residual: int = 0) -> np.ndarray:
-        """Arguments of the operation `work_loop` for one group of lanes.
+        """Arguments of the operation `work_loop`.
 
         Args:
             source: address of what output (0, 0) reads first.
@@ -193,19 +195,12 @@ class CompiledConvolution:
             scratch: address of `scratch_bytes` for each thread.
             residual: address of what is added to output (0, 0).
         """
-        tiles, shares = len(self._tiles), len(self._shares)
-        return operation_table(
-            tiles * shares,
-            tiles,
-            shares,
-            self._tiles.ctypes.data,
-            self._shares.ctypes.data,
-            source,
-            0,
-            target,
-            0,
-            residual,
-            0,
-            scratch,
-            self.scratch_bytes,
+        return work_loop().loops.table(
+            len(self._places),
+            places_at=self._places.ctypes.data,
+            input_at=source,
+            output_at=target,
+            residual_at=residual,
+            scratch_at=scratch,
+            scratch_thread=self.scratch_bytes,
         )

@@ -18,7 +18,7 @@ from spokeshave.errors import UnsupportedLayer
 from spokeshave.jit.code_cache import cached, code_key, generator
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.jit.host_cpu import VectorSet
-from spokeshave.jit.operation_loops import run_sequence_at
+from spokeshave.jit.operation_sequence import run_sequence_at
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, Planes
 from spokeshave.targets.cpu_sparse.network_steps import (
     Chain,
@@ -37,7 +37,7 @@ from spokeshave.targets.cpu_sparse.softmax import softmax_over_planes
 from spokeshave.targets.cpu_sparse.sparse_linear import PackedRows
 from spokeshave.targets.cpu_sparse.tile_choice import Density, Outputs
 from spokeshave.targets.cpu_sparse.tuning import ConvolutionWork, compiled
-from spokeshave.targets.cpu_sparse.work_loop import loop_address
+from spokeshave.targets.cpu_sparse.work_loop import work_loop
 
 SPARE_PLANES = 32
 """Planes behind the last one of a value: the last block of filters may write that many too many."""
@@ -306,7 +306,7 @@ class NativeEngine(ABC):
             self.at(residual) + residual.inside if residual else 0,
         )
         self._keep.append(convolution)
-        self._program.append((loop_address(), table))
+        self._program.append((work_loop().address, table))
 
     def emit_product(self, step: Multiply, operation: Operation, items: int) -> None:
         """Append a linear layer."""

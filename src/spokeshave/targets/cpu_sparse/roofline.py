@@ -20,7 +20,8 @@ from torch import nn
 from spokeshave.errors import InvalidArgument
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
-from spokeshave.jit.operation_loops import OperationLoops, run_sequence
+from spokeshave.jit.operation_loops import OperationLoops
+from spokeshave.jit.operation_sequence import run_sequence
 from spokeshave.structures.graph_tracing import trace
 from spokeshave.structures.roofline_model import MachineRates
 from spokeshave.targets.cpu_sparse.lowering import lower

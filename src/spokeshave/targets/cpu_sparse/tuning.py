@@ -16,7 +16,7 @@ import numpy as np
 from spokeshave.jit.code_cache import cached, code_key, generator
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.jit.host_cpu import host_cpu
-from spokeshave.jit.operation_loops import run_sequence
+from spokeshave.jit.operation_sequence import run_sequence
 from spokeshave.targets.cpu_sparse.call_program import CutWeight, Tiling
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, ConvolutionCode, Planes
 from spokeshave.targets.cpu_sparse.tap_shapes import Tile
@@ -30,7 +30,7 @@ from spokeshave.targets.cpu_sparse.tile_choice import (
     variations,
 )
 from spokeshave.targets.cpu_sparse.tile_routines import Block
-from spokeshave.targets.cpu_sparse.work_loop import loop_address
+from spokeshave.targets.cpu_sparse.work_loop import work_loop
 from spokeshave.user_cache import FactCache
 
 TUNE_S = 0.3
@@ -116,7 +116,7 @@ def compiled(work: ConvolutionWork, budget_s: float) -> CompiledConvolution:
         generator(work.vectors), work.digest, work.bias,
         work.groups, work.outputs, work.source, work.target, work.residual, choice,
     )  # fmt: skip
-    return CompiledConvolution(ConvolutionCode(**cached(key, lambda: vars(work.generate(choice)))))
+    return CompiledConvolution(ConvolutionCode(**cached(key, lambda: vars(work.generate(choice)))), work.threads)
 
 
 def tuned(work: ConvolutionWork, budget_s: float) -> Choice:
@@ -151,11 +151,11 @@ class _Race:
         for choice in choices:
             if self.times and time.monotonic() > self.deadline:
                 break
-            code = CompiledConvolution(self.work.generate(choice))
+            code = CompiledConvolution(self.work.generate(choice), self.work.threads)
             scratch = aligned_zeros((self.work.threads * code.scratch_bytes // 4 + 16,))
             source, target, residual = (0 if part is None else part.ctypes.data for part in self._memory)
             table = code.table(source, target, scratch.ctypes.data, residual)
-            steps = np.array([(loop_address(), table.ctypes.data)], np.int64)
+            steps = np.array([(work_loop().address, table.ctypes.data)], np.int64)
             self._runners[choice] = steps, [code, scratch, table]
             self.times[choice] = []
         for turn in range(1 + ROUNDS):
