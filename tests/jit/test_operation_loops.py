@@ -7,7 +7,17 @@ import pytest
 
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
-from spokeshave.jit.operation_loops import FINISHED, FIRST_FIELD, ITEMS, LINE, MOST_RANGES, NEXT_ITEM, OperationLoops
+from spokeshave.jit.operation_loops import (
+    FINISHED,
+    FIRST_FIELD,
+    ITEMS,
+    LINE,
+    MOST_RANGES,
+    NEXT_ITEM,
+    PATCH_FIELDS,
+    OperationLoops,
+    patch_items,
+)
 
 SETS = [vectors for vectors in VectorSet if host_cpu().supports(vectors)]
 
@@ -52,6 +62,29 @@ def test_counters_share_no_cache_line_with_others_or_with_what_is_read():
     assert table.ctypes.data % LINE == 0 and LINE == 64
     counters = [FINISHED, *(NEXT_ITEM + 8 * number for number in range(MOST_RANGES))]
     assert len({place // 8 for place in [*counters, ITEMS]}) == len(counters) + 1
+
+
+@pytest.mark.parametrize(("planes", "rows", "threads"), [(1, 1, 1), (256, 13, 2), (3, 2, 5), (1, 13, 2), (7, 30, 20)])
+def test_patches_are_every_row_of_every_plane(planes, rows, threads):
+    loops = OperationLoops("mark_rows", SETS[0], ["data_at", *PATCH_FIELDS])
+    with loops.patches() as (plane, first, last), loops.loop(first, last) as row:
+        number = loops.builder.add(loops.times(plane, rows), row)
+        place = loops.at(loops.arguments["data_at"], loops.times(number, 16))
+        count = loops.load(place, loops.thread.type, 8)
+        loops.store(loops.builder.add(count, loops.integer(1)), place, 8)
+        loops.store(loops.thread, loops.at(place, 8), 8)
+    function = loops.compile()
+    data = np.zeros((planes, rows, 2), np.int64)
+    table = loops.table(**patch_items(planes, rows, threads), data_at=data.ctypes.data)
+    for thread in range(threads):
+        function(table.ctypes.data, thread, threads)
+    assert (data == [1, 0]).all()  # the first had time for all
+
+
+def test_threads_begin_with_bands_of_rows():
+    first, second = (patch_items(256, rows, 2) for rows in (13, 6))
+    assert (first["bands"], second["bands"]) == (2, 2) and first["items"] == second["items"] == 16
+    assert patch_items(1000, 1, 4)["items"] >= 16  # features have no rows: a thread begins with some of the planes
 
 
 def test_fields_are_found_in_the_table():

@@ -25,6 +25,10 @@ FINISHED = 0
 """Place of the number of finished items in a table, in 64-bit words."""
 NEXT_ITEM = LINE // 8
 """Place of the counter of the first range; those of the others follow, a line apart."""
+PATCH_FIELDS = ("planes", "rows", "bands")
+"""Fields of an operation whose items are patches."""
+_BLOCKS_OF_PLANES = 8
+"""Items of a band: what a thread that is done first can take from another."""
 ITEMS = NEXT_ITEM + MOST_RANGES * LINE // 8
 FIRST_FIELD = ITEMS + 1
 
@@ -85,6 +89,22 @@ class OperationLoops(Loops):
             # Once for all items: who waits for the operation then sees everything that they wrote.
             build.atomic_rmw("add", self._table, done, "release")
 
+    @contextmanager
+    def patches(self) -> Iterator[tuple[ir.Value, ir.Value, ir.Value]]:
+        """Take what `patch_items` counts: gives a plane, the first of its rows, and the one behind the last."""
+        build, given = self.builder, self.arguments
+        planes, rows, bands = (given[field] for field in PATCH_FIELDS)
+        blocks = build.udiv(self.load(self.at(self._table, 8 * ITEMS), I64, 8), bands)
+
+        def ends(part: ir.Value, parts: ir.Value, whole: ir.Value) -> tuple[ir.Value, ir.Value]:
+            first, last = build.mul(part, whole), build.mul(build.add(part, I64(1)), whole)
+            return build.udiv(first, parts), build.udiv(last, parts)
+
+        with self.items() as item:
+            first, last = ends(build.udiv(item, blocks), bands, rows)
+            with self.loop(*ends(build.urem(item, blocks), blocks, planes)) as plane:
+                yield plane, first, last
+
     def place(self, field: str) -> int:
         """Where a field stands in a table."""
         return FIRST_FIELD + self.fields.index(field)
@@ -103,3 +123,22 @@ def number_of_ranges(build: Any, items: ir.Value, threads: ir.Value) -> ir.Value
     """Write code that gives the number of ranges of so many items for so many threads."""
     ranges = build.select(build.icmp_unsigned("<", threads, I64(MOST_RANGES)), threads, I64(MOST_RANGES))
     return build.select(build.icmp_unsigned("<", items, ranges), items, ranges)
+
+
+def patch_items(planes: int, rows: int, threads: int) -> dict[str, int]:
+    """Number of items, and the fields, of an operation over planes that several threads share by bands of rows.
+
+    Args:
+        planes: in all.
+        rows: of each plane.
+        threads: that will run it, at the most.
+
+    Example:
+        >>> patch_items(planes=256, rows=13, threads=2)
+        {'items': 16, 'planes': 256, 'rows': 13, 'bands': 2}
+        >>> patch_items(planes=256, rows=13, threads=1)
+        {'items': 256, 'planes': 256, 'rows': 13, 'bands': 1}
+    """
+    bands = max(1, min(threads, rows, MOST_RANGES))
+    blocks = planes if threads == 1 else min(planes, _BLOCKS_OF_PLANES * -(-threads // bands))
+    return {"items": bands * blocks, "planes": planes, "rows": rows, "bands": bands}

@@ -47,6 +47,15 @@ def test_few_tiles_are_shared_among_threads_by_filters():
     assert choose_tiling(outputs, block, SETS[0], density, 1).shares == 1
 
 
+def test_threads_get_rows_of_their_own_where_filters_are_few():
+    """With many filters for each input, bringing the input from another core costs less than cutting tiles."""
+    outputs, few = outputs_of((13, 1)), Density(16, 256, 0.4)
+    tiles = [-(-13 // choose_blocks(outputs, SETS[0], few, True, threads)[0].tile.height) for threads in (1, 2)]
+    assert tiles[1] % 2 == 0
+    many = Density(100_000, 256, 0.4)
+    assert choose_blocks(outputs, SETS[0], many, True, 2) == choose_blocks(outputs, SETS[0], many, True, 1)
+
+
 def test_longer_passes_hold_more_planes():
     outputs, density = outputs_of((27, 27)), Density(64, 64, 1.0)
     block = first_choice(outputs, SETS[0], density, False, 1).block

@@ -1,6 +1,8 @@
 """Measured choices: any of them computes the same, and what was measured is measured once."""
 
+import dataclasses
 import json
+import time
 
 import numpy as np
 import pytest
@@ -68,6 +70,29 @@ def test_what_was_measured_is_not_measured_again(monkeypatch):
     assert tuning.tuned(work(), 5.0) == best
     monkeypatch.setattr(tuning, "_TILINGS", FactCache("tilings"))  # as another process would
     assert tuning.tuned(work(), 5.0) == best
+
+
+def test_threads_write_their_bands_around_a_convolution_that_is_timed(monkeypatch):
+    sequences = []
+    monkeypatch.setattr(tuning, "run_sequence", lambda steps, threads: sequences.append((len(steps), threads)))
+    for threads in (1, 2):
+        tuning._Race(dataclasses.replace(work(), threads=threads), 0.0).enter([work().first])
+    assert sequences and set(sequences) == {(1, 1), (3, 2)}
+
+
+def test_choices_for_threads_compute_the_same():
+    layer = dataclasses.replace(work(), threads=2)
+    race = tuning._Race(layer, time.monotonic() + 60)
+    source, target = race._memory[:2]
+    source[:] = np.random.default_rng(1).standard_normal(source.shape)
+    race.enter([layer.first])
+    got = target.copy()
+    np.testing.assert_allclose(
+        got[: 10 * layer.target.plane_bytes // 4],
+        result(work(), CompiledConvolution(work().generate(work().first))),
+        rtol=1e-5,
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize(

@@ -125,11 +125,11 @@ class BatchLanesEngine(NativeEngine):
     def _pool(self, step: Pool) -> None:
         target = self.values[step.output]
         sizes = [(axis.window, axis.dilation) for axis in (step.rows, step.columns)]
-        self.emit(
+        self.emit_patches(
             batch_lanes_pooling(self.vectors, step.mean, *zip(*sizes, strict=True)),
             target.shape[0],
+            target.shape[1],
             **self.ends(source=self.values[step.inputs[0]], target=target),
-            rows=target.shape[1],
             columns=target.shape[2],
             row_ranges_at=self.keep(step.rows.ranges()),
             column_ranges_at=self.keep(step.columns.ranges()),
@@ -143,7 +143,7 @@ class BatchLanesEngine(NativeEngine):
         channels, rows, columns = source.shape
         ends = self.ends(source=source, target=target)
         ends |= {"target_plane": rows * columns * self.vectors.bytes, "target_row": columns * self.vectors.bytes}
-        self.emit(elementwise(self.vectors, ()), channels, **ends, rows=rows, columns=columns)
+        self.emit_patches(elementwise(self.vectors, ()), channels, rows, **ends, columns=columns)
 
     def _multiply(self, step: Multiply) -> None:
         operation = images_product(self.vectors, self.code[step.output].columns.itemsize == 4, step.rectify)

@@ -18,6 +18,7 @@ from spokeshave.errors import UnsupportedLayer
 from spokeshave.jit.code_cache import cached, code_key, generator
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.jit.host_cpu import VectorSet
+from spokeshave.jit.operation_loops import patch_items
 from spokeshave.jit.operation_sequence import run_sequence_at
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, Planes
 from spokeshave.targets.cpu_sparse.network_steps import (
@@ -261,6 +262,10 @@ class NativeEngine(ABC):
         self._program.append((operation.address, table))
         return table
 
+    def emit_patches(self, operation: Operation, planes: int, rows: int, **fields: int) -> np.ndarray:
+        """Append an operation over planes; each thread begins with the same part of the rows in all of these."""
+        return self.emit(operation, **patch_items(planes, rows, self.threads), **fields)
+
     def keep(self, array: np.ndarray) -> int:
         """Address of an array that lives as long as the engine."""
         array = np.ascontiguousarray(array)
@@ -352,13 +357,13 @@ class NativeEngine(ABC):
                 planes, flat, scales = self._chain(step, target)
                 ends = self.ends(source=sources[0], other=sources[-1], target=target)
                 operation = elementwise(self.vectors, step.steps, flat)
-                self.emit(operation, planes, **ends, rows=rows, columns=columns, scales_at=self.keep(scales))
+                self.emit_patches(operation, planes, rows, **ends, columns=columns, scales_at=self.keep(scales))
             case Concatenate():
                 first = 0
                 for source in sources:
                     ends = self.ends(source=source, target=target)
                     ends["target_at"] += first * target.planes.plane_bytes
-                    self.emit(elementwise(self.vectors, ()), source.shape[0], **ends, rows=rows, columns=columns)
+                    self.emit_patches(elementwise(self.vectors, ()), source.shape[0], rows, **ends, columns=columns)
                     first += source.shape[0]
             case _:
                 raise UnsupportedLayer(f"{step.layer}: {type(step).__name__} is not known to the native engine")

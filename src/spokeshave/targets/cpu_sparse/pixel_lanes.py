@@ -13,8 +13,8 @@ from functools import cache
 from llvmlite import ir
 
 from spokeshave.jit.host_cpu import VectorSet
-from spokeshave.jit.native_loops import F32, I32, POINTER, Loops
-from spokeshave.jit.operation_loops import OperationLoops
+from spokeshave.jit.native_loops import I32, I64, POINTER, Loops
+from spokeshave.jit.operation_loops import PATCH_FIELDS, OperationLoops
 from spokeshave.targets.cpu_sparse.plane_operations import Operation, splat
 
 
@@ -60,31 +60,42 @@ def gather(loops: Loops, row: list[ir.Value], fill: ir.Value, sources: list[int 
 
 def load_first(loops: Loops, pointer: ir.Value, count: int) -> ir.Value:
     """A vector whose first `count` floats come from any address; the others are 0, and what lies there is not read."""
-    lanes, build = loops.vectors.lanes, loops.builder
-    name = f"llvm.masked.load.v{lanes}f32.p0"
-    mask = ir.VectorType(ir.IntType(1), lanes)
-    function = loops.module.globals.get(name)
-    if function is None:
-        signature = ir.FunctionType(loops.vector, [POINTER, I32, mask, loops.vector])
-        function = ir.Function(loops.module, signature, name)
-    wanted = ir.Constant(mask, [int(lane < count) for lane in range(lanes)])
-    return build.call(function, [pointer, I32(4), wanted, splat(loops, 0.0)])
+    mask = _first(loops, count)
+    function = _masked(loops, "load", ir.FunctionType(loops.vector, [POINTER, I32, mask.type, loops.vector]))
+    return loops.builder.call(function, [pointer, I32(4), mask, splat(loops, 0.0)])
+
+
+def store_first(loops: Loops, value: ir.Value, pointer: ir.Value, count: int) -> None:
+    """Write the first `count` floats of a vector to any address, and nothing else."""
+    mask = _first(loops, count)
+    function = _masked(loops, "store", ir.FunctionType(ir.VoidType(), [loops.vector, POINTER, I32, mask.type]))
+    loops.builder.call(function, [value, pointer, I32(4), mask])
+
+
+def _first(loops: Loops, count: int) -> ir.Constant:
+    lanes = loops.vectors.lanes
+    return ir.Constant(ir.VectorType(ir.IntType(1), lanes), [int(lane < count) for lane in range(lanes)])
+
+
+def _masked(loops: Loops, what: str, signature: ir.FunctionType) -> ir.Function:
+    name = f"llvm.masked.{what}.v{loops.vectors.lanes}f32.p0"
+    return loops.module.globals.get(name) or ir.Function(loops.module, signature, name)
 
 
 @cache
 def shifter(vectors: VectorSet, shifts: RowShifts, packed: bool = False) -> Operation:
-    """Operation that lays out the shifted planes of channels, its items, with rows of zeros above and below.
+    """Operation that lays out the shifted planes of channels, with rows of zeros above and below.
 
     Args:
         vectors: set of instructions.
         shifts: of each row.
         packed: rows of the source follow one another without gaps, at any address.
 
-    Fields: source_at, source_plane, source_row, rows; target_at (of the first tap's first row of zeros), target_plane
-    (from one tap's plane to the next), target_row; border (rows of zeros on either side).
+    Fields: those of patches, of the source; source_at, source_plane, source_row; target_at (of the first tap's first
+    row of zeros), target_plane (from one tap's plane to the next), target_row; border (rows of zeros on either side).
     """
     ends = [f"{what}_{part}" for what in ("source", "target") for part in ("at", "plane", "row")]
-    loops = OperationLoops("shift", vectors, [*ends, "rows", "border"])
+    loops = OperationLoops("shift", vectors, [*ends, *PATCH_FIELDS, "border"])
     lanes, given, build = vectors.lanes, loops.arguments, loops.builder
     zero = splat(loops, 0.0)
     across = [number * vectors.bytes for number in range(-(-shifts.outputs // lanes))]
@@ -95,15 +106,17 @@ def shifter(vectors: VectorSet, shifts: RowShifts, packed: bool = False) -> Oper
             to = loops.at(end, loops.times(given["target_plane"], tap))
             yield from ((tap, number, loops.at(to, far)) for number, far in enumerate(across))
 
-    with loops.items() as channel:
+    with loops.patches() as (channel, begin, end):
         plane = loops.at(given["source_at"], loops.times(channel, given["source_plane"]))
         planes = loops.at(given["target_at"], loops.times(loops.times(channel, shifts.taps), given["target_plane"]))
         below = build.add(given["border"], given["rows"])
-        for first, last in ((loops.integer(0), given["border"]), (below, build.add(below, given["border"]))):
+        above = build.select(build.icmp_signed("==", begin, I64(0)), given["border"], I64(0))
+        rest = build.select(build.icmp_signed("==", end, given["rows"]), given["border"], I64(0))
+        for first, last in ((I64(0), above), (below, build.add(below, rest))):
             with loops.loop(first, last) as row:
                 for _, _, place in places(loops.at(planes, loops.times(row, given["target_row"]))):
                     loops.store(zero, place, vectors.bytes)
-        with loops.loop(0, given["rows"]) as row:
+        with loops.loop(begin, end) as row:
             start = loops.at(plane, loops.times(row, given["source_row"]))
             pixels = []
             for first in range(0, shifts.width, lanes):
@@ -113,8 +126,8 @@ def shifter(vectors: VectorSet, shifts: RowShifts, packed: bool = False) -> Oper
                     pixels.append(load_first(loops, place, left) if left < lanes else loops.load(place))
                 else:
                     pixels.append(loops.load(place, align=vectors.bytes))
-            end = loops.at(planes, loops.times(build.add(row, given["border"]), given["target_row"]))
-            for tap, number, place in places(end):
+            line = loops.at(planes, loops.times(build.add(row, given["border"]), given["target_row"]))
+            for tap, number, place in places(line):
                 wanted = [shifts.source(tap, number * lanes + lane) for lane in range(lanes)]
                 loops.store(gather(loops, pixels, zero, wanted), place, vectors.bytes)
     return Operation(loops.compile(), loops)
@@ -122,23 +135,24 @@ def shifter(vectors: VectorSet, shifts: RowShifts, packed: bool = False) -> Oper
 
 @cache
 def row_copier(vectors: VectorSet, width: int) -> Operation:
-    """Operation that copies rows of `width` floats at any address, and not one float more; its items are planes.
+    """Operation that copies rows of `width` floats at any address, and not one float more.
 
-    Fields: source_at, source_plane, source_row, target_at, target_plane, target_row, rows.
+    Fields: source_at, source_plane, source_row, target_at, target_plane, target_row, those of patches.
     """
     ends = [f"{what}_{part}" for what in ("source", "target") for part in ("at", "plane", "row")]
-    loops = OperationLoops("copy_rows", vectors, [*ends, "rows"])
+    loops = OperationLoops("copy_rows", vectors, [*ends, *PATCH_FIELDS])
     given = loops.arguments
     whole = width // vectors.lanes * vectors.lanes
-    with loops.items() as plane:
+    with loops.patches() as (plane, first, last):
         source = loops.at(given["source_at"], loops.times(plane, given["source_plane"]))
         target = loops.at(given["target_at"], loops.times(plane, given["target_plane"]))
-        with loops.loop(0, given["rows"]) as row:
+        with loops.loop(first, last) as row:
             start = loops.at(source, loops.times(row, given["source_row"]))
             end = loops.at(target, loops.times(row, given["target_row"]))
             with loops.loop(0, whole, vectors.lanes) as place:
                 far = loops.times(place, 4)
                 loops.store(loops.load(loops.at(start, far)), loops.at(end, far))
-            for place in range(whole, width):
-                loops.store(loops.load(loops.at(start, 4 * place), F32), loops.at(end, 4 * place))
+            if left := width - whole:
+                value = load_first(loops, loops.at(start, 4 * whole), left)
+                store_first(loops, value, loops.at(end, 4 * whole), left)
     return Operation(loops.compile(), loops)

@@ -75,7 +75,7 @@ class PixelLanesEngine(NativeEngine):
         channels, rows, columns = value.shape if len(value.shape) == 3 else (1, 1, value.shape[0])
         copier = row_copier(self.vectors, columns)
         ends = {"source_plane": 4 * rows * columns, "source_row": 4 * columns} | self.ends(target=value)
-        self._inputs[-1].append((self.emit(copier, channels, rows=rows, **ends), copier.loops.place("source_at")))
+        self._inputs[-1].append((self.emit_patches(copier, channels, rows, **ends), copier.loops.place("source_at")))
 
     def _only_shifted(self, value: Value) -> bool:
         """Whether an input is read by convolutions alone, and by them as what they shift."""
@@ -87,13 +87,13 @@ class PixelLanesEngine(NativeEngine):
 
     def _leave(self, value: Value) -> None:
         channels, rows, columns = value.shape if len(value.shape) == 3 else (1, 1, value.shape[0])
-        table = self.emit(
+        table = self.emit_patches(
             row_copier(self.vectors, columns),
             channels,
+            rows,
             **self.ends(source=value),
             target_plane=4 * rows * columns,
             target_row=4 * columns,
-            rows=rows,
         )
         self._outputs.append((table, row_copier(self.vectors, columns).loops.place("target_at")))
 
@@ -139,7 +139,7 @@ class PixelLanesEngine(NativeEngine):
         if direct:
             ends |= {"source_plane": 4 * rows * columns, "source_row": 4 * columns}
         operation = shifter(self.vectors, shifts, packed=direct)
-        table = self.emit(operation, channels, **ends, rows=rows, border=step.padding[0])
+        table = self.emit_patches(operation, channels, rows, **ends, border=step.padding[0])
         if direct:
             number = self.network.inputs.index(step.inputs[0])
             self._inputs[number].append((table, operation.loops.place("source_at")))
@@ -150,11 +150,11 @@ class PixelLanesEngine(NativeEngine):
         inverse = aligned_zeros((target.shape[1], target.planes.columns * self.vectors.lanes))
         inverse[:, : target.shape[2]] = self.inverse(step)
         self._keep.append(inverse)
-        self.emit(
+        self.emit_patches(
             pixel_lanes_pooling(self.vectors, step.mean, step.columns, step.rows.dilation),
             target.shape[0],
+            target.shape[1],
             **self.ends(source=self.values[step.inputs[0]], target=target),
-            rows=target.shape[1],
             row_ranges_at=self.keep(step.rows.ranges()),
             inverse_at=inverse.ctypes.data,
         )
@@ -164,7 +164,7 @@ class PixelLanesEngine(NativeEngine):
         channels, rows, columns = source.shape
         ends = self.ends(source=source, target=target)
         ends |= {"target_plane": 4 * rows * columns, "target_row": 4 * columns}
-        self.emit(row_copier(self.vectors, columns), channels, **ends, rows=rows)
+        self.emit_patches(row_copier(self.vectors, columns), channels, rows, **ends)
 
     def _multiply(self, step: Multiply) -> None:
         packed = self.code[step.output]

@@ -1,7 +1,8 @@
 """Plane operations: what stands between convolutions, written once for both layouts, vector by vector.
 
 Rectification, sums, per-channel scaling, local response normalization (Krizhevsky et al., NIPS 2012). Each is an
-operation (`jit/operation_loops.py`) whose items are planes; a vector holds images or pixels, which makes no difference.
+operation (`jit/operation_loops.py`) over patches of planes, or over rows; a vector holds images or pixels, which makes
+no difference.
 """
 
 import ctypes
@@ -13,7 +14,7 @@ from llvmlite import ir
 
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.jit.native_loops import F32, I64, Loops
-from spokeshave.jit.operation_loops import OperationLoops
+from spokeshave.jit.operation_loops import PATCH_FIELDS, OperationLoops
 
 Native = Callable[..., None]
 
@@ -93,16 +94,16 @@ def elementwise(vectors: VectorSet, steps: tuple[Step, ...], flat: bool = False)
     """Operation that applies steps to every vector of some planes; to flat features side by side, where `flat`.
 
     Fields: source_at, source_plane, source_row, other_at, other_plane, other_row, target_at, target_plane, target_row,
-    rows, columns (vectors), scales_at (float32 pairs of factor and shift a plane; where flat, a vector of factors and a
-    vector of shifts for each column).
+    those of patches, columns (vectors), scales_at (float32 pairs of factor and shift a plane; where flat, a vector of
+    factors and a vector of shifts for each column).
     """
     names = [f"{what}_{part}" for what in ("source", "other", "target") for part in ("at", "plane", "row")]
-    loops = OperationLoops("elementwise", vectors, [*names, "rows", "columns", "scales_at"])
+    loops = OperationLoops("elementwise", vectors, [*names, *PATCH_FIELDS, "columns", "scales_at"])
     given, build = loops.arguments, loops.builder
     paired = any(isinstance(step, Combine) for step in steps)
-    with loops.items() as plane:
+    with loops.patches() as (plane, first, last):
         scales = loops.at(given["scales_at"], loops.times(plane, 8))
-        with loops.loop(0, given["rows"]) as row, loops.loop(0, given["columns"]) as column:
+        with loops.loop(first, last) as row, loops.loop(0, given["columns"]) as column:
             across = loops.times(column, vectors.bytes)
             places = {
                 what: loops.at(

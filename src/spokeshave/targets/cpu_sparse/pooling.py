@@ -12,7 +12,7 @@ from llvmlite import ir
 
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.jit.native_loops import I64, Loops
-from spokeshave.jit.operation_loops import OperationLoops
+from spokeshave.jit.operation_loops import PATCH_FIELDS, OperationLoops
 from spokeshave.targets.cpu_sparse.pixel_lanes import RowShifts, gather
 from spokeshave.targets.cpu_sparse.plane_operations import Operation, splat
 
@@ -103,18 +103,19 @@ def batch_lanes_pooling(
 ) -> Operation:
     """Operation over planes of batch lanes; windows that lie inside the image are wired into the code.
 
-    Fields: source_at, source_plane, source_row, target_at, target_plane, target_row, rows, columns, row_ranges_at,
-    column_ranges_at (int64 pairs: first pixel, count), inverse_at (float32 for each output of a plane; for means).
+    Fields: source_at, source_plane, source_row, target_at, target_plane, target_row, those of patches (rows of the
+    target), columns, row_ranges_at, column_ranges_at (int64 pairs: first pixel, count), inverse_at (float32 for each
+    output of a plane; for means).
     """
     names = [f"{what}_{part}" for what in ("source", "target") for part in ("at", "plane", "row")]
-    tables = ["rows", "columns", "row_ranges_at", "column_ranges_at", "inverse_at"]
+    tables = [*PATCH_FIELDS, "columns", "row_ranges_at", "column_ranges_at", "inverse_at"]
     loops = OperationLoops("pooling", vectors, [*names, *tables])
     given, build = loops.arguments, loops.builder
     start_value = splat(loops, 0.0 if mean else -np.inf)
-    with loops.items() as plane:
+    with loops.patches() as (plane, top, bottom):
         source = loops.at(given["source_at"], loops.times(plane, given["source_plane"]))
         target = loops.at(given["target_at"], loops.times(plane, given["target_plane"]))
-        with loops.loop(0, given["rows"]) as row, loops.loop(0, given["columns"]) as column:
+        with loops.loop(top, bottom) as row, loops.loop(0, given["columns"]) as column:
             first_row, rows = _range(loops, given["row_ranges_at"], row)
             first_column, columns = _range(loops, given["column_ranges_at"], column)
             total = loops.variable()
@@ -164,17 +165,17 @@ def pixel_lanes_pooling(vectors: VectorSet, mean: bool, columns: Windows, row_di
     of outputs.
     """
     names = [f"{what}_{part}" for what in ("source", "target") for part in ("at", "plane", "row")]
-    loops = OperationLoops("pooling", vectors, [*names, "rows", "row_ranges_at", "inverse_at"])
+    loops = OperationLoops("pooling", vectors, [*names, *PATCH_FIELDS, "row_ranges_at", "inverse_at"])
     given, build = loops.arguments, loops.builder
     lanes = vectors.lanes
     fill = splat(loops, 0.0 if mean else -np.inf)
     shifts = RowShifts(columns.size, columns.outputs, columns.window, columns.stride, columns.dilation, columns.padding)
-    with loops.items() as plane:
+    with loops.patches() as (plane, top, bottom):
         source = loops.at(given["source_at"], loops.times(plane, given["source_plane"]))
         target = loops.at(given["target_at"], loops.times(plane, given["target_plane"]))
         width = -(-columns.size // lanes)
         totals = [loops.variable() for _ in range(width)]
-        with loops.loop(0, given["rows"]) as row:
+        with loops.loop(top, bottom) as row:
             first, rows = _range(loops, given["row_ranges_at"], row)
             for total in totals:
                 loops.store(fill, total, vectors.bytes)

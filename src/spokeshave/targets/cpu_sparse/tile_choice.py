@@ -22,6 +22,8 @@ CACHE_SETS = 64
 """Of the first-level cache, on most processors: lines whose numbers differ by a multiple of it share one."""
 SUM_CYCLES = 4.0
 """Bringing one vector of sums in and out again; a store of 64 bytes alone takes two on some processors."""
+EXCHANGE_CYCLES = 12.0
+"""Bringing one vector of input from the cache of another core."""
 NONZEROS_A_VISIT = 8
 """Below this, bringing sums in and out costs more than what is added to them."""
 MOST_TAPS = 3
@@ -99,7 +101,9 @@ def free_registers(vectors: VectorSet) -> int:
     return vectors.registers - MOST_TAPS - (2 if vectors is VectorSet.SSE else 1)
 
 
-def choose_blocks(outputs: Outputs, vectors: VectorSet, density: Density, rectify: bool) -> list[Block]:
+def choose_blocks(
+    outputs: Outputs, vectors: VectorSet, density: Density, rectify: bool, threads: int = 1
+) -> list[Block]:
     """Blocks in the order of their estimated time for each output that is wanted.
 
     Args:
@@ -107,6 +111,7 @@ def choose_blocks(outputs: Outputs, vectors: VectorSet, density: Density, rectif
         vectors: set of instructions.
         density: of the weight.
         rectify: end with max(0, x).
+        threads: that will run it.
     """
     free = free_registers(vectors)
     pair = ((0, 0), (0, 1)) if outputs.kernel[1] > 1 else ((0, 0), (1, 0)) if outputs.kernel[0] > 1 else SINGLE
@@ -119,7 +124,10 @@ def choose_blocks(outputs: Outputs, vectors: VectorSet, density: Density, rectif
             # A pass holds as many planes as fit: each brings the sums of a visit in and out once.
             planes_a_pass = min(density.planes, _planes_fitting(outputs, tile, vectors, PASS_BYTES))
             cycles += SUM_CYCLES * tile.outputs / (density.taps * planes_a_pass)
-            estimate = cycles * tiles / (outputs.rows * outputs.columns)
+            # Threads that have tiles of their own read what they wrote; those that share tiles read what others wrote.
+            foreign = 1.0 if tiles < threads else threads / tiles if tiles % threads else 0.0
+            exchange = EXCHANGE_CYCLES * (threads - 1) * foreign / (density.filters * density.taps)
+            estimate = cycles * tiles / (outputs.rows * outputs.columns) + exchange
             found.append((estimate, Block(tile, 1, rectify)))
     return [block for _, block in sorted(found, key=lambda item: item[0])]
 
@@ -150,7 +158,7 @@ def choose_tiling(
 
 def first_choice(outputs: Outputs, vectors: VectorSet, density: Density, rectify: bool, threads: int) -> Choice:
     """The choice by arithmetic alone."""
-    block = choose_blocks(outputs, vectors, density, rectify)[0]
+    block = choose_blocks(outputs, vectors, density, rectify, threads)[0]
     return Choice(block, choose_tiling(outputs, block, vectors, density, threads))
 
 
@@ -168,7 +176,7 @@ def other_blocks(
         count: how many.
     """
     seen: set[tuple[int, int]] = set()
-    for block in choose_blocks(outputs, vectors, density, rectify):
+    for block in choose_blocks(outputs, vectors, density, rectify, threads):
         tile = block.tile
         kind = (tile.height, -(-outputs.columns // tile.width))
         if kind in seen:  # the same rows, cut into as many pieces
@@ -181,14 +189,14 @@ def other_blocks(
 
 
 def variations(choice: Choice, outputs: Outputs, vectors: VectorSet, density: Density, threads: int) -> list[Choice]:
-    """A choice with shorter and longer passes, with two filters at a time, and with the filters in two shares."""
+    """A choice with shorter and longer passes, with two filters at a time, and with more and fewer shares."""
     block, tiling = choice.block, choice.tiling
     found = [
         Choice(block, choose_tiling(outputs, block, vectors, density, threads, pass_bytes))
         for pass_bytes in (PASS_BYTES // 2, 2 * PASS_BYTES)
     ]
-    found.append(Choice(block, replace(tiling, shares=2 * tiling.shares)))
+    found += [Choice(block, replace(tiling, shares=shares)) for shares in (2 * tiling.shares, tiling.shares // 4)]
     if 2 * block.sums <= free_registers(vectors) and density.filters > 1:
         twice = replace(block, filters=2)
         found.append(Choice(twice, choose_tiling(outputs, twice, vectors, density, threads)))
-    return [other for other in dict.fromkeys(found) if other != choice]
+    return [other for other in dict.fromkeys(found) if other != choice and other.tiling.shares]

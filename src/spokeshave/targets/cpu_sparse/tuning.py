@@ -1,7 +1,9 @@
 """Tuning: which tile and which passes are fastest for a convolution is measured once and kept for this CPU.
 
 What the arithmetic of `tile_choice.py` prefers is timed beside the next best blocks, then beside variations of the
-winner, in turns, until the time allowed is over. The choice is kept by CPU, geometry and sparsity, the code itself by
+winner, in turns, until the time allowed is over. With several threads, each first writes its band of the input's rows
+and afterwards its band of the output's, as the steps before and after do: what has to travel between the cores' caches
+is part of the time. The choice is kept by CPU, geometry and sparsity, the code itself by
 all that it depends on.
 """
 
@@ -16,9 +18,11 @@ import numpy as np
 from spokeshave.jit.code_cache import cached, code_key, generator
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.jit.host_cpu import host_cpu
+from spokeshave.jit.operation_loops import patch_items
 from spokeshave.jit.operation_sequence import run_sequence
 from spokeshave.targets.cpu_sparse.call_program import CutWeight, Tiling
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, ConvolutionCode, Planes
+from spokeshave.targets.cpu_sparse.plane_operations import elementwise
 from spokeshave.targets.cpu_sparse.tap_shapes import Tile
 from spokeshave.targets.cpu_sparse.tile_choice import (
     MOST_TAPS,
@@ -39,6 +43,8 @@ OTHER_BLOCKS = 3
 ROUNDS = 4
 HOPELESS = 1.2
 """Choices this much slower than the best in the first timed turn get no more turns."""
+_METHOD = 2
+"""Number of the way of measuring: what another way found is not taken from the user's cache."""
 MOST_BYTES = 256 << 20
 """Layers whose activations take more are not tuned: what tuning allocates would stand out in the memory of the run."""
 _TILINGS = FactCache("tilings")
@@ -101,7 +107,7 @@ class ConvolutionWork:
         memory = [part and (part.planes, part.rows, part.columns) for part in (self.source, self.target, self.residual)]
         half_octave = round(2 * float(np.log2(self.density.taps)))
         facts = (self.density.filters, self.density.planes, half_octave, self.groups, self.outputs, memory)
-        return f"{host_cpu().name} {self.vectors.name} {self.threads} {self.rectify} {facts}"
+        return f"{_METHOD} {host_cpu().name} {self.vectors.name} {self.threads} {self.rectify} {facts}"
 
 
 def compiled(work: ConvolutionWork, budget_s: float) -> CompiledConvolution:
@@ -145,6 +151,21 @@ class _Race:
         self._memory = [aligned_zeros((part.bytes // 4,)) if part else None for part in parts]
         self._runners: dict[Choice, tuple[np.ndarray, list[object]]] = {}
         self.times: dict[Choice, list[float]] = {}
+        self._rewriting: list[np.ndarray] = []
+        self._before = self._after = None
+        if work.threads > 1:
+            self._before, self._after = self._rewrite(work.source, 0), self._rewrite(work.target, 1)
+
+    def _rewrite(self, planes: Planes, number: int) -> tuple[int, int]:
+        """Operation by which each thread writes its band of rows again, as it is."""
+        operation = elementwise(self.work.vectors, ())
+        at = self._memory[number].ctypes.data  # type: ignore[union-attr]
+        patches = patch_items(planes.planes, planes.rows, self.work.threads)
+        ends = {"source_at": at, "source_plane": planes.plane_bytes, "source_row": planes.row_bytes}
+        ends |= {"target_at": at, "target_plane": planes.plane_bytes, "target_row": planes.row_bytes}
+        fields = dict.fromkeys(operation.loops.fields, 0) | ends | {"columns": planes.columns}
+        self._rewriting.append(operation.loops.table(**fields | patches))
+        return operation.address, self._rewriting[-1].ctypes.data
 
     def enter(self, choices: Iterable[Choice]) -> None:
         """Compile choices while time is left, then time them with the best so far."""
@@ -155,8 +176,9 @@ class _Race:
             scratch = aligned_zeros((self.work.threads * code.scratch_bytes // 4 + 16,))
             source, target, residual = (0 if part is None else part.ctypes.data for part in self._memory)
             table = code.table(source, target, scratch.ctypes.data, residual)
-            steps = np.array([(work_loop().address, table.ctypes.data)], np.int64)
-            self._runners[choice] = steps, [code, scratch, table]
+            convolution = (work_loop().address, table.ctypes.data)
+            steps = [convolution] if self._before is None else [self._before, convolution, self._after]
+            self._runners[choice] = np.array(steps, np.int64), [code, scratch, table]
             self.times[choice] = []
         for turn in range(1 + ROUNDS):
             for choice, (steps, _) in self._runners.items():
