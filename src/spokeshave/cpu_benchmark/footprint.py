@@ -1,21 +1,19 @@
 """Footprint: what a sparse network takes on disk and in memory, beside the dense one."""
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from torch import nn
 
 from spokeshave.errors import UnsupportedLayer
-from spokeshave.export import export
+from spokeshave.export import safetensors_bytes
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution
 from spokeshave.targets.cpu_sparse.dense_layer import DenseLayer
 from spokeshave.targets.cpu_sparse.native_engine import NativeEngine
 from spokeshave.targets.cpu_sparse.network_steps import Convolve, Multiply
 from spokeshave.targets.cpu_sparse.sparse_linear import PackedRows
 from spokeshave.targets.cpu_sparse.sparse_network import SparseNetwork
-from spokeshave.targets.cpu_sparse.sparse_network_file import save_sparse
+from spokeshave.targets.cpu_sparse.sparse_network_file import stored_bytes
 
 
 @dataclass(frozen=True)
@@ -60,16 +58,11 @@ def footprint(model: nn.Module, network: SparseNetwork) -> Footprint:
     Args:
         model: dense.
         network: sparse; only engines that have run are counted.
-
-    Raises:
-        FileError: the temporary files cannot be written.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        dense_file = export(model, Path(folder) / "dense.safetensors").stat().st_size
-        try:
-            sparse_file, why = save_sparse(network, Path(folder) / "sparse.safetensors").stat().st_size, ""
-        except UnsupportedLayer as refusal:
-            sparse_file, why = 0, str(refusal)
+    try:
+        sparse_file, why = stored_bytes(network), ""
+    except UnsupportedLayer as refusal:
+        sparse_file, why = 0, str(refusal)
     engines = list(_engines(network))
     # Engines of the same layout share their code, so that each is counted once.
     parts = {id(part): part for engine in engines for part in engine.code.values()}.values()
@@ -77,7 +70,7 @@ def footprint(model: nn.Module, network: SparseNetwork) -> Footprint:
     dense = [piece.step.weight for piece in network.pieces if isinstance(piece, DenseLayer)]
     tensors = [*model.parameters(), *model.buffers()]
     return Footprint(
-        dense_file,
+        len(safetensors_bytes(model)),
         sparse_file,
         why,
         sum(tensor.numel() * tensor.element_size() for tensor in tensors),
