@@ -47,8 +47,8 @@ def warn_unwritable(error: FileError) -> None:
     if folder not in _warned():
         _warned().add(folder)
         warnings.warn(
-            f"the cache {folder} cannot be written: {reason(error)}. Nothing else is wrong: the next run generates code "
-            f"and measures this machine again. Let {ENVIRONMENT} name another folder",
+            f"the cache {folder} cannot be written: {reason(error)}. Nothing else is wrong: the next run generates "
+            f"code and measures this machine again. Let {ENVIRONMENT} name another folder",
             stacklevel=3,
         )
 
