@@ -18,7 +18,7 @@ from spokeshave.data import Augmentation, Batches, Normalization, Split, Splits
 from spokeshave.errors import InvalidArgument, NothingChanged
 from spokeshave.processes import join_processes
 from spokeshave.regularizers import Freeze, Frozen, Regularizer
-from spokeshave.regularizers.guidance import guide_events
+from spokeshave.regularizers.guidance import guide_notes
 from spokeshave.rewrites import shrink
 from spokeshave.rewrites.shrink_report import ShrinkReport
 from spokeshave.structures.graph_tracing import trace
@@ -199,7 +199,7 @@ def shape(
     usual = [module.p for module in dropouts]
     for module in dropouts:
         module.p = module.p if plan.dropout is None else plan.dropout
-    events = guide_events(stage(plan.second, plan.ssl, network, plan.regularizers))
+    decisions = guide_notes(stage(plan.second, plan.ssl, network, plan.regularizers))
     for module, probability in zip(dropouts, usual, strict=True):
         module.p = probability
     truncate(network, plan.keeps)
@@ -214,7 +214,7 @@ def shape(
     if plan.prune is None:
         small, report = _shrunk(sparse, example, plan.may_stay)
     else:
-        small, report = _as_it_is(sparse, example, PRUNED_NOTE, *map(str, events))
+        small, report = _as_it_is(sparse, example, PRUNED_NOTE, *decisions)
     device = "cpu"
     test = evaluation(splits.test)
     return Shaped(
