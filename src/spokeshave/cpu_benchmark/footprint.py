@@ -16,6 +16,7 @@ from spokeshave.targets.cpu_sparse.network_steps import Convolve, Multiply
 from spokeshave.targets.cpu_sparse.sparse_linear import PackedRows
 from spokeshave.targets.cpu_sparse.sparse_network import SparseNetwork
 from spokeshave.targets.cpu_sparse.sparse_network_file import save_sparse
+from spokeshave.targets.cpu_sparse.windowed_rows import WindowedRows
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,6 @@ def footprint(model: nn.Module, network: SparseNetwork) -> Footprint:
         sum(weight.places.nbytes + weight.values.nbytes for weight in weights),
         sum(engine.arena.nbytes + engine.scratch.nbytes for engine in engines),
         sum(part.bytes for part in parts if isinstance(part, CompiledConvolution)),
-        sum(part.bytes for part in parts if isinstance(part, PackedRows)),
+        sum(part.bytes for part in parts if isinstance(part, PackedRows | WindowedRows)),
         sum(4 * weight.dense().size for weight in dense),
     )

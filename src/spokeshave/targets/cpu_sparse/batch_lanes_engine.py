@@ -146,8 +146,9 @@ class BatchLanesEngine(NativeEngine):
         self.emit(elementwise(self.vectors, ()), channels, **ends, rows=rows, columns=columns)
 
     def _multiply(self, step: Multiply) -> None:
-        operation = images_product(self.vectors, self.code[step.output].columns.itemsize == 4, step.rectify)
-        self.emit_product(step, operation, -(-len(step.weight) // ROWS_AN_ITEM))
+        packed = self.code[step.output]
+        operation = images_product(self.vectors, packed.columns.itemsize == 4, step.rectify)
+        self.emit_product(step, operation, -(-len(step.weight) // ROWS_AN_ITEM), packed.passes)
 
     def _softmax(self, step: Softmax) -> None:
         # A feature is a plane of one pixel, also where the value it comes from is planes that became features.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from spokeshave.errors import UnsupportedLayer
-from spokeshave.jit.code_cache import cached, code_key, generator
+from spokeshave.jit.code_cache import Arrays, cached, code_key, generator
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.jit.operation_loops import run_sequence_at
@@ -37,6 +37,7 @@ from spokeshave.targets.cpu_sparse.softmax import softmax_over_planes
 from spokeshave.targets.cpu_sparse.sparse_linear import PackedRows
 from spokeshave.targets.cpu_sparse.tile_choice import Density, Outputs
 from spokeshave.targets.cpu_sparse.tuning import ConvolutionWork, compiled
+from spokeshave.targets.cpu_sparse.windowed_rows import WindowedRows
 from spokeshave.targets.cpu_sparse.work_loop import loop_address
 
 SPARE_PLANES = 32
@@ -117,7 +118,7 @@ class NativeEngine(ABC):
                     case Multiply():
                         key = code_key("rows", generator(vectors), type(self), step.weight.digest)
                         packed = cached(key, lambda step=step: self._packed(step).arrays())
-                        self.code[step.output] = PackedRows.of(packed)
+                        self.code[step.output] = self._rows(packed)
         self.arena_bytes = self._place(network)
         self.arena = aligned_zeros((self.arena_bytes // 4,))
         most = max([0, *(code.scratch_bytes for code in self.code.values() if isinstance(code, CompiledConvolution))])
@@ -167,8 +168,12 @@ class NativeEngine(ABC):
         self.run_at(sources, targets, len(inputs[0]))
 
     @abstractmethod
-    def _packed(self, step: Multiply) -> PackedRows:
+    def _packed(self, step: Multiply) -> PackedRows | WindowedRows:
         """Matrix of a linear layer."""
+
+    def _rows(self, arrays: Arrays) -> PackedRows | WindowedRows:
+        """The matrix that `_packed` gave, from its arrays."""
+        return PackedRows.of(arrays)
 
     @abstractmethod
     def _convolution(self, step: Convolve) -> CompiledConvolution:
@@ -308,20 +313,19 @@ class NativeEngine(ABC):
         self._keep.append(convolution)
         self._program.append((loop_address(), table))
 
-    def emit_product(self, step: Multiply, operation: Operation, items: int) -> None:
+    def emit_product(self, step: Multiply, operation: Operation, items: int, passes: int = 1) -> None:
         """Append a linear layer."""
-        packed = self.code[step.output]
+        bias = np.zeros(-(-len(step.weight) // self.vectors.lanes) * self.vectors.lanes, np.float32)
+        bias[: len(step.bias)] = step.bias
+        parts = {name: part for name, part in vars(self.code[step.output]).items() if isinstance(part, np.ndarray)}
         self.emit(
             operation,
             items,
             source_at=self.at(self.values[step.inputs[0]]),
             target_at=self.at(self.values[step.output]),
-            bias_at=self.keep(step.bias),
-            values_at=self.keep(packed.values),
-            columns_at=self.keep(packed.columns),
-            starts_at=self.keep(packed.starts),
-            rows_at=self.keep(packed.rows),
-            passes=packed.passes,
+            bias_at=self.keep(bias),
+            **{f"{name}_at": self.keep(part) for name, part in parts.items()},
+            passes=passes,
             height=len(step.weight),
         )
 

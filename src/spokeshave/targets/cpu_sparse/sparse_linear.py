@@ -179,7 +179,7 @@ def gathering_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> 
             columns = loops.at(given["columns_at"], loops.times(entry, bits))
             for start, size in ((values, 4), (columns, bits)):
                 for far in range(0, UNROLL * lanes * size, 64):
-                    _prefetch(loops, loops.at(start, size * GATHER_AHEAD + far))
+                    prefetch(loops, loops.at(start, size * GATHER_AHEAD + far))
             for part, total in enumerate(totals):
                 features = ir.Constant(loops.vector, ir.Undefined)
                 numbers = _numbers(loops, loops.at(columns, part * lanes * bits), bits, lanes)
@@ -239,8 +239,8 @@ def images_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> Ope
             with loops.loop(start, stop, UNROLL) as entry:
                 values = loops.at(given["values_at"], loops.times(entry, 4))
                 columns = loops.at(given["columns_at"], loops.times(entry, bits))
-                _prefetch(loops, loops.at(values, 4 * AHEAD))
-                _prefetch(loops, loops.at(columns, bits * AHEAD))
+                prefetch(loops, loops.at(values, 4 * AHEAD))
+                prefetch(loops, loops.at(columns, bits * AHEAD))
                 weights, places = _spread(loops, values), _numbers(loops, columns, bits, UNROLL)
                 for total, weight, column in zip(totals, weights, places, strict=True):
                     place = loops.at(given["source_at"], loops.times(column, vectors.bytes))
@@ -258,7 +258,7 @@ def images_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> Ope
     return Operation(loops.compile(), loops)
 
 
-def _prefetch(loops: OperationLoops, pointer: ir.Value) -> None:
+def prefetch(loops: OperationLoops, pointer: ir.Value) -> None:
     """Ask for memory that will be read soon; an address beyond the end does no harm."""
     function = loops.module.globals.get("llvm.prefetch.p0")
     if function is None:
