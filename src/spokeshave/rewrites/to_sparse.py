@@ -211,7 +211,7 @@ def _layers(network: SparseNetwork) -> tuple[SparseLayer, ...]:
         for step in [piece.step] if dense else piece.steps:
             kind, plan = type(step).__name__, plans.get(step.output)
             if isinstance(step, Convolve | Multiply):
-                density, count = step.weight.density, len(step.weight.values)
+                density, count = step.weight.density, step.weight.nonzeros
                 said = (plan.predicted_speedup, plan.why) if plan else (0.0, "")
                 layers.append(SparseLayer(step.layer, kind, runs_as, density, count, *said))
             else:

@@ -9,7 +9,7 @@ from sparse_cases import error, in_double, thin, through
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.targets.cpu_sparse.pixel_lanes_engine import PixelLanesEngine
 from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight
-from spokeshave.targets.cpu_sparse.windowed_rows import FEATURE, WindowedRows, fits, pack_windows, unpack_windows
+from spokeshave.targets.cpu_sparse.windowed_rows import FEATURE, WindowedRows, fits, pack_windows
 
 with_expand = pytest.mark.skipif(FEATURE not in host_cpu().features, reason=f"this CPU does not have {FEATURE}")
 
@@ -25,7 +25,7 @@ def test_what_is_packed_is_found_again_bit_for_bit(shape, density):
     weight = matrix(shape[0], shape[1], density)
     weight[::5] = 0
     weight.flat[0] = np.nan
-    found = unpack_windows(WindowedRows.of(pack_windows(StoredWeight.of(weight)).arrays()), shape)
+    found = WindowedRows.of(pack_windows(StoredWeight.of(weight)).arrays()).unpacked(shape)
     assert found.shape == shape and found.places.dtype == np.uint32
     np.testing.assert_array_equal(found.dense().view(np.uint32), weight.view(np.uint32))
     np.testing.assert_array_equal(found.places, StoredWeight.of(weight).places)
@@ -35,8 +35,8 @@ def test_a_step_multiplies_by_features_of_one_window_only():
     weight = StoredWeight.of(matrix(100, 345, 0.3))
     packed = pack_windows(weight)
     assert packed.columns.max() < 32 and (packed.heads >> 16).max() * 16 + 32 <= -(-345 // 16) * 16
-    assert len(packed.values) == len(weight.values) == np.bitwise_count(packed.heads & 0xFFFF).sum()
-    assert packed.starts[-1].tolist() == [len(packed.heads), len(weight.values)]
+    assert len(packed.values) == weight.nonzeros == np.bitwise_count(packed.heads & 0xFFFF).sum()
+    assert packed.starts[-1].tolist() == [len(packed.heads), weight.nonzeros]
 
 
 @with_expand

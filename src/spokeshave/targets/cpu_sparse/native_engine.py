@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -41,7 +42,7 @@ from spokeshave.targets.cpu_sparse.windowed_rows import WindowedRows
 from spokeshave.targets.cpu_sparse.work_loop import loop_address
 
 SPARE_PLANES = 32
-"""Planes behind the last one of a value: the last block of filters may write that many too many."""
+"""Planes behind the last one of what a convolution writes: the last block of filters may write that many too many."""
 ENTERING, LEAVING = "(entering)", "(leaving)"
 """What bringing images into the layout and results out of it is called where the steps are timed."""
 
@@ -70,7 +71,7 @@ class Value:
 
 def _products(step: Convolve, network: NetworkSteps) -> int:
     """Multiply-adds for one image."""
-    return len(step.weight.values) * prod(network.shapes[step.output][1:])
+    return step.weight.nonzeros * prod(network.shapes[step.output][1:])
 
 
 class NativeEngine(ABC):
@@ -118,7 +119,9 @@ class NativeEngine(ABC):
                     case Multiply():
                         key = code_key("rows", generator(vectors), type(self), step.weight.digest)
                         packed = cached(key, lambda step=step: self._packed(step).arrays())
-                        self.code[step.output] = self._rows(packed)
+                        rows = self.code[step.output] = self._rows(packed)
+                        if rows.exact:
+                            step.weight.release(partial(rows.unpacked, step.weight.shape))
         self.arena_bytes = self._place(network)
         self.arena = aligned_zeros((self.arena_bytes // 4,))
         most = max([0, *(code.scratch_bytes for code in self.code.values() if isinstance(code, CompiledConvolution))])
@@ -138,6 +141,13 @@ class NativeEngine(ABC):
     @abstractmethod
     def _lay_out(self, network: NetworkSteps) -> dict[str, Value]:
         """Memory that each value needs; values that share memory are one object."""
+
+    @staticmethod
+    def spare_planes(name: str, network: NetworkSteps) -> int:
+        """Planes behind the last one that a convolution may write or, where it adds this value to its sums, read."""
+        convolutions = [step for step in network.steps if isinstance(step, Convolve)]
+        touched = any(name in (step.output, *step.inputs[1:]) for step in convolutions)
+        return SPARE_PLANES if touched else 0
 
     @abstractmethod
     def _enter(self, value: Value) -> None:
@@ -287,7 +297,7 @@ class NativeEngine(ABC):
             ConvolutionWork(
                 dense,
                 step.weight.digest,
-                Density(filters, planes, max(len(step.weight.values), 1) / max(1, filters * planes)),
+                Density(filters, planes, max(step.weight.nonzeros, 1) / max(1, filters * planes)),
                 step.bias,
                 step.groups,
                 outputs,

@@ -7,7 +7,7 @@ import numpy as np
 from spokeshave.jit.code_cache import Arrays
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, Planes
-from spokeshave.targets.cpu_sparse.native_engine import SPARE_PLANES, NativeEngine, Value
+from spokeshave.targets.cpu_sparse.native_engine import NativeEngine, Value
 from spokeshave.targets.cpu_sparse.network_steps import (
     Chain,
     Convolve,
@@ -37,7 +37,9 @@ class PixelLanesEngine(NativeEngine):
         for name in (*network.inputs, *(step.output for step in network.steps)):
             shape = network.shapes[name]
             if len(shape) == 3:
-                planes = Planes(shape[0] + SPARE_PLANES, shape[1], self._vectors(shape[2]), self.vectors)
+                planes = Planes(
+                    shape[0] + self.spare_planes(name, network), shape[1], self._vectors(shape[2]), self.vectors
+                )
             else:
                 planes = Planes(1, 1, self._vectors(shape[0]), self.vectors)
             values[name] = Value(shape, planes)

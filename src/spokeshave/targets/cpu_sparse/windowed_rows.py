@@ -21,7 +21,7 @@ from spokeshave.jit.native_loops import I32, I64
 from spokeshave.jit.operation_loops import OperationLoops
 from spokeshave.targets.cpu_sparse.plane_operations import Operation, rectified, splat
 from spokeshave.targets.cpu_sparse.sparse_linear import prefetch
-from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight
+from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight, places_kind
 
 LANES, WINDOW = 16, 32
 """Rows side by side; features in reach of one permutation of two vectors."""
@@ -57,6 +57,23 @@ class WindowedRows:
         """Of everything that is read for one product."""
         return sum(part.nbytes for part in vars(self).values())
 
+    exact = True
+    """The matrix can be had again."""
+
+    def unpacked(self, shape: tuple[int, ...]) -> StoredWeight:
+        """The matrix again, bit for bit.
+
+        Args:
+            shape: of the matrix.
+        """
+        masks = (self.heads & 0xFFFF).astype("<u2").view(np.uint8).reshape(-1, 2)
+        step, line = np.nonzero(np.unpackbits(masks, axis=1, bitorder="little"))
+        group = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts[:, 0]))[step]
+        column = self.columns + (self.heads[step] >> 16).astype(np.int64) * LANES
+        places = (group * LANES + line) * shape[1] + column
+        order = np.argsort(places, kind="stable")
+        return StoredWeight(shape, places[order].astype(places_kind(shape)), self.values[order])
+
     def arrays(self) -> Arrays:
         """As plain arrays, to be kept on disk."""
         return dict(vars(self))
@@ -78,14 +95,15 @@ def nonzeros_a_step(weight: StoredWeight) -> float:
         weight: [rows, columns].
     """
     counts = _counts(weight)
-    return len(weight.values) / max(1, int(counts.max(1).sum()))
+    return weight.nonzeros / max(1, int(counts.max(1).sum()))
 
 
 def _counts(weight: StoredWeight) -> np.ndarray:
     """Nonzeros of each group, row of the group and window: int64, [groups, lanes, windows]."""
     height, width = weight.shape
     windows, groups = -(-width // WINDOW), -(-height // LANES)
-    row, column = np.divmod(weight.places, weight.places.dtype.type(width))
+    places = weight.places
+    row, column = np.divmod(places, places.dtype.type(width))
     visit = row.astype(np.int64) * windows + column // WINDOW
     return np.bincount(visit, minlength=groups * LANES * windows).reshape(groups, LANES, windows)
 
@@ -108,11 +126,12 @@ def pack_windows(weight: StoredWeight) -> WindowedRows:
         weight: [rows, columns]; at least 32 columns.
     """
     counts = _counts(weight)
+    where, nonzeros = weight.arrays()
     groups, _, windows = counts.shape
     per_row = counts.reshape(-1)
     begins = np.concatenate([[0], np.cumsum(per_row)])
     base = np.minimum(np.arange(windows) * (WINDOW // LANES), -(-weight.shape[1] // LANES) - WINDOW // LANES)
-    values, columns = np.empty(len(weight.values), np.float32), np.empty(len(weight.values), np.uint8)
+    values, columns = np.empty(weight.nonzeros, np.float32), np.empty(weight.nonzeros, np.uint8)
     heads, starts = [np.zeros(0, np.uint32)], [np.zeros((1, 2), np.int64)]
     for first in range(0, groups, _GROUPS_AT_ONCE):
         visits = slice(first * LANES * windows, min(first + _GROUPS_AT_ONCE, groups) * LANES * windows)
@@ -126,31 +145,14 @@ def pack_windows(weight: StoredWeight) -> WindowedRows:
         rank = np.arange(begin, end) - begins[visits][number]
         group, line, window = np.unravel_index(number, some.shape)
         to = places[group, window, rank, line]
-        values[to] = weight.values[begin:end]
-        columns[to] = weight.places[begin:end].astype(np.int64) % weight.shape[1] - LANES * base[window]
+        values[to] = nonzeros[begin:end]
+        columns[to] = where[begin:end].astype(np.int64) % weight.shape[1] - LANES * base[window]
         masks = np.ascontiguousarray(np.packbits(present, axis=-1, bitorder="little")).view("<u2")[..., 0]
         used = masks != 0
         heads.append(masks[used] | (np.broadcast_to(base[:, None], masks.shape)[used] << 16).astype(np.uint32))
         ends = np.stack([used.sum((1, 2)), some.sum((1, 2))], axis=1)
         starts.append(starts[-1][-1] + np.cumsum(ends, axis=0))
     return WindowedRows(np.concatenate(heads), values, columns, np.concatenate(starts))
-
-
-def unpack_windows(packed: WindowedRows, shape: tuple[int, ...]) -> StoredWeight:
-    """The matrix again, bit for bit.
-
-    Args:
-        packed: what `pack_windows` gave.
-        shape: of the matrix.
-    """
-    masks = (packed.heads & 0xFFFF).astype("<u2").view(np.uint8).reshape(-1, 2)
-    step, line = np.nonzero(np.unpackbits(masks, axis=1, bitorder="little"))
-    group = np.repeat(np.arange(len(packed.starts) - 1), np.diff(packed.starts[:, 0]))[step]
-    column = packed.columns + (packed.heads[step] >> 16).astype(np.int64) * LANES
-    places = (group * LANES + line) * shape[1] + column
-    order = np.argsort(places, kind="stable")
-    kind = np.uint32 if int(np.prod(shape)) <= 1 << 32 else np.uint64
-    return StoredWeight(shape, places[order].astype(kind), packed.values[order])
 
 
 @cache
