@@ -33,11 +33,12 @@ def file_error(path: Path, doing: str, error: OSError) -> FileError:
 
 
 @contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
+def atomic_path(path: Path | str, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path`; on leaving, flush it and rename it to `path`.
 
     Args:
         path: the file to be written. Its folder is made where it is missing.
+        durable: false for what can be made again and is checked when it is read: it need not wait for the disk.
 
     Yields:
         The temporary path to write to.
@@ -51,8 +52,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
         yield temporary
-        with open(temporary, "rb+") as written:
-            os.fsync(written.fileno())
+        if durable:
+            with open(temporary, "rb+") as written:
+                os.fsync(written.fileno())
         os.replace(temporary, path)
     except OSError as error:
         if isinstance(error, FileError):

@@ -160,7 +160,8 @@ def to_sparse(
         try:
             network = SparseNetwork.of(traced, vectors, tune_s, images)
             _require_native(network)
-            error = _check(network, traced.reference, inputs, tolerance, notes)
+            with network.weights_at_hand():
+                error = _check(network, traced.reference, inputs, tolerance, notes)
         except JitRefused as refusal:
             warnings.warn(f"{refusal}; the network runs in torch", RuntimeWarning, stacklevel=2)
             notes.append(str(refusal))

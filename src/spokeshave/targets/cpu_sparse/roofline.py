@@ -37,7 +37,7 @@ class Level(Enum):
     L1 = 16 << 10
     L2 = 384 << 10
     LAST_LEVEL_CACHE = 4 << 20
-    MEMORY = 96 << 20
+    MEMORY = 64 << 20
 
     @property
     def shared(self) -> bool:
@@ -51,7 +51,7 @@ DENSITIES = (0.05, 0.2, 1.0)
 """Shares of nonzeros at which the sparse rate is measured: the denser, the more a load or a call is used for."""
 _CHANNELS, _SIZE, _KERNEL = 128, 14, 3
 _ROUNDS = 7
-_METHOD = 2
+_METHOD = 3
 """Number of the way of measuring: what another way found is not taken from the user's cache."""
 _FACTS = FactCache("roofline")
 

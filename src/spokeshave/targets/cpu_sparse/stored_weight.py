@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from weakref import ref
 
 import numpy as np
 
@@ -35,15 +36,20 @@ class StoredWeight:
     def __init__(self, shape: tuple[int, ...], places: np.ndarray, values: np.ndarray) -> None:
         self.shape, self.nonzeros = shape, len(values)
         self._arrays: tuple[np.ndarray, np.ndarray] | None = (places, values)
+        self._alive = tuple(map(ref, self._arrays))
         self._restore: Callable[[], StoredWeight] | None = None
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Places and values; made anew, and not kept, once they have been released."""
+        """Places and values; once released, those that somebody still has, or new ones that are not kept."""
         arrays = self._arrays  # read once: another thread may release them meanwhile
-        if arrays is None:
+        if arrays is not None:
+            return arrays
+        places, values = (found() for found in self._alive)
+        if places is None or values is None:
             assert self._restore is not None
-            arrays = self._restore().arrays()
-        return arrays
+            places, values = self._restore().arrays()
+            self._alive = ref(places), ref(values)
+        return places, values
 
     @property
     def places(self) -> np.ndarray:
