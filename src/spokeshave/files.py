@@ -53,11 +53,12 @@ def file_error(path: Path, doing: str, error: OSError) -> FileError:
 
 
 @contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
+def atomic_path(path: Path | str, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path`; on leaving, flush it and rename it to `path`.
 
     Args:
         path: the file to be written; of a link, the file that it leads to. Its folder is made where it is missing.
+        durable: false for what can be made again and is checked when it is read: it need not wait for the disk.
 
     Yields:
         The temporary path to write to.
@@ -75,8 +76,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent, path.name)
         yield temporary
-        with open(temporary, "rb+") as written:
-            os.fsync(written.fileno())
+        if durable:
+            with open(temporary, "rb+") as written:
+                os.fsync(written.fileno())
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         if isinstance(error, FileError):

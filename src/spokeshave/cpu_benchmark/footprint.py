@@ -14,6 +14,7 @@ from spokeshave.targets.cpu_sparse.network_steps import Convolve, Multiply
 from spokeshave.targets.cpu_sparse.sparse_linear import PackedRows
 from spokeshave.targets.cpu_sparse.sparse_network import SparseNetwork
 from spokeshave.targets.cpu_sparse.sparse_network_file import stored_bytes
+from spokeshave.targets.cpu_sparse.windowed_rows import WindowedRows
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Footprint:
         sparse_file: the sparse network; 0 where it cannot be stored.
         why_no_file: '' where it can.
         dense_weights: parameters and buffers of the model.
-        nonzeros: positions and values, which the sparse network keeps whatever its layout.
+        nonzeros: positions and values of layers that no engine holds in an order from which they can be had again.
         arenas: memory for activations, of the engines in use.
         code: generated code of convolutions with its weights, of the engines in use.
         rows: packed rows of linear layers, of the engines in use.
@@ -41,6 +42,11 @@ class Footprint:
     code: int
     rows: int
     dense_layers: int
+
+    @property
+    def sparse_weights(self) -> int:
+        """All that the sparse network keeps of its weights."""
+        return self.nonzeros + self.code + self.rows + self.dense_layers
 
     def to_dict(self) -> dict[str, object]:
         """The footprint as plain numbers and strings."""
@@ -74,9 +80,9 @@ def footprint(model: nn.Module, network: SparseNetwork) -> Footprint:
         sparse_file,
         why,
         sum(tensor.numel() * tensor.element_size() for tensor in tensors),
-        sum(weight.places.nbytes + weight.values.nbytes for weight in weights),
+        sum(weight.bytes for weight in weights),
         sum(engine.arena.nbytes + engine.scratch.nbytes for engine in engines),
         sum(part.bytes for part in parts if isinstance(part, CompiledConvolution)),
-        sum(part.bytes for part in parts if isinstance(part, PackedRows)),
+        sum(part.bytes for part in parts if isinstance(part, PackedRows | WindowedRows)),
         sum(4 * weight.dense().size for weight in dense),
     )

@@ -91,7 +91,7 @@ def _read(path: Path) -> Arrays | None:
 def _write(path: Path, arrays: Arrays) -> None:
     """Keep an entry; a folder that cannot be written costs time the next time, and nothing else."""
     try:
-        with atomic_path(path) as temporary:
+        with atomic_path(path, durable=False) as temporary:
             save_file(arrays, temporary, metadata={"sha256": _digest(path, arrays)})
     except FileError as error:
         warn_unwritable(error)

@@ -136,6 +136,10 @@ class Loops:
         target = target_machine(self.vectors)
         module = llvm.parse_assembly(text)
         module.verify()
-        passes = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=2))
+        tuning = llvm.create_pipeline_tuning_options(speed_level=2)
+        tuning.loop_unrolling = (
+            False  # loops that gain by it are unrolled where they are written; the others cost time here
+        )
+        passes = llvm.create_pass_builder(target, tuning)
         passes.getModulePassManager().run(module, passes)
         return np.frombuffer(target.emit_object(module), np.uint8)

@@ -36,6 +36,38 @@ def test_threads_stay_as_they_were():
     assert torch.get_num_threads() == before
 
 
+def test_arithmetic_is_measured_on_one_core_and_multiplied(monkeypatch):
+    seen = []
+
+    def rates(*_: object) -> tuple[float, dict[float, float]]:
+        seen.append(torch.get_num_threads())
+        return 100.0, dict.fromkeys(DENSITIES, 50.0)
+
+    monkeypatch.setattr(module, "_FACTS", FactCache("made up"))
+    monkeypatch.setattr(module, "_layer_rates", rates)
+    monkeypatch.setattr(module, "_peak", lambda _: 200.0)
+    monkeypatch.setattr(module, "_read_rate", lambda _, threads, level: 10.0 if threads == 1 else 4.0)
+    found = measure_roofline(threads=3, fresh=True)
+    assert seen == [1]
+    assert (found.peak_flops_per_s, found.dense_flops_per_s, found.sparse_flops_per_s[0.2]) == (600.0, 300.0, 150.0)
+    assert found.alpha(0.2) == pytest.approx(2)
+    # Caches of each core add up; of what is shared, several threads get no less than one alone.
+    assert [found.bytes_per_s[level] for level in Level] == [30.0, 30.0, 10.0, 10.0]
+
+
+def test_runs_to_be_compared_take_turns():
+    seen = []
+    times = module._fastest_s([lambda: seen.append("dense"), lambda: seen.append("sparse")])
+    assert seen == ["dense", "sparse"] * (1 + module._ROUNDS) and min(times) > 0
+
+
+def test_facts_of_another_way_of_measuring_are_not_taken(monkeypatch):
+    first = measure_roofline(threads=1)
+    monkeypatch.setattr(module, "_METHOD", module._METHOD - 1)
+    monkeypatch.setattr(module, "_peak", lambda _: 2 * first.peak_flops_per_s)
+    assert measure_roofline(threads=1).peak_flops_per_s == 2 * first.peak_flops_per_s
+
+
 def test_no_thread_is_refused():
     with pytest.raises(InvalidArgument, match="at least 1 thread"):
         measure_roofline(threads=0)

@@ -9,7 +9,7 @@ from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.targets.cpu_sparse.batch_lanes import few_pixels, packer, unpacker
 from spokeshave.targets.cpu_sparse.borders import zero_border
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, Planes
-from spokeshave.targets.cpu_sparse.native_engine import SPARE_PLANES, NativeEngine, Value
+from spokeshave.targets.cpu_sparse.native_engine import NativeEngine, Value
 from spokeshave.targets.cpu_sparse.network_steps import Convolve, Flatten, Multiply, NetworkSteps, Pool, Softmax
 from spokeshave.targets.cpu_sparse.plane_operations import elementwise
 from spokeshave.targets.cpu_sparse.pooling import batch_lanes_pooling
@@ -41,7 +41,7 @@ class BatchLanesEngine(NativeEngine):
             shape, border = network.shapes[name], borders.get(name, (0, 0))
             if len(shape) == 3:
                 rows, columns = shape[1] + 2 * border[0], shape[2] + 2 * border[1]
-                planes = Planes(shape[0] + SPARE_PLANES, rows, columns, self.vectors)
+                planes = Planes(shape[0] + self.spare_planes(name, network), rows, columns, self.vectors)
             else:
                 planes = Planes(shape[0], 1, 1, self.vectors)
             values[name] = Value(shape, planes, border)
@@ -146,8 +146,9 @@ class BatchLanesEngine(NativeEngine):
         self.emit(elementwise(self.vectors, ()), channels, **ends, rows=rows, columns=columns)
 
     def _multiply(self, step: Multiply) -> None:
-        operation = images_product(self.vectors, self.code[step.output].columns.itemsize == 4, step.rectify)
-        self.emit_product(step, operation, -(-len(step.weight) // ROWS_AN_ITEM))
+        packed = self.code[step.output]
+        operation = images_product(self.vectors, packed.columns.itemsize == 4, step.rectify)
+        self.emit_product(step, operation, -(-len(step.weight) // ROWS_AN_ITEM), packed.passes)
 
     def _softmax(self, step: Softmax) -> None:
         # A feature is a plane of one pixel, also where the value it comes from is planes that became features.

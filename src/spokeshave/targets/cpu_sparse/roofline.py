@@ -4,11 +4,13 @@ Williams, Waterman, Patterson, Roofline, CACM 2009; Park et al., ICLR 2017, sect
 (`structures/roofline_model.py`) takes these numbers: F is the rate of torch's dense convolution, alpha = F / (rate of
 direct sparse convolution on nonzeros), B the bandwidth of the level that the data is in.
 Departs from the paper: everything is measured on the machine at hand, for one image and for a vector of images, instead
-of taken from data sheets; a layer streams from the fastest level that holds it.
+of taken from data sheets; a layer streams from the fastest level that holds it. Arithmetic is measured on one core and
+multiplied by the threads, dense and sparse layers in turns, so that what else runs does not tilt their ratio.
 """
 
+import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from functools import cache
@@ -35,7 +37,12 @@ class Level(Enum):
     L1 = 16 << 10
     L2 = 384 << 10
     LAST_LEVEL_CACHE = 4 << 20
-    MEMORY = 96 << 20
+    MEMORY = 64 << 20
+
+    @property
+    def shared(self) -> bool:
+        """Whether it serves several cores."""
+        return self in (Level.LAST_LEVEL_CACHE, Level.MEMORY)
 
 
 BYTES_A_NONZERO = 1.5
@@ -43,7 +50,9 @@ BYTES_A_NONZERO = 1.5
 DENSITIES = (0.05, 0.2, 1.0)
 """Shares of nonzeros at which the sparse rate is measured: the denser, the more a load or a call is used for."""
 _CHANNELS, _SIZE, _KERNEL = 128, 14, 3
-_ROUNDS = 5
+_ROUNDS = 7
+_METHOD = 3
+"""Number of the way of measuring: what another way found is not taken from the user's cache."""
 _FACTS = FactCache("roofline")
 
 
@@ -54,7 +63,7 @@ class Roofline:
     Attributes:
         threads: at work.
         images: at a time: 1 (pixel lanes) or as many as a vector has lanes (batch lanes).
-        peak_flops_per_s: multiply-adds in registers, two FLOPs each, of all threads.
+        peak_flops_per_s: multiply-adds in registers, two FLOPs each; of one core times threads, as the next two.
         dense_flops_per_s: F, of torch's dense convolution, layout changes included where they happen.
         sparse_flops_per_s: share of nonzeros -> rate of direct sparse convolution, counted on nonzeros.
         bytes_per_s: level -> read bandwidth of all threads.
@@ -117,20 +126,22 @@ def measure_roofline(threads: int | None = None, images: int = 1, fresh: bool = 
             f"expected a CPU that code is generated for and at least 1 thread, got {vectors, threads}"
         )
     images = 1 if images == 1 else vectors.lanes
-    key = f"{host_cpu().name} {vectors.name} {threads} {images}"
+    key = f"{_METHOD} {host_cpu().name} {vectors.name} {threads} {images}"
     known = None if fresh else _decoded(_FACTS.get(key))
     if known is not None:
         return known
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     try:
         dense, sparse = _layer_rates(vectors, images)
+        peak = _peak(vectors)
+        torch.set_num_threads(threads)
         measured = Roofline(
             threads,
             images,
-            _peak(vectors, threads),
-            dense,
-            sparse,
+            threads * peak,
+            threads * dense,
+            {density: threads * rate for density, rate in sparse.items()},
             {level: _bandwidth(vectors, threads, level) for level in Level},
         )
     finally:
@@ -160,20 +171,22 @@ def _decoded(facts: object) -> Roofline | None:
     return found if sound else None
 
 
-def _fastest_s(run: Callable[[], object]) -> float:
-    """Shortest of a few runs: whatever disturbs a run only makes it longer."""
-    times = []
+def _fastest_s(runs: Sequence[Callable[[], object]]) -> list[float]:
+    """Shortest time of each of some runs that take turns: whatever disturbs a turn only makes it longer."""
+    times: list[list[float]] = [[] for _ in runs]
     for _ in range(1 + _ROUNDS):
-        begin = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - begin)
-    return min(times[1:])
+        for run, mine in zip(runs, times, strict=True):
+            begin = time.perf_counter()
+            run()
+            mine.append(time.perf_counter() - begin)
+    return [min(mine[1:]) for mine in times]
 
 
-def _run(operation: Operation, items: int, threads: int, **fields: int) -> float:
-    table = operation.loops.table(items, **fields)
+def _run(operation: Operation, threads: int, **fields: int) -> float:
+    """Shortest time of an operation with one item for each thread."""
+    table = operation.loops.table(threads, **fields)
     steps = np.array([(operation.address, table.ctypes.data)], np.int64)
-    return _fastest_s(lambda: run_sequence(steps, threads))
+    return _fastest_s([lambda: run_sequence(steps, threads)])[0]
 
 
 _CHAINS = 12
@@ -205,10 +218,10 @@ def _multiply_adds(vectors: VectorSet) -> Operation:
     return Operation(loops.compile(), loops)
 
 
-def _peak(vectors: VectorSet, threads: int) -> float:
-    sink = aligned_zeros((threads * vectors.lanes,))
-    seconds = _run(_multiply_adds(vectors), threads, threads, turns=_TURNS, sink_at=sink.ctypes.data)
-    return 2.0 * threads * _TURNS * _CHAINS * vectors.lanes / seconds
+def _peak(vectors: VectorSet) -> float:
+    sink = aligned_zeros((vectors.lanes,))
+    seconds = _run(_multiply_adds(vectors), 1, turns=_TURNS, sink_at=sink.ctypes.data)
+    return 2.0 * _TURNS * _CHAINS * vectors.lanes / seconds
 
 
 @cache
@@ -233,11 +246,18 @@ def _reads(vectors: VectorSet) -> Operation:
 
 
 def _bandwidth(vectors: VectorSet, threads: int, level: Level) -> float:
+    alone = _read_rate(vectors, 1, level)
+    if threads == 1 or not level.shared:
+        return threads * alone
+    return max(alone, _read_rate(vectors, threads, level))  # a thread that comes late would make it less than one has
+
+
+def _read_rate(vectors: VectorSet, threads: int, level: Level) -> float:
     size, turns = level.value, max(1, (64 << 20) // level.value)
     source, sink = aligned_zeros((threads * size // 4,)), aligned_zeros((threads * vectors.lanes,))
     source[:] = 1.0  # zeros that were never written may all be one page
     ends = {"source_at": source.ctypes.data, "sink_at": sink.ctypes.data}
-    return threads * size * turns / _run(_reads(vectors), threads, threads, size=size, turns=turns, **ends)
+    return threads * size * turns / _run(_reads(vectors), threads, size=size, turns=turns, **ends)
 
 
 def _layer_rates(vectors: VectorSet, images: int) -> tuple[float, dict[float, float]]:
@@ -246,14 +266,17 @@ def _layer_rates(vectors: VectorSet, images: int) -> tuple[float, dict[float, fl
         torch.manual_seed(0)
         layer = nn.Conv2d(_CHANNELS, _CHANNELS, _KERNEL, padding=_KERNEL // 2).eval()
         x = torch.randn(images, _CHANNELS, _SIZE, _SIZE)
-        dense = _fastest_s(lambda: layer(x))
         last = x.to(memory_format=torch.channels_last)  # then torch changes the weight's layout in every call
-        dense = min(dense, _fastest_s(lambda: layer(last)))
-        flops, order = 2.0 * images * layer.weight.numel() * _SIZE * _SIZE, torch.rand_like(layer.weight)
-        whole, arrays, sparse = layer.weight.clone(), [x.numpy()], {}
+        order, arrays = torch.rand_like(layer.weight), [x.numpy()]
+        runs: list[Callable[[], object]] = [lambda: layer(x), lambda: layer(last)]
+        shares = []
         for density in DENSITIES:
-            layer.weight.copy_(whole * (order <= density))
-            segment = Segment(lower(trace(layer, x[:1], inference=True)), vectors)
-            share = float((layer.weight != 0).float().mean())
-            sparse[density] = share * flops / _fastest_s(lambda segment=segment: segment(arrays))
-    return flops / dense, sparse
+            part = copy.deepcopy(layer)
+            part.weight.mul_(order <= density)
+            shares.append(float((part.weight != 0).float().mean()))
+            segment = Segment(lower(trace(part, x[:1], inference=True)), vectors)
+            runs.append(lambda segment=segment: segment(arrays))
+        first, second, *sparse = _fastest_s(runs)
+    flops = 2.0 * images * layer.weight.numel() * _SIZE * _SIZE
+    rates = [share * flops / seconds for share, seconds in zip(shares, sparse, strict=True)]
+    return flops / min(first, second), dict(zip(DENSITIES, rates, strict=True))

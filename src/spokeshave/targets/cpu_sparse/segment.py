@@ -16,6 +16,7 @@ import torch
 from spokeshave.errors import InvalidArgument
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.targets.cpu_sparse.batch_lanes_engine import BatchLanesEngine
+from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution
 from spokeshave.targets.cpu_sparse.native_engine import NativeEngine
 from spokeshave.targets.cpu_sparse.network_steps import NetworkSteps
 from spokeshave.targets.cpu_sparse.pixel_lanes_engine import PixelLanesEngine
@@ -61,8 +62,15 @@ class Segment:
             return free, free.pop()
         except IndexError:
             with self._lock:  # so that callers who come at the same time share the code
-                code = self._code.setdefault(key, {})
+                code = self._code.setdefault(key, self._rows(layout))
                 return free, layout(self.network, self.vectors, key[1], code, self.tune_s)
+
+    def _rows(self, layout: Layout) -> dict[str, object]:
+        """Matrices of linear layers that a layout has packed: they are the same for any number of threads."""
+        packed = [code for (other, _), code in self._code.items() if other is layout]
+        return {
+            name: part for code in packed for name, part in code.items() if not isinstance(part, CompiledConvolution)
+        }
 
     def engines(self) -> list[NativeEngine]:
         """Engines that were made and that nobody uses now."""

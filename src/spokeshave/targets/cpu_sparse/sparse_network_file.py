@@ -22,7 +22,7 @@ from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.targets.cpu_sparse import network_steps, plane_operations, pooling
 from spokeshave.targets.cpu_sparse.network_steps import NetworkSteps
 from spokeshave.targets.cpu_sparse.sparse_network import Slot, SparseNetwork
-from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight
+from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight, places_kind
 from spokeshave.targets.cpu_sparse.tuning import TUNE_S
 from spokeshave.tensor_digest import digest
 
@@ -170,10 +170,11 @@ class _Writer:
     def plain(self, value: object) -> Any:
         match value:
             case StoredWeight():
-                gaps = np.diff(value.places.astype(np.int64), prepend=0)
+                places, values = value.arrays()
+                gaps = np.diff(places.astype(np.int64), prepend=0)
                 narrow = gaps.max(initial=0) < 1 << 16
-                places = self._store(gaps.astype(np.uint16 if narrow else np.int64))
-                return {"weight": list(value.shape), "gaps": places, "values": self._store(value.values)}
+                stored = self._store(gaps.astype(np.uint16 if narrow else np.int64))
+                return {"weight": list(value.shape), "gaps": stored, "values": self._store(values)}
             case np.ndarray():
                 return {"array": self._store(value)}
             case tuple():
@@ -200,7 +201,7 @@ class _Reader:
         if "weight" in value:
             gaps = self.tensors[value["gaps"]].numpy()
             shape = tuple(value["weight"])
-            kind = np.uint32 if int(np.prod(shape)) <= 1 << 32 else np.uint64
+            kind = places_kind(shape)
             # Sums of 64 bits would take four times the memory of the gaps, which the process would keep.
             places = np.cumsum(gaps.view(np.uint16) if gaps.dtype == np.int16 else gaps.astype(kind), dtype=kind)
             return StoredWeight(shape, places, self.tensors[value["values"]].numpy())
