@@ -6,7 +6,7 @@ import pytest
 from spokeshave.jit import operation_loops
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
-from spokeshave.jit.operation_loops import OperationLoops, run_sequence
+from spokeshave.jit.operation_loops import OperationLoops, run_sequence, run_side_by_side
 
 SETS = [vectors for vectors in VectorSet if host_cpu().supports(vectors)]
 
@@ -30,6 +30,19 @@ def test_every_item_is_done_once(vectors: VectorSet, threads: int) -> None:
     address = ctypes.cast(function, ctypes.c_void_p).value
     run_sequence(np.array([(address, table.ctypes.data)] * 3, np.int64), threads)
     np.testing.assert_array_equal(data, 8.0 * np.arange(1000)[:, None] * np.ones(vectors.lanes))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_sequences_run_side_by_side_each_in_its_own_order(threads: int) -> None:
+    vectors = SETS[0]
+    loops, function = doubling(vectors)
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    data = [np.ascontiguousarray(aligned_zeros((100, vectors.lanes)) + 1 + number) for number in range(5)]
+    tables = [loops.table(100, data_at=part.ctypes.data, stride=vectors.bytes) for part in data]
+    steps = [np.array([(address, table.ctypes.data)] * (1 + number), np.int64) for number, table in enumerate(tables)]
+    run_side_by_side(np.array([(step.ctypes.data, len(step)) for step in steps], np.int64), threads)
+    for number, part in enumerate(data):
+        assert (part == (1 + number) * 2.0 ** (1 + number)).all()
 
 
 def test_fields_are_found_in_the_table() -> None:

@@ -24,6 +24,11 @@ F32 = ir.FloatType()
 POINTER = ir.PointerType()
 
 
+def native_address(function: Callable[..., None]) -> int:
+    """Where the machine code of a compiled function begins."""
+    return ctypes.cast(function, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
+
+
 class Loops:
     """One function under construction.
 

@@ -13,7 +13,7 @@ import numpy as np
 from llvmlite import ir
 
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
-from spokeshave.jit.native_loops import I32, I64, POINTER, Loops
+from spokeshave.jit.native_loops import I32, I64, POINTER, Loops, native_address
 from spokeshave.jit.parallel_region import parallel_call
 
 NEXT_ITEM, NEXT_THREAD, ITEMS, FIRST_FIELD = range(4)
@@ -122,3 +122,32 @@ def run_sequence_at(steps: int, count: int, threads: int) -> None:
     """
     parallel = parallel_call()
     _runner()(steps, count, threads if parallel else 1, parallel)
+
+
+@cache
+def _side_by_side() -> tuple[int, OperationLoops]:
+    """Machine code whose items are sequences, each run by one thread: address, fields."""
+    vectors = host_cpu().widest()
+    assert vectors is not None
+    loops = OperationLoops("side_by_side", vectors, ["runner_at", "sequences_at"])
+    given = loops.arguments
+    kind = ir.FunctionType(ir.VoidType(), [POINTER, I64, I64, POINTER])
+    with loops.items() as item:
+        pair = loops.at(given["sequences_at"], loops.times(item, 16))
+        steps, count = loops.load(pair, POINTER, 8), loops.load(loops.at(pair, 8), I64, 8)
+        _call(loops.builder, kind, given["runner_at"], [steps, count, I64(1), ir.Constant(POINTER, None)])
+    return native_address(loops.compile()), loops
+
+
+def run_side_by_side(sequences: np.ndarray, threads: int) -> None:
+    """Run sequences at the same time, each on one thread from its beginning to its end.
+
+    Args:
+        sequences: int64, [sequences, 2]: address of the pairs and number of the operations of each; no operation of one
+            may write what another reads or writes.
+        threads: at most so many at a time, at least 1; one where torch has no OpenMP.
+    """
+    address, loops = _side_by_side()
+    ends = {"runner_at": native_address(_runner()), "sequences_at": sequences.ctypes.data}
+    table = loops.table(len(sequences), **ends)
+    run_sequence(np.array([(address, table.ctypes.data)], np.int64), threads)

@@ -86,15 +86,14 @@ class BatchLanesEngine(NativeEngine):
             places_at=self.keep(places.ravel().astype(np.int64)),
         )
 
-    def run_at(self, inputs: Sequence[int], results: Sequence[int], images: int) -> None:
-        """Compute; up to `vectors.lanes` images."""
+    def aim(self, inputs: Sequence[int], results: Sequence[int], images: int) -> None:
+        """Say what the next run reads and writes; up to `vectors.lanes` images."""
         lane = self._lane if images == len(self._lane) else np.minimum(self._lane, images - 1)
         for places, address, size in zip(self._inputs, inputs, self.input_bytes, strict=True):
             np.add(lane * size, address, out=places)
         for places, address, size in zip(self._outputs, results, self.output_bytes, strict=True):
             np.add(self._lane * size, address, out=places)
             places[images:] = self._nowhere.ctypes.data
-        self.run()
 
     def _prepare(self, value: Value) -> None:
         if value.border != (0, 0):

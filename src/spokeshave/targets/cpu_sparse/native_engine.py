@@ -158,8 +158,8 @@ class NativeEngine(ABC):
         """Bring a result out of it."""
 
     @abstractmethod
-    def run_at(self, inputs: Sequence[int], results: Sequence[int], images: int) -> None:
-        """Compute.
+    def aim(self, inputs: Sequence[int], results: Sequence[int], images: int) -> None:
+        """Say what the next run reads and writes.
 
         Args:
             inputs: address of each input, float32, contiguous, [images, ...], in the order of the network's inputs.
@@ -175,7 +175,8 @@ class NativeEngine(ABC):
             results: likewise, in the order of its outputs: filled.
         """
         sources, targets = ([array.ctypes.data for array in arrays] for arrays in (inputs, results))
-        self.run_at(sources, targets, len(inputs[0]))
+        self.aim(sources, targets, len(inputs[0]))
+        self.run()
 
     @abstractmethod
     def _packed(self, step: Multiply) -> PackedRows | WindowedRows:
@@ -380,6 +381,11 @@ class NativeEngine(ABC):
     def _chain(self, step: Chain, value: Value) -> tuple[int, bool, np.ndarray]:
         """Planes that an elementwise step works on, whether they are flat features side by side, and its scales."""
         return value.shape[0], False, np.zeros((1, 2), np.float32) if step.scales is None else step.scales
+
+    @property
+    def sequence(self) -> tuple[int, int]:
+        """Address of the operations, and how many there are."""
+        return self._sequence_at, len(self._sequence)
 
     def run(self) -> None:
         """Run every operation once, on no more threads than torch may use."""

@@ -101,15 +101,14 @@ class PixelLanesEngine(NativeEngine):
         )
         self._outputs.append((table, row_copier(self.vectors, columns).loops.place("target_at")))
 
-    def run_at(self, inputs: Sequence[int], results: Sequence[int], images: int) -> None:
-        """Compute; one image."""
+    def aim(self, inputs: Sequence[int], results: Sequence[int], images: int) -> None:
+        """Say what the next run reads and writes; one image."""
         assert images == 1
         for readers, address in zip(self._inputs, inputs, strict=True):
             for table, place in readers:
                 table[place] = address
         for (table, place), address in zip(self._outputs, results, strict=True):
             table[place] = address
-        self.run()
 
     def _convolution(self, step: Convolve) -> CompiledConvolution:
         _, rows, columns = self.values[step.output].shape

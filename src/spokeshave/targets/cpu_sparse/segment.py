@@ -15,6 +15,7 @@ import torch
 
 from spokeshave.errors import InvalidArgument
 from spokeshave.jit.host_cpu import VectorSet
+from spokeshave.jit.operation_loops import run_side_by_side
 from spokeshave.targets.cpu_sparse.batch_lanes_engine import BatchLanesEngine
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution
 from spokeshave.targets.cpu_sparse.native_engine import NativeEngine
@@ -54,9 +55,9 @@ class Segment:
         yield engine
         free.append(engine)  # an engine whose run failed is not given back
 
-    def _take(self, layout: Layout) -> tuple[list[NativeEngine], NativeEngine]:
+    def _take(self, layout: Layout, threads: int | None = None) -> tuple[list[NativeEngine], NativeEngine]:
         """A free engine, made where there is none, and the list that it is to be given back to."""
-        key = (layout, torch.get_num_threads())
+        key = (layout, threads or torch.get_num_threads())
         free = self._free.setdefault(key, [])
         try:
             return free, free.pop()
@@ -158,12 +159,31 @@ class Segment:
     def _run_part(
         self, layout: Layout, inputs: list[int], results: list[int], starts: range, seconds: dict[str, float] | None
     ) -> None:
-        free, engine = self._take(layout)
-        engine.seconds = seconds
-        for start in starts:
-            engine.run_at(
+        def aim(engine: NativeEngine, start: int) -> None:
+            engine.aim(
                 [address + start * size for address, size in zip(inputs, engine.input_bytes, strict=True)],
                 [address + start * size for address, size in zip(results, engine.output_bytes, strict=True)],
                 min(starts.step, starts.stop - start),
             )
-        free.append(engine)
+
+        threads, apart = torch.get_num_threads(), 0
+        if threads > 1 and seconds is None:
+            apart = len(starts) // threads * threads
+        if apart:
+            # Each thread on images of its own: nothing is waited for, and nothing goes from one core to another.
+            taken = [self._take(layout, 1) for _ in range(threads)]
+            sequences = np.array([engine.sequence for _, engine in taken], np.int64)
+            for first in range(0, apart, threads):
+                for (_, engine), start in zip(taken, starts[first : first + threads], strict=True):
+                    engine.seconds = None
+                    aim(engine, start)
+                run_side_by_side(sequences, threads)
+            for free, engine in taken:
+                free.append(engine)
+        if apart < len(starts):
+            free, engine = self._take(layout)
+            engine.seconds = seconds
+            for start in starts[apart:]:
+                aim(engine, start)
+                engine.run()
+            free.append(engine)
