@@ -5,6 +5,7 @@ import os
 import subprocess
 
 import pytest
+from safetensors import SafetensorError
 
 from spokeshave.errors import FileError
 from spokeshave.files import atomic_path, atomic_write, file_error, require_writable
@@ -46,6 +47,29 @@ def test_the_error_says_what_where_and_what_to_do(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match=r"writing .*inner failed"):
         atomic_write(tmp_path / "file" / "inner", "x")
+
+
+def test_what_is_no_file_is_refused_and_stays(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, says in ((pipe, "a device or a pipe"), (tmp_path, "is a folder: name a file")):
+        with pytest.raises(FileError, match=says):
+            atomic_write(path, "x")
+    assert pipe.is_fifo() and [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_link_leads_to_the_file_that_is_written(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "file")
+    atomic_write(tmp_path / "link", "whole")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "elsewhere" / "file").read_text() == "whole"
+
+
+def test_the_number_that_safetensors_hides_is_found(tmp_path):
+    with pytest.raises(FileError, match="the disk is full: free some space"), atomic_path(tmp_path / "file"):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(FileError, match="failed: of another kind"), atomic_path(tmp_path / "file"):
+        raise SafetensorError("of another kind")
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused_early(tmp_path):

@@ -21,12 +21,13 @@ from torch import nn
 torch.set_num_threads(1)
 from safetensors.torch import save_file
 from spokeshave.data import Batches
-from spokeshave.processes import is_first, join_processes, leave_processes
+from spokeshave.processes import from_first, join_processes, leave_processes
 from spokeshave.regularizers import GroupLasso
 from spokeshave.train_settings import TrainSettings
 from spokeshave.training import train
 from test_training import TRAINING, VALIDATION
 rank, world = join_processes()
+assert from_first([1.5 + rank, float(rank)]) == [1.5, 0.0]
 torch.manual_seed(rank)  # DDP starts every process from the weights of the first
 net = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 36, 2))
 batches = Batches(TRAINING, 32 // world, 0, rank=rank, world_size=world)

@@ -91,8 +91,13 @@ def test_a_plan_that_prunes_keeps_single_zeros_and_the_networks_form(splits, tmp
 
 
 def test_no_zero_group_is_said_not_hidden(splits, tmp_path):
+    plan = replace(PLAN, keeps=(), pull=lambda net: GroupLasso(net, filters=1e-12))
     with pytest.raises(NothingChanged):
-        shape(replace(PLAN, keeps=(), pull=lambda net: GroupLasso(net, filters=1e-12)), splits, 0, tmp_path)
+        shape(plan, splits, 0, tmp_path)
+    result = shape(replace(plan, may_stay=True), splits, 0, tmp_path, resume=True)
+    images = Normalization.per_channel(splits.train)(splits.test.images)
+    assert torch.equal(result.small(images), result.sparse(images))
+    assert result.report.notes[0].startswith("nothing was removed") and not result.report.layers
 
 
 def test_evaluation_of_the_shrunk_network_is_that_of_the_sparse_one(shaped, splits):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from spokeshave.errors import InvalidArgument
 from spokeshave.user_cache import FactCache, cache_folder
 
 
@@ -49,13 +50,29 @@ def test_a_number_changed_by_hand_is_not_believed(folder):
     assert FactCache("facts").get("a") is None
 
 
-def test_a_folder_that_cannot_be_written_gives_a_warning_and_keeps_the_fact_for_this_process(folder, monkeypatch):
+def test_a_folder_that_cannot_be_written_gives_one_warning_and_keeps_the_facts_for_this_process(folder, monkeypatch):
     (folder / "file").write_text("")
     monkeypatch.setenv("SPOKESHAVE_CACHE", str(folder / "file"))
     facts = FactCache("facts")
-    with pytest.warns(UserWarning, match="measured again"):
+    with pytest.warns(UserWarning, match="file cannot be written: .* file.*measures this machine again") as warned:
         facts.keep({"a": 1})
-    assert facts.get("a") == 1
+        facts.keep({"b": 2})
+        FactCache("others").keep({"c": 3})
+    assert len(warned) == 1 and (facts.get("a"), facts.get("b")) == (1, 2)
+
+
+def test_facts_of_one_folder_do_not_reach_another(folder, monkeypatch):
+    facts = FactCache("facts")
+    facts.keep({"a": 1})
+    monkeypatch.setenv("SPOKESHAVE_CACHE", str(folder / "other"))
+    facts.keep({"b": 2})
+    assert facts.get("a") is None and FactCache("facts").get("b") == 2
+
+
+def test_the_home_folder_of_nobody_is_refused(monkeypatch):
+    monkeypatch.setenv("SPOKESHAVE_CACHE", "~nobody_of_this_name/cache")
+    with pytest.raises(InvalidArgument, match="SPOKESHAVE_CACHE=~nobody"):
+        cache_folder()
 
 
 def test_threads_lose_nothing():

@@ -62,16 +62,13 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         for n, t in checkpoint.tensors.items()
     }
     metadata = {"spokeshave": json.dumps({"format": _FORMAT, "sha256": digest(tensors), "facts": checkpoint.facts})}
-    with atomic_path(path) as temporary:
-        try:
+    try:
+        with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata=metadata)
-        except SafetensorError as error:  # it wraps the OSError of a full disk
-            raise FileError(
-                f"writing {path} failed: {error}; if the disk is full free some space, then resume: the last good "
-                "checkpoint was kept"
-            ) from error
-        if path.exists():
-            os.replace(path, folder / PREVIOUS)
+            if path.exists():
+                os.replace(path, folder / PREVIOUS)
+    except FileError as error:
+        raise FileError(f"{error}; then resume: the last good checkpoint was kept") from error
     return path
 
 

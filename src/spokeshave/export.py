@@ -54,7 +54,7 @@ def export(model: nn.Module, path: Path | str, example: Example | None = None, t
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        atomic_write(path, _safetensors_bytes(model))
+        atomic_write(path, safetensors_bytes(model))
         return path
     writers: dict[str, Callable[[ExportedProgram, Path, Callable[..., None]], None]]
     writers = {".onnx": _write_onnx, ".pt2": _write_pt2}
@@ -141,7 +141,15 @@ def describe_safetensors(path: Path | str) -> Mapping[str, Any]:
         raise CheckpointError(f"{path}: expected a whole .safetensors file, got: {error}; export it again") from error
 
 
-def _safetensors_bytes(model: nn.Module) -> bytes:
+def safetensors_bytes(model: nn.Module) -> bytes:
+    """Content of the .safetensors file that `export` writes.
+
+    Args:
+        model: whose weights and description it holds.
+
+    Raises:
+        UnsupportedLayer: where a weight is not a dense tensor.
+    """
     kept: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     first_of: dict[tuple[Any, ...], str] = {}

@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections.abc import Sequence
 
 import torch
 from torch import distributed
@@ -55,6 +56,24 @@ def wait_for_all() -> None:
     """Wait until every process is here; nothing to wait for where a process runs alone."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.barrier()
+
+
+def from_first(numbers: Sequence[float]) -> list[float]:
+    """Numbers of the first process, in every process: what each measures for itself would differ.
+
+    Args:
+        numbers: as many in each process.
+
+    Example:
+        >>> from_first([0.5, 2.0])
+        [0.5, 2.0]
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        shared = torch.tensor(numbers, dtype=torch.float64, device=device)
+        distributed.broadcast(shared, 0)
+        return shared.tolist()
+    return list(numbers)
 
 
 def leave_processes() -> None:

@@ -165,7 +165,8 @@ def plan_with(
         )
         for stage, epochs in zip(("baseline", "ssl", "finetune"), lengths[:3], strict=True)
     }
-    return replace(plan, **stages), name
+    # An epoch is too short for most pulls, and a smoke run is to show the road to its end.
+    return replace(plan, **stages, may_stay=config.smoke), name
 
 
 def small_digits(like: DatasetName) -> Splits:

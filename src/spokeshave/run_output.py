@@ -169,6 +169,8 @@ def print_run(record: RunRecord, run_dir: Path, console: Console) -> None:
     console.print(table)
     for branch in (record.shrink or {}).get("removed_branches", []):
         console.print(f"removed: {branch}", highlight=False)
+    for note in (record.shrink or {}).get("notes", []):
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"page: {run_dir / 'report.html'}", highlight=False, soft_wrap=True)
 
 

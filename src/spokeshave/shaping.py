@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from spokeshave.data import Augmentation, Batches, Normalization, Split, Splits
-from spokeshave.errors import InvalidArgument
+from spokeshave.errors import InvalidArgument, NothingChanged
 from spokeshave.processes import join_processes
 from spokeshave.regularizers import Freeze, Frozen, Regularizer
-from spokeshave.regularizers.guidance import GuideEvent, guide_events
+from spokeshave.regularizers.guidance import guide_notes
 from spokeshave.rewrites import shrink
 from spokeshave.rewrites.shrink_report import ShrinkReport
 from spokeshave.structures.graph_tracing import trace
@@ -30,6 +30,7 @@ from spokeshave.training import Evaluation, evaluate, train
 STAGES = ("baseline", "ssl", "finetune", "control-ssl", "control-finetune", "prune", "control-prune")
 """The place of a stage is part of the seed of its order of images."""
 CONTROL = "control"
+PRUNED_NOTE = "single weights were pruned: the network keeps its form, and its zeros are skipped by to_sparse"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Plan:
         dropout: probability of every `nn.Dropout` while under the pull; None leaves them as they are.
         prune: in place of `pull`: makes regularizers of single weights for a network. The third stage then freezes
             single zeros, and the small network is the sparse one as it is, since zeros are skipped where it runs.
+        may_stay: a network in which no group became zero is kept as it is, with a note, in place of an error.
     """
 
     network: Callable[[], nn.Module]
@@ -77,6 +79,7 @@ class Plan:
     normalize: Callable[[Split], Normalization] = Normalization.per_channel
     dropout: float | None = None
     prune: Callable[[nn.Module, Stretch], Sequence[Regularizer]] | None = None
+    may_stay: bool = False
 
     def __post_init__(self) -> None:
         if (self.pull is None) == (self.prune is None):
@@ -158,7 +161,7 @@ def shape(
     Raises:
         TrainingDiverged: where a loss became NaN.
         CheckpointError: where `run_dir` holds another run.
-        NothingChanged: where the pull left no zero group and `keeps` is empty.
+        NothingChanged: where the pull left no zero group, `keeps` is empty and the plan's network may not stay.
     """
     rank, world_size = join_processes()
     training, validation = splits.hold_out(min(plan.validation, len(splits.train) // 5), seed=0)
@@ -196,7 +199,7 @@ def shape(
     usual = [module.p for module in dropouts]
     for module in dropouts:
         module.p = module.p if plan.dropout is None else plan.dropout
-    events = guide_events(stage(plan.second, plan.ssl, network, plan.regularizers))
+    decisions = guide_notes(stage(plan.second, plan.ssl, network, plan.regularizers))
     for module, probability in zip(dropouts, usual, strict=True):
         module.p = probability
     truncate(network, plan.keeps)
@@ -208,7 +211,10 @@ def shape(
         stage("control-finetune", plan.finetune, dense)
     plain = {"device": "cpu", "memory_format": torch.contiguous_format}  # what others run the networks with
     sparse, baseline = network.to(**plain).eval(), baseline.to(**plain).eval()
-    small, report = shrink(sparse, example) if plan.prune is None else _as_it_is(sparse, example, events)
+    if plan.prune is None:
+        small, report = _shrunk(sparse, example, plan.may_stay)
+    else:
+        small, report = _as_it_is(sparse, example, PRUNED_NOTE, *decisions)
     device = "cpu"
     test = evaluation(splits.test)
     return Shaped(
@@ -218,8 +224,17 @@ def shape(
     )  # fmt: skip
 
 
-def _as_it_is(sparse: nn.Module, example: Tensor, events: Sequence[GuideEvent]) -> tuple[nn.Module, ShrinkReport]:
+def _shrunk(sparse: nn.Module, example: Tensor, may_stay: bool) -> tuple[nn.Module, ShrinkReport]:
+    try:
+        return shrink(sparse, example)
+    except NothingChanged as error:
+        if not may_stay:
+            raise
+        why = str(error).removeprefix("nothing to remove: ")
+        return _as_it_is(sparse, example, f"nothing was removed, the network kept its form: {why}")
+
+
+def _as_it_is(sparse: nn.Module, example: Tensor, *notes: str) -> tuple[nn.Module, ShrinkReport]:
     count = sum(parameter.numel() for parameter in sparse.parameters())
-    note = "single weights were pruned: the network keeps its form, and its zeros are skipped by to_sparse"
     small = trace(sparse, example).graph.eval()  # a graph of the same layers, as shrink gives one
-    return small, ShrinkReport((), (), (note, *map(str, events)), 0.0, count, count)
+    return small, ShrinkReport((), (), notes, 0.0, count, count)

@@ -8,14 +8,15 @@ import hashlib
 import json
 import os
 import warnings
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import platformdirs
 
-from spokeshave.errors import FileError
-from spokeshave.files import atomic_write
+from spokeshave.errors import FileError, InvalidArgument
+from spokeshave.files import atomic_write, reason
 
 ENVIRONMENT = "SPOKESHAVE_CACHE"
 _VERSION = 1
@@ -24,10 +25,37 @@ _VERSION = 1
 def cache_folder() -> Path:
     """Give the folder of downloads and measured facts (it need not exist): SPOKESHAVE_CACHE, else the system's usual
     place.
+
+    Raises:
+        InvalidArgument: where SPOKESHAVE_CACHE begins with the home folder of a user that does not exist.
     """
     if chosen := os.environ.get(ENVIRONMENT):
-        return Path(chosen).expanduser()
+        try:
+            return Path(chosen).expanduser()
+        except RuntimeError as error:
+            raise InvalidArgument(f"{ENVIRONMENT}={chosen}: no such home folder; name another folder") from error
     return platformdirs.user_cache_path("spokeshave")
+
+
+def warn_unwritable(error: FileError) -> None:
+    """Say that the cache cannot be written, once for each folder and process.
+
+    Args:
+        error: of the file that could not be written.
+    """
+    folder = cache_folder()
+    if folder not in _warned():
+        _warned().add(folder)
+        warnings.warn(
+            f"the cache {folder} cannot be written: {reason(error)}. Nothing else is wrong: the next run generates "
+            f"code and measures this machine again. Let {ENVIRONMENT} name another folder",
+            stacklevel=3,
+        )
+
+
+@cache
+def _warned() -> set[Path]:
+    return set()
 
 
 class FactCache:
@@ -66,12 +94,14 @@ class FactCache:
     def keep(self, facts: dict[str, Any]) -> None:
         """Add values; what other processes added meanwhile stays. A folder that cannot be written gives a warning."""
         with self._lock:
-            self._facts, self._folder = self._read() | facts, cache_folder()
+            # What could not be written before is known here only, and must not be measured again by this process.
+            known = (self._facts or {}) if self._folder == cache_folder() else {}
+            self._facts, self._folder = self._read() | known | facts, cache_folder()
             content = {"version": _VERSION, "digest": _digest(self._facts), "facts": self._facts}
             try:
                 atomic_write(self.path, json.dumps(content, indent=1))
             except FileError as error:
-                warnings.warn(f"{error}. Nothing else is wrong: it is measured again next time", stacklevel=2)
+                warn_unwritable(error)
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -1,6 +1,9 @@
 """Arrays on disk by key: whole, sound and one's own, or made again."""
 
+import errno
 import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,6 @@ from spokeshave.jit.native_loops import I64, Loops
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("SPOKESHAVE_CACHE", str(tmp_path))
-    code_cache._warn_once.cache_clear()
     return tmp_path / "code"
 
 
@@ -65,11 +67,40 @@ def test_keys_tell_arrays_apart():
     assert code_key(zeros[::2]) == code_key(zeros[:2])
 
 
-def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_costs_one_warning(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SPOKESHAVE_CACHE", str(tmp_path / "file"))
-    with pytest.warns(UserWarning, match="generated again"):
-        assert set(cached("key", make)) == {"one", "none"}
+    with pytest.warns(UserWarning, match="the next run generates code") as warned:
+        for key in "abc":
+            assert set(cached(key, make)) == {"one", "none"}
+    assert len(warned) == 1
+
+
+def test_an_entry_of_a_cache_that_may_only_be_read_is_used(monkeypatch):
+    def refuse(path):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    cached("key", make)
+    monkeypatch.setattr(os, "utime", refuse)
+    assert set(cached("key", never)) == {"one", "none"}
+
+
+def test_threads_that_make_the_same_entry_do_not_get_into_each_others_way(folder):
+    content = {"one": np.arange(100_000)}
+    with ThreadPoolExecutor(4) as pool:
+        for key in map(str, range(30)):
+            for got in pool.map(lambda _, key=key: cached(key, lambda: content), range(4)):
+                np.testing.assert_array_equal(got["one"], content["one"])
+    assert len(list(folder.iterdir())) == 30
+
+
+def test_what_a_process_killed_while_writing_left_goes_with_the_next_entry(folder):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    cached("key", make)
+    (folder / f".of_another_key.safetensors.{dead.pid}-7.tmp").write_text("half")
+    cached("new", make)
+    assert sorted(file.name for file in folder.iterdir()) == ["key.safetensors", "new.safetensors"]
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="a system without user numbers")

@@ -12,7 +12,7 @@ import pytest
 from spokeshave.jit import operation_sequence
 from spokeshave.jit.host_cpu import host_cpu
 from spokeshave.jit.operation_loops import FINISHED, ITEMS, LINE, OperationLoops
-from spokeshave.jit.operation_sequence import run_sequence
+from spokeshave.jit.operation_sequence import run_sequence, run_side_by_side
 
 VECTORS = host_cpu().widest()
 pytestmark = pytest.mark.skipif(VECTORS is None, reason="no code is generated for this CPU")
@@ -199,3 +199,15 @@ def test_without_openmp_one_thread_does_all(monkeypatch):
     run_sequence(steps, 4)
     assert [call[:3] for call in seen] == [(steps.ctypes.data, 3, 4), (steps.ctypes.data, 3, 1)]
     assert seen[0][3] != 0 == seen[1][3]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_sequences_run_side_by_side_each_in_its_own_order(threads):
+    lengths = [COUNTS, COUNTS[:4], [3], COUNTS[2:9], [1, 2, 3]]
+    made = [rows(counts) for counts in lengths]
+    for _ in range(3):
+        run_side_by_side(np.array([(steps.ctypes.data, len(steps)) for steps, *_ in made], np.int64), threads)
+        for counts, (_, data, _) in zip(lengths, made, strict=True):
+            for row, value in zip(data[1:], expected(counts), strict=True):
+                assert (row == value).all()
+                row[:] = 0

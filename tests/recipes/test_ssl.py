@@ -62,6 +62,14 @@ def test_a_smoke_run_meets_the_rows_counts_and_is_exact(tmp_path, row, capsys):
     assert "page:" in capsys.readouterr().out
 
 
+def test_a_smoke_run_in_which_nothing_became_zero_ends_with_a_page_that_says_so(tmp_path, capsys):
+    record = smoke(tmp_path, "demo", "--strength", "1e-9")
+    assert record.final.measurement.parameters == record.baseline.measurement.parameters
+    page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
+    for text in (page, capsys.readouterr().out.replace("\n", " ")):
+        assert "nothing was removed" in text and "The smaller network gives" not in text
+
+
 def test_the_small_network_reads_back_and_is_the_one_reported(tmp_path):
     record = smoke(tmp_path, "lenet-3", "--seeds", "0", "1")
     assert record.seeds == [0, 1] and record.final.error_spread is not None

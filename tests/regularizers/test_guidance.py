@@ -6,7 +6,7 @@ from torch import nn
 
 from spokeshave.errors import CheckpointError, InvalidArgument
 from spokeshave.regularizers import Guide, GuidedL1, MagnitudeSchedule, NetworkSurgery
-from spokeshave.regularizers.guidance import GuideEvent, Verdict, guide_events
+from spokeshave.regularizers.guidance import GuideEvent, Verdict, guide_notes
 from spokeshave.structures.roofline_model import MachineRates, projected_speedup, upper_bound
 
 FAST_MEMORY = MachineRates(1e9, alpha=2.0, bytes_per_s=1e12)  # useful below a density of 1/2
@@ -127,13 +127,36 @@ def test_state_goes_through_a_checkpoint_and_decisions_go_on():
         Guide(nn.Sequential(net[0]), torch.zeros(1, 2, 8, 8), FAST_MEMORY).load_state_dict(guide.state_dict())
 
 
+def test_a_resumed_guide_decides_by_the_rates_that_it_began_with():
+    net, slow = network(), MachineRates(1e9, alpha=10.0 / 3, bytes_per_s=1e12, beta=1.25)
+    state = guide_of(net, slow).state_dict()
+    other = guide_of(net, FAST_MEMORY, nominal=FAST_MEMORY)
+    assert "nominal" in other.machine
+    other.load_state_dict(state)
+    assert other.rates == slow and "nominal" not in other.machine
+    thin(net[0], 0.6)  # density 0.4: of use to the machine at hand, not to the one before
+    for step in range(5):
+        other.observe(step)
+    assert other.verdicts["0"] is Verdict.RESTORED
+
+
+def test_a_state_from_before_rates_were_kept_belongs_to_the_nominal_machine():
+    state = guide_of(network()).state_dict()
+    del state["rates"]
+    for nominal, expected in ((FAST_MEMORY, FAST_MEMORY), (None, MachineRates(2e9, 3.0, 1e9))):
+        guide = guide_of(network(), MachineRates(2e9, 3.0, 1e9), nominal=nominal)
+        guide.load_state_dict(state)
+        assert guide.rates == expected
+
+
 def test_events_of_a_shared_guide_come_once_and_read_as_words():
     net = network()
     guide = guide_of(net)
     guide.events.append(GuideEvent(6, "0", Verdict.HELD, 0.25, 3.5))
     pulls = [GuidedL1(net, guide=guide), NetworkSurgery(net, guide=guide), object()]
-    (event,) = guide_events(pulls)
-    assert str(event) == "step 6: 0 held: more zeros would gain little (density 0.250, projected speedup 3.50)"
+    machine, event = guide_notes(pulls)
+    assert machine == "the guide's machine: 1 GFLOP/s dense, alpha 2, 1e+03 GB/s, beta 2"
+    assert event == "step 6: 0 held: more zeros would gain little (density 0.250, projected speedup 3.50)"
 
 
 def test_bad_settings_are_refused():

@@ -126,3 +126,13 @@ def test_without_onnx_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(onnx_graph, "require", missing)
     with pytest.raises(MissingExtra, match="onnx"):
         load_onnx("net.onnx")
+
+
+def test_what_onnx_itself_cannot_check_is_read_with_a_warning(monkeypatch):
+    def too_large(_: object) -> None:
+        raise ValueError("This protobuf of onnx model is too large (>2GiB)")
+
+    monkeypatch.setattr(onnx.checker, "check_model", too_large)
+    model = graph([helper.make_node("Relu", ["x"], ["y"])], (1, 3))
+    with pytest.warns(UserWarning, match="without ONNX's own check.*2GiB"):
+        assert load_onnx(model)(torch.tensor([[-1.0, 0.0, 2.0]])).tolist() == [[0.0, 0.0, 2.0]]

@@ -5,6 +5,7 @@ Everything is timed in turns in one process: medians, with the distance between 
 
 import copy
 import time
+import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -265,8 +266,9 @@ def _time_whole(model: nn.Module, network: SparseNetwork, images: Tensor, settin
             with torch.inference_mode():
                 other(images[:1])
             models.append(other)
-        except RuntimeError:  # such as .view(), which needs the usual order
-            pass
+        except RuntimeError as error:  # such as .view(), which needs the usual order
+            reason = str(error).splitlines()[0]
+            warnings.warn(f"dense is timed in torch's usual order only: channels-last fails ({reason})", stacklevel=2)
     times = time_in_turns(models, (images,), settings.threads, settings.repeats, settings.budget_s)
     last = len(times) > 2 and median_and_spread(times[2])[0] < median_and_spread(times[0])[0]
     dense = times[2] if last else times[0]

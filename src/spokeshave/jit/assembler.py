@@ -4,7 +4,6 @@ What comes out is position-independent: the text refers to nothing, not even to 
 package's own generators: LLVM ends the process over a line that is no instruction.
 """
 
-import re
 from functools import cache
 
 import llvmlite.binding as llvm
@@ -13,8 +12,6 @@ import numpy as np
 from spokeshave.errors import InvalidArgument
 from spokeshave.jit.host_cpu import host_cpu
 from spokeshave.jit.llvm_target import LLVM_LOCK, target_machine
-
-_LABEL = re.compile(r"^(\w+):$", re.MULTILINE)
 
 
 @cache
@@ -40,11 +37,12 @@ def assemble(text: str, labels: list[str]) -> tuple[bytes, dict[str, int]]:
         >>> places["first"], places["second"] < len(code)
         (0, True)
     """
-    missing = set(labels) - set(_LABEL.findall(text))
+    lines = text.split("\n")
+    missing = set(labels) - {line[:-1] for line in lines if line.endswith(":")}
     if missing:
         raise InvalidArgument(f"labels {sorted(missing)} are not in the text")
     # In the object files of macOS only a label that begins with L is resolved here; others are left to a linker.
-    text = _LABEL.sub(r"L\1:", text)
+    text = "\n".join([f"L{line}" if line.endswith(":") else line for line in lines])
     table = "\n".join([".p2align 2", "L_table:", *(f".long L{label}-L_table" for label in labels)])
     dialect = ".intel_syntax noprefix\n" if host_cpu().triple.startswith(("x86_64", "i686")) else ""
     escaped = f"{dialect}.text\n{text}\n{table}\n".replace("\\", "\\5C").replace('"', "\\22").replace("\n", "\\0A")

@@ -6,8 +6,8 @@ altered, or belongs to another user is not used: its content is made anew, and t
 
 import hashlib
 import os
-import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from spokeshave.errors import FileError
-from spokeshave.files import atomic_path
+from spokeshave.files import atomic_path, remove_leftovers
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
-from spokeshave.user_cache import cache_folder
+from spokeshave.user_cache import cache_folder, warn_unwritable
 
 Arrays = dict[str, np.ndarray]
 MOST_BYTES = 1 << 30
@@ -81,26 +81,22 @@ def _read(path: Path) -> Arrays | None:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         if recorded != _digest(path, arrays):
             return None
-        os.utime(path)
     except (OSError, SafetensorError):
         return None
+    with suppress(OSError):  # a cache that may only be read is as good
+        os.utime(path)
     return arrays
 
 
 def _write(path: Path, arrays: Arrays) -> None:
     """Keep an entry; a folder that cannot be written costs time the next time, and nothing else."""
     try:
-        with atomic_path(path) as temporary:
+        with atomic_path(path, durable=False) as temporary:
             save_file(arrays, temporary, metadata={"sha256": _digest(path, arrays)})
-    except (FileError, SafetensorError) as error:
-        _warn_once(str(error))
+    except FileError as error:
+        warn_unwritable(error)
         return
     _trim(path.parent)
-
-
-@cache
-def _warn_once(reason: str) -> None:
-    warnings.warn(f"{reason}. Nothing else is wrong: code is generated again next time", stacklevel=2)
 
 
 def _digest(path: Path, arrays: Arrays) -> str:
@@ -110,6 +106,7 @@ def _digest(path: Path, arrays: Arrays) -> str:
 
 def _trim(folder: Path) -> None:
     try:
+        remove_leftovers(folder)
         files = [(path, path.stat()) for path in folder.glob("*.safetensors")]
         total = sum(facts.st_size for _, facts in files)
         for path, facts in sorted(files, key=lambda file: file[1].st_mtime):

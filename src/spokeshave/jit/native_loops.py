@@ -24,6 +24,11 @@ F32 = ir.FloatType()
 POINTER = ir.PointerType()
 
 
+def native_address(function: Callable[..., None]) -> int:
+    """Where the machine code of a compiled function begins."""
+    return ctypes.cast(function, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
+
+
 class Loops:
     """One function under construction.
 
@@ -136,6 +141,10 @@ class Loops:
         target = target_machine(self.vectors)
         module = llvm.parse_assembly(text)
         module.verify()
-        passes = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=2))
+        tuning = llvm.create_pipeline_tuning_options(speed_level=2)
+        tuning.loop_unrolling = (
+            False  # loops that gain by it are unrolled where they are written; the others cost time here
+        )
+        passes = llvm.create_pass_builder(target, tuning)
         passes.getModulePassManager().run(module, passes)
         return np.frombuffer(target.emit_object(module), np.uint8)

@@ -14,8 +14,8 @@ import numpy as np
 from llvmlite import ir
 
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
-from spokeshave.jit.native_loops import I32, I64, POINTER, Loops
-from spokeshave.jit.operation_loops import FINISHED, ITEMS, LINE, NEXT_ITEM, number_of_ranges
+from spokeshave.jit.native_loops import I32, I64, POINTER, Loops, native_address
+from spokeshave.jit.operation_loops import FINISHED, ITEMS, LINE, NEXT_ITEM, OperationLoops, number_of_ranges
 from spokeshave.jit.parallel_region import parallel_call, thread_number_call
 
 _SPINS = 2000
@@ -161,7 +161,7 @@ def _runner() -> Callable[..., None]:
 def _calls() -> tuple[int, int, int, int]:
     """Addresses that the runner is told: of the region's call, of what its threads run, and of what these call."""
     parallel = parallel_call()
-    part = ctypes.cast(_part(), ctypes.c_void_p).value or 0 if parallel else 0  # type: ignore[arg-type]
+    part = native_address(_part()) if parallel else 0
     return parallel, part, thread_number_call(), _yield_call()
 
 
@@ -185,3 +185,28 @@ def run_sequence_at(steps: int, count: int, threads: int) -> None:
     """
     calls = _calls()
     _runner()(steps, count, threads if calls[0] else 1, *calls)
+
+
+@cache
+def _side_by_side() -> tuple[Callable[..., None], OperationLoops]:
+    """Machine code whose items are sequences, each run by one thread, and its fields."""
+    vectors = host_cpu().widest()
+    assert vectors is not None
+    loops = OperationLoops("side_by_side", vectors, ["sequences_at"])
+    with loops.items() as item:
+        pair = loops.at(loops.arguments["sequences_at"], loops.times(item, 16))
+        run_alone(loops, loops.load(pair, POINTER, 8), loops.load(loops.at(pair, 8), I64, 8))
+    return loops.compile(), loops
+
+
+def run_side_by_side(sequences: np.ndarray, threads: int) -> None:
+    """Run sequences at the same time, each on one thread from its beginning to its end.
+
+    Args:
+        sequences: int64, [sequences, 2]: address of the pairs and number of the operations of each; no operation of one
+            may write what another reads or writes.
+        threads: at most so many at a time, at least 1; one where torch has no OpenMP.
+    """
+    function, loops = _side_by_side()
+    table = loops.table(len(sequences), sequences_at=sequences.ctypes.data)
+    run_sequence(np.array([(native_address(function), table.ctypes.data)], np.int64), threads)

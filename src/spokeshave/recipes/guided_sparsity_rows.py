@@ -1,24 +1,50 @@
 """The plans behind the rows of recipe `guided_sparsity`: network, penalty, target sparsity, schedules.
 
-The machine's rates are nominal ones of a server core; targets and strengths are checked on a validation split.
+The machine is the one at hand, measured once a run; targets and strengths are checked on a validation split.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 
 from torch import nn
 
 from spokeshave.data import Augmentation, DatasetName, Normalization
+from spokeshave.errors import InvalidArgument, JitRefused
 from spokeshave.models import ConvNet, LeNet, ResNetCifar
+from spokeshave.processes import from_first, is_first
 from spokeshave.regularizers import Guide, GuidedL1, MagnitudeSchedule, Regularizer
 from spokeshave.shaping import Plan, Stretch
 from spokeshave.structures.roofline_model import MachineRates
+from spokeshave.targets.cpu_sparse.roofline import measure_roofline
 from spokeshave.train_settings import Precision, TrainSettings
 
 NOMINAL = MachineRates(dense_flops_per_s=60e9, alpha=1.2, bytes_per_s=20e9)
-"""One core with AVX-512: torch's dense convolutions of these sizes, our sparse ones, the shared cache."""
+"""One core with AVX-512: torch's dense convolutions of these sizes, our sparse ones, the shared cache. What is assumed
+where nothing can be measured, and what runs were guided by that were begun before the machine was measured.
+"""
 _FAST = TrainSettings(precision=Precision.BFLOAT16, channels_last=True)
+
+
+def machine_rates(images: int) -> MachineRates:
+    """Rates of one core of this machine; nominal ones, with a warning, where no code can be generated on it.
+
+    One core, since what several do together depends on who else is at work while they are measured.
+
+    Args:
+        images: at a time.
+
+    Returns:
+        those of the first process, in every process of a run.
+    """
+    rates = NOMINAL
+    if is_first():
+        try:
+            rates = measure_roofline(threads=1, images=images).rates()
+        except (InvalidArgument, JitRefused) as refusal:
+            warnings.warn(f"{refusal}; the guide takes nominal rates of a machine", RuntimeWarning, stacklevel=2)
+    return MachineRates(*from_first(astuple(rates)))
 
 
 @dataclass(frozen=True)
@@ -28,13 +54,13 @@ class Pruning:
     Attributes:
         strength: lambda of the L1 pull.
         sparsity: share of zeros at the end, by a pattern on the layers' names; other layers stay dense.
-        rates: of the machine that the network is for.
+        rates: of the machine that the network is for; measured on this one if none are given.
         batch: images at a time there.
     """
 
     strength: float
     sparsity: Mapping[str, float]
-    rates: MachineRates = NOMINAL
+    rates: MachineRates | None = None
     batch: int = 16
 
     def __call__(self, network: nn.Module, stretch: Stretch) -> Sequence[Regularizer]:
@@ -44,8 +70,8 @@ class Pruning:
         """
         steps = stretch.steps
         guide = Guide(
-            network, stretch.example, self.rates,
-            batch=self.batch, every=max(1, steps // 40), judge_from=round(0.8 * steps),
+            network, stretch.example, self.rates or machine_rates(self.batch),
+            batch=self.batch, every=max(1, steps // 40), judge_from=round(0.8 * steps), nominal=NOMINAL,
         )  # fmt: skip
         pull = GuidedL1(network, strength=self.strength, layers=dict.fromkeys(self.sparsity, 1.0), guide=guide)
         schedule = MagnitudeSchedule(

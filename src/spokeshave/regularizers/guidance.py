@@ -10,7 +10,7 @@ its weights take no more traffic than its activations.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from enum import Enum
 from typing import Any
 
@@ -78,6 +78,7 @@ class Guide:
         judge_from: step before which no layer is restored, since sparsity needs time to grow.
         patience: looks over which a density must not have changed to count as settled, at least 2.
         tolerance: change of density that counts as none, 0..1.
+        nominal: rates that are assumed where none were measured: those of a state that holds none.
 
     Raises:
         InvalidArgument: for a count below 1 or a tolerance outside 0..1.
@@ -100,13 +101,14 @@ class Guide:
         judge_from: int = 0,
         patience: int = 3,
         tolerance: float = 0.01,
+        nominal: MachineRates | None = None,
     ) -> None:
         if batch < 1 or every < 1 or judge_from < 0 or patience < 2 or not 0 <= tolerance <= 1:
             raise InvalidArgument(
                 "expected batch and every of at least 1, judge_from of at least 0, patience of at least 2 and a "
                 f"tolerance of 0..1, got {batch}, {every}, {judge_from}, {patience} and {tolerance}"
             )
-        self.rates, self.batch, self.every = roofline, batch, every
+        self.rates, self.nominal, self.batch, self.every = roofline, nominal, batch, every
         self.judge_from, self.patience, self.tolerance = judge_from, patience, tolerance
         self.works = layer_works(model, example)
         self._layers = {name: model.get_submodule(name) for name in self.works}
@@ -121,6 +123,16 @@ class Guide:
             best = projected_speedup(work, self.rates, 0.0, batch)
             if best <= 1:
                 self._decide(0, name, Verdict.USELESS, best)
+
+    @property
+    def machine(self) -> str:
+        """The rates that decide, as a line for a page."""
+        rates = self.rates
+        return (
+            f"the guide's machine: {rates.dense_flops_per_s / 1e9:.3g} GFLOP/s dense, alpha {rates.alpha:.3g}, "
+            f"{rates.bytes_per_s / 1e9:.3g} GB/s, beta {rates.beta:.3g}"
+            + (" (nominal, not measured)" if rates == self.nominal else "")
+        )
 
     def pulls(self, layer: str) -> bool:
         """Whether a layer is to be pruned further; True for one that the guide does not know."""
@@ -159,7 +171,7 @@ class Guide:
             self._weight(name).masked_fill_(~mask, 0.0)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Verdicts, events, densities, dense copies and masks."""
+        """Verdicts, events, densities, the machine's rates, dense copies and masks."""
         names = list(self.works)
         recent = [[math.nan] * (self.patience - len(self._recent[n])) + self._recent[n] for n in names]
         events = [[e.step, names.index(e.layer), e.what.value, e.x, e.projected_speedup] for e in self.events]
@@ -168,11 +180,12 @@ class Guide:
             "verdicts": torch.tensor([verdict.value for verdict in self.verdicts.values()]),
             "recent": torch.tensor(recent, dtype=torch.float64),
             "events": torch.tensor(events, dtype=torch.float64).reshape(-1, 5),
+            "rates": torch.tensor(astuple(self.rates), dtype=torch.float64),
         }
         return state | _prefixed("dense", self._dense) | _prefixed("mask", self._masks)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave.
+        """Take over what `state_dict` gave, the machine's rates too: a resumed run decides as it began.
 
         Raises:
             CheckpointError: where it belongs to another model.
@@ -180,6 +193,10 @@ class Guide:
         if len(state.get("verdicts", ())) != len(self.works):
             raise CheckpointError(f"the guide's state belongs to another model: this one has {len(self.works)} layers")
         names = list(self.works)
+        if "rates" in state:
+            self.rates = MachineRates(*map(float, state["rates"]))
+        elif self.nominal is not None:
+            self.rates = self.nominal
         self.step = int(state["step"])
         self.verdicts = {n: Verdict(int(v)) for n, v in zip(names, state["verdicts"], strict=True)}
         self._recent = {
@@ -218,10 +235,10 @@ class Guide:
         return self._layers[name].get_parameter("weight")
 
 
-def guide_events(regularizers: Iterable[object]) -> list[GuideEvent]:
-    """The decisions of the guides that some regularizers ask, each guide once."""
+def guide_notes(regularizers: Iterable[object]) -> list[str]:
+    """The machine and the decisions of the guides that some regularizers ask, each guide once."""
     guides = {id(guide): guide for item in regularizers if (guide := getattr(item, "guide", None)) is not None}
-    return [event for guide in guides.values() for event in guide.events]
+    return [line for guide in guides.values() for line in (guide.machine, *map(str, guide.events))]
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -126,4 +126,6 @@ def prune(
 def _error(new: nn.Module, old: nn.Module, example: object) -> float:
     both = [copy.deepcopy(network).eval() for network in (new, old)]
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        return max(relative_error(both[0](*probe), both[1](*probe)) for probe in probes_like(as_inputs(example))[:2])
+        return max(
+            relative_error(both[0](*probe), both[1](*probe)) for probe in probes_like(as_inputs(example), count=2)
+        )

@@ -160,7 +160,8 @@ def to_sparse(
         try:
             network = SparseNetwork.of(traced, vectors, tune_s, images)
             _require_native(network)
-            error = _check(network, traced.reference, inputs, tolerance, notes)
+            with network.weights_at_hand():
+                error = _check(network, traced.reference, inputs, tolerance, notes)
         except JitRefused as refusal:
             warnings.warn(f"{refusal}; the network runs in torch", RuntimeWarning, stacklevel=2)
             notes.append(str(refusal))
@@ -211,7 +212,7 @@ def _layers(network: SparseNetwork) -> tuple[SparseLayer, ...]:
         for step in [piece.step] if dense else piece.steps:
             kind, plan = type(step).__name__, plans.get(step.output)
             if isinstance(step, Convolve | Multiply):
-                density, count = step.weight.density, len(step.weight.values)
+                density, count = step.weight.density, step.weight.nonzeros
                 said = (plan.predicted_speedup, plan.why) if plan else (0.0, "")
                 layers.append(SparseLayer(step.layer, kind, runs_as, density, count, *said))
             else:

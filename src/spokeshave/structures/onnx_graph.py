@@ -7,6 +7,7 @@ done while the graph is read; what depends on the batch size stays in the module
 import operator
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -197,8 +198,8 @@ def load_onnx(source: object) -> fx.GraphModule:
         raise CheckpointError(
             f"{where} is no valid ONNX network: {str(error).splitlines()[0]}; export it again"
         ) from error
-    except ValueError:
-        pass  # too large for one message: read unchecked
+    except ValueError as error:  # too large for one message
+        warnings.warn(f"{where} is read without ONNX's own check of it: {error}", stacklevel=2)
     with torch.random.fork_rng(devices=[]):  # new layers draw weights before they are given theirs
         return OnnxReader(model).read(model.graph)
 

@@ -80,7 +80,7 @@ GUARDED = """
     import ctypes, mmap, sys
     import numpy as np, torch
     from torch import nn
-    import spokeshave.targets.cpu_sparse.native_engine as engine_module
+    from spokeshave.targets.cpu_sparse import native_engine, sparse_linear, windowed_rows
     from sparse_cases import LAYOUTS, SETS, error, thin, through, in_double
 
     libc, kept = ctypes.CDLL(None, use_errno=True), []
@@ -98,13 +98,18 @@ GUARDED = """
         raw = np.frombuffer(block, np.uint8)[first : first + size]
         return raw[: int(np.prod(shape)) * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
 
-    engine_module.aligned_zeros = guarded
+    for module in (native_engine, sparse_linear, windowed_rows):
+        module.aligned_zeros = guarded
     torch.manual_seed(0)
     for layout in LAYOUTS:
         for vectors in SETS:
             for size, kernel, stride, padding in (((13, 13), 3, 1, 1), ((27, 27), 5, 1, 2), ((9, 33), 3, 2, 0)):
                 network = thin(nn.Sequential(nn.Conv2d(6, 7, kernel, stride, padding), nn.ReLU()), 0.4)
                 x = torch.from_numpy(guarded((2, 6, *size), align=4)).normal_()
+                assert error(through(layout, network, x, vectors, 2), in_double(network, x)) < 1e-5
+            for features, rows, density in ((100, 50, 0.3), (33, 17, 1.0), (300, 40, 0.05)):
+                network = thin(nn.Sequential(nn.Linear(features, rows)), density)
+                x = torch.from_numpy(guarded((2, features), align=4)).normal_()
                 assert error(through(layout, network, x, vectors, 2), in_double(network, x)) < 1e-5
     print("inside")
 """

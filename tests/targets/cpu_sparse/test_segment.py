@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparse_cases import SETS, error, in_double, steps_of, thin
+from sparse_cases import LAYOUTS, SETS, error, in_double, steps_of, thin
 from spokeshave.errors import InvalidArgument
 from spokeshave.structures.graph_tracing import trace
 from spokeshave.targets.cpu_sparse.batch_lanes_engine import BatchLanesEngine
@@ -30,6 +30,25 @@ def test_batches_of_every_size_match_torch(vectors, images):
     segment = Segment(steps_of(network, x), vectors)
     (got,) = segment([x[:images].numpy()])
     assert error(torch.from_numpy(got), in_double(network, x[:images])) < 1e-5
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_threads_take_images_of_their_own_and_share_what_is_left(layout, threads):
+    network, x = small()
+    segment = Segment(steps_of(network, x), SETS[0])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for images in (37, 33, 2):
+            (got,) = segment([x[:images].numpy()], layout)
+            assert error(torch.from_numpy(got), in_double(network, x[:images])) < 1e-5
+    finally:
+        torch.set_num_threads(before)
+    alone = [engine for engine in segment.engines() if engine.threads == 1]
+    step = 1 if layout is PixelLanesEngine else SETS[0].lanes
+    assert len(alone) == threads if -(-37 // step) >= threads else not alone
+    assert len(segment.engines()) == len(alone) + 1  # one more, whose operations all threads share
 
 
 def test_no_image_gives_no_result():

@@ -1,18 +1,22 @@
 """Sparse linear layers against numpy."""
 
+import pickle
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from sparse_cases import LAYOUTS, SETS, error, in_double, thin, through
-from spokeshave.targets.cpu_sparse.sparse_linear import UNROLL, pack_for_gathering, pack_for_images
+from sparse_cases import LAYOUTS, SETS, error, in_double, steps_of, thin, through
+from spokeshave.targets.cpu_sparse.network_steps import Multiply
+from spokeshave.targets.cpu_sparse.sparse_linear import UNROLL, PackedRows, pack_for_gathering, pack_for_images
 from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight
 
 
 def matrix(rows: int, columns: int, density: float) -> np.ndarray:
     rng = np.random.default_rng(rows * columns)
-    return (rng.standard_normal((rows, columns)) * (rng.random((rows, columns)) < density)).astype(np.float32)
+    return np.where(rng.random((rows, columns)) < density, rng.standard_normal((rows, columns)), 0).astype(np.float32)
 
 
 @pytest.mark.parametrize("vectors", SETS)
@@ -58,6 +62,41 @@ def test_rows_side_by_side_hold_every_nonzero_once(lanes):
                 found[rows[(entry - packed.starts[group]) % lanes], packed.columns[entry]] += packed.values[entry]
     np.testing.assert_allclose(found, weight, rtol=1e-6)  # what pads a row has its part of the last weight
     assert sorted(row for row in packed.rows if row >= 0) == list(range(37))
+
+
+@pytest.mark.parametrize("pack", [partial(pack_for_gathering, lanes=8), partial(pack_for_images, vector_bytes=64)])
+@pytest.mark.parametrize("density", [0.0, 0.03, 0.5, 1.0])
+def test_what_is_packed_is_found_again_bit_for_bit(pack, density):
+    weight = matrix(133, 1100, density)
+    weight[[3, 8, 130]] = 0
+    weight[5, 3:9] = [np.nan, np.inf, -np.inf, 1e38, 1e-20, -3e-30]
+    weight[6], weight[6, 1000] = 0, -np.inf
+    packed = PackedRows.of(pack(StoredWeight.of(weight)).arrays())
+    found = packed.unpacked(weight.shape)
+    assert packed.exact
+    np.testing.assert_array_equal(found.places, StoredWeight.of(weight).places)
+    np.testing.assert_array_equal(found.dense().view(np.uint32), weight.view(np.uint32))
+
+
+def test_weights_too_small_to_be_found_again_are_told():
+    weight = np.zeros((4, 100), np.float32)
+    weight[2, 7] = 1e-33  # a crumb of it has few digits left
+    assert not pack_for_images(StoredWeight.of(weight), 64).exact
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("vectors", SETS)
+def test_an_engine_lets_go_of_a_matrix_that_it_holds_in_its_own_order(layout, vectors):
+    network = thin(nn.Sequential(nn.Linear(70, 40)), 0.2)
+    steps = steps_of(network, torch.ones(1, 70))
+    weight = next(step.weight for step in steps.steps if isinstance(step, Multiply))
+    places, values, digest = weight.places, weight.values, weight.digest
+    layout(steps, vectors, 1)
+    assert weight.bytes == 0
+    np.testing.assert_array_equal(weight.places, places)
+    np.testing.assert_array_equal(weight.values, values)
+    copied = pickle.loads(pickle.dumps(weight))
+    assert copied.bytes == values.nbytes + places.nbytes and copied.digest == weight.digest == digest
 
 
 def test_visits_are_whole_runs_of_the_unrolled_loop():

@@ -60,6 +60,17 @@ def test_damage_is_never_a_wrong_result(tmp_path):
             load_sparse(path)
 
 
+def test_whoever_cuts_the_file_later_does_not_reach_a_loaded_network(tmp_path):
+    """In a mapped file the memory of the weights would be gone with it, and the process."""
+    network = thin(nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3)), 0.5)
+    x = torch.randn(2, 3, 9, 9)
+    fast, _ = to_sparse(network, x)
+    loaded = load_sparse(save_sparse(fast, tmp_path / "net"))
+    with open(tmp_path / "net", "r+b") as file:
+        file.truncate(10)
+    assert torch.equal(loaded(x), fast(x))
+
+
 def test_another_file_is_refused(tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / "other")
     with pytest.raises(CheckpointError, match="no sparse network"):

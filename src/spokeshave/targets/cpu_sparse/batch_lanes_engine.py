@@ -9,7 +9,7 @@ from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.targets.cpu_sparse.batch_lanes import few_pixels, packer, unpacker
 from spokeshave.targets.cpu_sparse.borders import zero_border
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, Planes
-from spokeshave.targets.cpu_sparse.native_engine import SPARE_PLANES, NativeEngine, Value
+from spokeshave.targets.cpu_sparse.native_engine import NativeEngine, Value
 from spokeshave.targets.cpu_sparse.network_steps import Convolve, Flatten, Multiply, NetworkSteps, Pool, Softmax
 from spokeshave.targets.cpu_sparse.plane_operations import elementwise
 from spokeshave.targets.cpu_sparse.pooling import batch_lanes_pooling
@@ -41,7 +41,7 @@ class BatchLanesEngine(NativeEngine):
             shape, border = network.shapes[name], borders.get(name, (0, 0))
             if len(shape) == 3:
                 rows, columns = shape[1] + 2 * border[0], shape[2] + 2 * border[1]
-                planes = Planes(shape[0] + SPARE_PLANES, rows, columns, self.vectors)
+                planes = Planes(shape[0] + self.spare_planes(name, network), rows, columns, self.vectors)
             else:
                 planes = Planes(shape[0], 1, 1, self.vectors)
             values[name] = Value(shape, planes, border)
@@ -86,15 +86,14 @@ class BatchLanesEngine(NativeEngine):
             places_at=self.keep(places.ravel().astype(np.int64)),
         )
 
-    def run_at(self, inputs: Sequence[int], results: Sequence[int], images: int) -> None:
-        """Compute; up to `vectors.lanes` images."""
+    def aim(self, inputs: Sequence[int], results: Sequence[int], images: int) -> None:
+        """Say what the next run reads and writes; up to `vectors.lanes` images."""
         lane = self._lane if images == len(self._lane) else np.minimum(self._lane, images - 1)
         for places, address, size in zip(self._inputs, inputs, self.input_bytes, strict=True):
             np.add(lane * size, address, out=places)
         for places, address, size in zip(self._outputs, results, self.output_bytes, strict=True):
             np.add(self._lane * size, address, out=places)
             places[images:] = self._nowhere.ctypes.data
-        self.run()
 
     def _prepare(self, value: Value) -> None:
         if value.border != (0, 0):
@@ -146,8 +145,9 @@ class BatchLanesEngine(NativeEngine):
         self.emit_patches(elementwise(self.vectors, ()), channels, rows, **ends, columns=columns)
 
     def _multiply(self, step: Multiply) -> None:
-        operation = images_product(self.vectors, self.code[step.output].columns.itemsize == 4, step.rectify)
-        self.emit_product(step, operation, -(-len(step.weight) // ROWS_AN_ITEM))
+        packed = self.code[step.output]
+        operation = images_product(self.vectors, packed.columns.itemsize == 4, step.rectify)
+        self.emit_product(step, operation, -(-len(step.weight) // ROWS_AN_ITEM), packed.passes)
 
     def _softmax(self, step: Softmax) -> None:
         # A feature is a plane of one pixel, also where the value it comes from is planes that became features.

@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from spokeshave.errors import UnsupportedLayer
-from spokeshave.jit.code_cache import cached, code_key, generator
+from spokeshave.jit.code_cache import Arrays, cached, code_key, generator
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.jit.operation_loops import patch_items
@@ -38,10 +39,11 @@ from spokeshave.targets.cpu_sparse.softmax import softmax_over_planes
 from spokeshave.targets.cpu_sparse.sparse_linear import PackedRows
 from spokeshave.targets.cpu_sparse.tile_choice import Density, Outputs
 from spokeshave.targets.cpu_sparse.tuning import ConvolutionWork, compiled
+from spokeshave.targets.cpu_sparse.windowed_rows import WindowedRows
 from spokeshave.targets.cpu_sparse.work_loop import work_loop
 
 SPARE_PLANES = 32
-"""Planes behind the last one of a value: the last block of filters may write that many too many."""
+"""Planes behind the last one of what a convolution writes: the last block of filters may write that many too many."""
 ENTERING, LEAVING = "(entering)", "(leaving)"
 """What bringing images into the layout and results out of it is called where the steps are timed."""
 
@@ -70,7 +72,7 @@ class Value:
 
 def _products(step: Convolve, network: NetworkSteps) -> int:
     """Multiply-adds for one image."""
-    return len(step.weight.values) * prod(network.shapes[step.output][1:])
+    return step.weight.nonzeros * prod(network.shapes[step.output][1:])
 
 
 class NativeEngine(ABC):
@@ -118,7 +120,9 @@ class NativeEngine(ABC):
                     case Multiply():
                         key = code_key("rows", generator(vectors), type(self), step.weight.digest)
                         packed = cached(key, lambda step=step: self._packed(step).arrays())
-                        self.code[step.output] = PackedRows.of(packed)
+                        rows = self.code[step.output] = self._rows(packed)
+                        if rows.exact:
+                            step.weight.release(partial(rows.unpacked, step.weight.shape))
         self.arena_bytes = self._place(network)
         self.arena = aligned_zeros((self.arena_bytes // 4,))
         most = max([0, *(code.scratch_bytes for code in self.code.values() if isinstance(code, CompiledConvolution))])
@@ -139,6 +143,13 @@ class NativeEngine(ABC):
     def _lay_out(self, network: NetworkSteps) -> dict[str, Value]:
         """Memory that each value needs; values that share memory are one object."""
 
+    @staticmethod
+    def spare_planes(name: str, network: NetworkSteps) -> int:
+        """Planes behind the last one that a convolution may write or, where it adds this value to its sums, read."""
+        convolutions = [step for step in network.steps if isinstance(step, Convolve)]
+        touched = any(name in (step.output, *step.inputs[1:]) for step in convolutions)
+        return SPARE_PLANES if touched else 0
+
     @abstractmethod
     def _enter(self, value: Value) -> None:
         """Bring an input into the arena."""
@@ -148,8 +159,8 @@ class NativeEngine(ABC):
         """Bring a result out of it."""
 
     @abstractmethod
-    def run_at(self, inputs: Sequence[int], results: Sequence[int], images: int) -> None:
-        """Compute.
+    def aim(self, inputs: Sequence[int], results: Sequence[int], images: int) -> None:
+        """Say what the next run reads and writes.
 
         Args:
             inputs: address of each input, float32, contiguous, [images, ...], in the order of the network's inputs.
@@ -165,11 +176,16 @@ class NativeEngine(ABC):
             results: likewise, in the order of its outputs: filled.
         """
         sources, targets = ([array.ctypes.data for array in arrays] for arrays in (inputs, results))
-        self.run_at(sources, targets, len(inputs[0]))
+        self.aim(sources, targets, len(inputs[0]))
+        self.run()
 
     @abstractmethod
-    def _packed(self, step: Multiply) -> PackedRows:
+    def _packed(self, step: Multiply) -> PackedRows | WindowedRows:
         """Matrix of a linear layer."""
+
+    def _rows(self, arrays: Arrays) -> PackedRows | WindowedRows:
+        """The matrix that `_packed` gave, from its arrays."""
+        return PackedRows.of(arrays)
 
     @abstractmethod
     def _convolution(self, step: Convolve) -> CompiledConvolution:
@@ -287,7 +303,7 @@ class NativeEngine(ABC):
             ConvolutionWork(
                 dense,
                 step.weight.digest,
-                Density(filters, planes, max(len(step.weight.values), 1) / max(1, filters * planes)),
+                Density(filters, planes, max(step.weight.nonzeros, 1) / max(1, filters * planes)),
                 step.bias,
                 step.groups,
                 outputs,
@@ -313,20 +329,19 @@ class NativeEngine(ABC):
         self._keep.append(convolution)
         self._program.append((work_loop().address, table))
 
-    def emit_product(self, step: Multiply, operation: Operation, items: int) -> None:
+    def emit_product(self, step: Multiply, operation: Operation, items: int, passes: int = 1) -> None:
         """Append a linear layer."""
-        packed = self.code[step.output]
+        bias = np.zeros(-(-len(step.weight) // self.vectors.lanes) * self.vectors.lanes, np.float32)
+        bias[: len(step.bias)] = step.bias
+        parts = {name: part for name, part in vars(self.code[step.output]).items() if isinstance(part, np.ndarray)}
         self.emit(
             operation,
             items,
             source_at=self.at(self.values[step.inputs[0]]),
             target_at=self.at(self.values[step.output]),
-            bias_at=self.keep(step.bias),
-            values_at=self.keep(packed.values),
-            columns_at=self.keep(packed.columns),
-            starts_at=self.keep(packed.starts),
-            rows_at=self.keep(packed.rows),
-            passes=packed.passes,
+            bias_at=self.keep(bias),
+            **{f"{name}_at": self.keep(part) for name, part in parts.items()},
+            passes=passes,
             height=len(step.weight),
         )
 
@@ -371,6 +386,11 @@ class NativeEngine(ABC):
     def _chain(self, step: Chain, value: Value) -> tuple[int, bool, np.ndarray]:
         """Planes that an elementwise step works on, whether they are flat features side by side, and its scales."""
         return value.shape[0], False, np.zeros((1, 2), np.float32) if step.scales is None else step.scales
+
+    @property
+    def sequence(self) -> tuple[int, int]:
+        """Address of the operations, and how many there are."""
+        return self._sequence_at, len(self._sequence)
 
     def run(self) -> None:
         """Run every operation once, on no more threads than torch may use."""

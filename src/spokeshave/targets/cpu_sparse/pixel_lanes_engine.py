@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from spokeshave.jit.code_cache import Arrays
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, Planes
-from spokeshave.targets.cpu_sparse.native_engine import SPARE_PLANES, NativeEngine, Value
+from spokeshave.targets.cpu_sparse.native_engine import NativeEngine, Value
 from spokeshave.targets.cpu_sparse.network_steps import (
     Chain,
     Convolve,
@@ -22,6 +23,7 @@ from spokeshave.targets.cpu_sparse.pooling import pixel_lanes_pooling
 from spokeshave.targets.cpu_sparse.softmax import softmax_along_row
 from spokeshave.targets.cpu_sparse.sparse_linear import PackedRows, gathering_product, pack_for_gathering
 from spokeshave.targets.cpu_sparse.tile_choice import Outputs
+from spokeshave.targets.cpu_sparse.windowed_rows import WindowedRows, fits, pack_windows, windowed_product
 
 
 class PixelLanesEngine(NativeEngine):
@@ -35,7 +37,9 @@ class PixelLanesEngine(NativeEngine):
         for name in (*network.inputs, *(step.output for step in network.steps)):
             shape = network.shapes[name]
             if len(shape) == 3:
-                planes = Planes(shape[0] + SPARE_PLANES, shape[1], self._vectors(shape[2]), self.vectors)
+                planes = Planes(
+                    shape[0] + self.spare_planes(name, network), shape[1], self._vectors(shape[2]), self.vectors
+                )
             else:
                 planes = Planes(1, 1, self._vectors(shape[0]), self.vectors)
             values[name] = Value(shape, planes)
@@ -97,15 +101,14 @@ class PixelLanesEngine(NativeEngine):
         )
         self._outputs.append((table, row_copier(self.vectors, columns).loops.place("target_at")))
 
-    def run_at(self, inputs: Sequence[int], results: Sequence[int], images: int) -> None:
-        """Compute; one image."""
+    def aim(self, inputs: Sequence[int], results: Sequence[int], images: int) -> None:
+        """Say what the next run reads and writes; one image."""
         assert images == 1
         for readers, address in zip(self._inputs, inputs, strict=True):
             for table, place in readers:
                 table[place] = address
         for (table, place), address in zip(self._outputs, results, strict=True):
             table[place] = address
-        self.run()
 
     def _convolution(self, step: Convolve) -> CompiledConvolution:
         _, rows, columns = self.values[step.output].shape
@@ -168,12 +171,20 @@ class PixelLanesEngine(NativeEngine):
 
     def _multiply(self, step: Multiply) -> None:
         packed = self.code[step.output]
-        operation = gathering_product(self.vectors, packed.columns.itemsize == 4, step.rectify)
-        self.emit_product(step, operation, len(packed.rows) // self.vectors.lanes)
+        if isinstance(packed, WindowedRows):
+            self.emit_product(step, windowed_product(step.rectify), len(packed.starts) - 1)
+        else:
+            operation = gathering_product(self.vectors, packed.columns.itemsize == 4, step.rectify)
+            self.emit_product(step, operation, len(packed.rows) // self.vectors.lanes)
 
     def _softmax(self, step: Softmax) -> None:
         ends = self.ends(source=self.values[step.inputs[0]], target=self.values[step.output])
         self.emit(softmax_along_row(self.vectors, *self.network.shapes[step.output]), 1, **ends)
 
-    def _packed(self, step: Multiply) -> PackedRows:
+    def _packed(self, step: Multiply) -> PackedRows | WindowedRows:
+        if fits(step.weight, self.vectors):
+            return pack_windows(step.weight)
         return pack_for_gathering(step.weight, self.vectors.lanes)
+
+    def _rows(self, arrays: Arrays) -> PackedRows | WindowedRows:
+        return WindowedRows.of(arrays) if "heads" in arrays else super()._rows(arrays)

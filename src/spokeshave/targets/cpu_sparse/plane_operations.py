@@ -5,7 +5,6 @@ operation (`jit/operation_loops.py`) over patches of planes, or over rows; a vec
 no difference.
 """
 
-import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +12,7 @@ from functools import cache
 from llvmlite import ir
 
 from spokeshave.jit.host_cpu import VectorSet
-from spokeshave.jit.native_loops import F32, I64, Loops
+from spokeshave.jit.native_loops import F32, I64, Loops, native_address
 from spokeshave.jit.operation_loops import PATCH_FIELDS, OperationLoops
 
 Native = Callable[..., None]
@@ -34,7 +33,7 @@ class Operation:
     @property
     def address(self) -> int:
         """Of the machine code."""
-        return ctypes.cast(self.function, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
+        return native_address(self.function)
 
 
 def splat(loops: Loops, value: float | ir.Value) -> ir.Value:

@@ -77,13 +77,14 @@ def left_over(weight: StoredWeight, groups: int = 1) -> float:
         0.375
     """
     columns, height = max(1, prod(weight.shape[1:])), max(1, len(weight) // groups)
-    begins = (np.arange(len(weight)) * columns).astype(weight.places.dtype)  # of another kind, all would be copied
-    borders = np.append(np.searchsorted(weight.places, begins), len(weight.places))  # places ascend
+    places = weight.places
+    begins = (np.arange(len(weight)) * columns).astype(places.dtype)  # of another kind, all would be copied
+    borders = np.append(np.searchsorted(places, begins), len(places))  # places ascend
     rows = (np.diff(borders) > 0).reshape(groups, -1).sum(1)
     left = 0
     for group in range(groups):
         used = np.zeros(columns, bool)
-        mine = weight.places[borders[group * height] : borders[(group + 1) * height]]
+        mine = places[borders[group * height] : borders[(group + 1) * height]]
         for start in range(0, len(mine), CHUNK):  # of an unstructured weight the first part uses every column
             used[mine[start : start + CHUNK] % columns] = True
             if used.all():

@@ -4,7 +4,9 @@ Williams, Waterman, Patterson, Roofline, CACM 2009; Park et al., ICLR 2017, sect
 (`structures/roofline_model.py`) takes these numbers: F is the rate of torch's dense convolution, alpha = F / (rate of
 direct sparse convolution on nonzeros), B the bandwidth of the level that the data is in.
 Departs from the paper: everything is measured on the machine at hand, for one image and for a vector of images, instead
-of XX"""
+of taken from data sheets; a layer streams from the fastest level that holds it. Arithmetic is measured on one core and
+multiplied by the threads, dense and sparse layers in turns, so that what else runs does not tilt their ratio.
+"""
 
 import copy
 import time
@@ -36,7 +38,7 @@ class Level(Enum):
     L1 = 16 << 10
     L2 = 384 << 10
     LAST_LEVEL_CACHE = 4 << 20
-    MEMORY = 96 << 20
+    MEMORY = 64 << 20
 
     @property
     def shared(self) -> bool:
@@ -50,7 +52,7 @@ DENSITIES = (0.05, 0.2, 1.0)
 """Shares of nonzeros at which the sparse rate is measured: the denser, the more a load or a call is used for."""
 _CHANNELS, _SIZE, _KERNEL = 128, 14, 3
 _ROUNDS = 7
-_METHOD = 2
+_METHOD = 3
 """Number of the way of measuring: what another way found is not taken from the user's cache."""
 _FACTS = FactCache("roofline")
 
@@ -181,8 +183,9 @@ def _fastest_s(runs: Sequence[Callable[[], object]]) -> list[float]:
     return [min(mine[1:]) for mine in times]
 
 
-def _run(operation: Operation, items: int, threads: int, **fields: int) -> float:
-    table = operation.loops.table(items, **fields)
+def _run(operation: Operation, threads: int, **fields: int) -> float:
+    """Shortest time of an operation with one item for each thread."""
+    table = operation.loops.table(threads, **fields)
     steps = np.array([(operation.address, table.ctypes.data)], np.int64)
     return _fastest_s([lambda: run_sequence(steps, threads)])[0]
 
@@ -218,7 +221,7 @@ def _multiply_adds(vectors: VectorSet) -> Operation:
 
 def _peak(vectors: VectorSet) -> float:
     sink = aligned_zeros((vectors.lanes,))
-    seconds = _run(_multiply_adds(vectors), 1, 1, turns=_TURNS, sink_at=sink.ctypes.data)
+    seconds = _run(_multiply_adds(vectors), 1, turns=_TURNS, sink_at=sink.ctypes.data)
     return 2.0 * _TURNS * _CHAINS * vectors.lanes / seconds
 
 
@@ -255,7 +258,7 @@ def _read_rate(vectors: VectorSet, threads: int, level: Level) -> float:
     source, sink = aligned_zeros((threads * size // 4,)), aligned_zeros((threads * vectors.lanes,))
     source[:] = 1.0  # zeros that were never written may all be one page
     ends = {"source_at": source.ctypes.data, "sink_at": sink.ctypes.data}
-    return threads * size * turns / _run(_reads(vectors), threads, threads, size=size, turns=turns, **ends)
+    return threads * size * turns / _run(_reads(vectors), threads, size=size, turns=turns, **ends)
 
 
 def _layer_rates(vectors: VectorSet, images: int) -> tuple[float, dict[float, float]]:

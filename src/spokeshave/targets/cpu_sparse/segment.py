@@ -15,7 +15,9 @@ import torch
 
 from spokeshave.errors import InvalidArgument
 from spokeshave.jit.host_cpu import VectorSet
+from spokeshave.jit.operation_sequence import run_side_by_side
 from spokeshave.targets.cpu_sparse.batch_lanes_engine import BatchLanesEngine
+from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution
 from spokeshave.targets.cpu_sparse.native_engine import NativeEngine
 from spokeshave.targets.cpu_sparse.network_steps import NetworkSteps
 from spokeshave.targets.cpu_sparse.pixel_lanes_engine import PixelLanesEngine
@@ -53,16 +55,23 @@ class Segment:
         yield engine
         free.append(engine)  # an engine whose run failed is not given back
 
-    def _take(self, layout: Layout) -> tuple[list[NativeEngine], NativeEngine]:
+    def _take(self, layout: Layout, threads: int | None = None) -> tuple[list[NativeEngine], NativeEngine]:
         """A free engine, made where there is none, and the list that it is to be given back to."""
-        key = (layout, torch.get_num_threads())
+        key = (layout, threads or torch.get_num_threads())
         free = self._free.setdefault(key, [])
         try:
             return free, free.pop()
         except IndexError:
             with self._lock:  # so that callers who come at the same time share the code
-                code = self._code.setdefault(key, {})
+                code = self._code.setdefault(key, self._rows(layout))
                 return free, layout(self.network, self.vectors, key[1], code, self.tune_s)
+
+    def _rows(self, layout: Layout) -> dict[str, object]:
+        """Matrices of linear layers that a layout has packed: they are the same for any number of threads."""
+        packed = [code for (other, _), code in self._code.items() if other is layout]
+        return {
+            name: part for code in packed for name, part in code.items() if not isinstance(part, CompiledConvolution)
+        }
 
     def engines(self) -> list[NativeEngine]:
         """Engines that were made and that nobody uses now."""
@@ -150,12 +159,31 @@ class Segment:
     def _run_part(
         self, layout: Layout, inputs: list[int], results: list[int], starts: range, seconds: dict[str, float] | None
     ) -> None:
-        free, engine = self._take(layout)
-        engine.seconds = seconds
-        for start in starts:
-            engine.run_at(
+        def aim(engine: NativeEngine, start: int) -> None:
+            engine.aim(
                 [address + start * size for address, size in zip(inputs, engine.input_bytes, strict=True)],
                 [address + start * size for address, size in zip(results, engine.output_bytes, strict=True)],
                 min(starts.step, starts.stop - start),
             )
-        free.append(engine)
+
+        threads, apart = torch.get_num_threads(), 0
+        if threads > 1 and seconds is None:
+            apart = len(starts) // threads * threads
+        if apart:
+            # Each thread on images of its own: nothing is waited for, and nothing goes from one core to another.
+            taken = [self._take(layout, 1) for _ in range(threads)]
+            sequences = np.array([engine.sequence for _, engine in taken], np.int64)
+            for first in range(0, apart, threads):
+                for (_, engine), start in zip(taken, starts[first : first + threads], strict=True):
+                    engine.seconds = None
+                    aim(engine, start)
+                run_side_by_side(sequences, threads)
+            for free, engine in taken:
+                free.append(engine)
+        if apart < len(starts):
+            free, engine = self._take(layout)
+            engine.seconds = seconds
+            for start in starts[apart:]:
+                aim(engine, start)
+                engine.run()
+            free.append(engine)

@@ -18,7 +18,7 @@ from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.jit.native_loops import F32, I32, I64, POINTER
 from spokeshave.jit.operation_loops import OperationLoops
 from spokeshave.targets.cpu_sparse.plane_operations import Operation, rectified, splat
-from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight
+from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight, places_kind
 
 UNROLL = 4
 """Independent sums of a row, so that one multiply-add need not wait for the one before."""
@@ -30,6 +30,8 @@ GATHER_AHEAD = 1024
 """Likewise of the product for one vector of features."""
 CRUMB = np.float32(2.0**-24)
 """Part of a weight that each padding entry beside it gets."""
+_SMALLEST = np.float32(2.0**-126)
+"""Normal number: a crumb, or a weight, that is smaller has lost digits."""
 ROWS_AN_ITEM = 64
 """Rows that a thread takes at a time."""
 
@@ -57,6 +59,34 @@ class PackedRows:
         """Of everything that is read for one product."""
         return self.values.nbytes + self.columns.nbytes + self.starts.nbytes + self.rows.nbytes
 
+    @property
+    def exact(self) -> bool:
+        """Whether the matrix can be had again: not where weights are so small that their crumbs are not exact."""
+        sizes = np.abs(self.values)
+        return not ((sizes > 0) & (sizes < _SMALLEST)).any()
+
+    def unpacked(self, shape: tuple[int, ...]) -> StoredWeight:
+        """The matrix again, bit for bit, if `exact`.
+
+        Args:
+            shape: of the matrix.
+        """
+        visit = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+        if len(self.rows):
+            lanes = len(self.rows) // (len(self.starts) - 1)
+            row = self.rows[visit * lanes + np.arange(len(visit)) % lanes]
+        else:
+            row = visit // (self.passes * ROWS_AN_ITEM) * ROWS_AN_ITEM + visit % ROWS_AN_ITEM
+        kept = np.flatnonzero(row >= 0)
+        places = row[kept] * shape[1] + self.columns[kept]
+        order = np.argsort(places, kind="stable")  # what pads a weight comes behind it
+        places, values = places[order], self.values[kept[order]]
+        first = np.diff(places, prepend=-1) != 0
+        padded = np.flatnonzero(first[:-1] & ~first[1:])
+        whole = values[padded + 1] / CRUMB
+        values[padded] = np.where(whole != 0, whole, values[padded])
+        return StoredWeight(shape, places[first].astype(places_kind(shape)), values[first])
+
     def arrays(self) -> Arrays:
         """As plain arrays, to be kept on disk."""
         return vars(self) | {"passes": np.array([self.passes])}
@@ -75,9 +105,11 @@ def _filled(count: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     return aligned_zeros((max(count, 1),)), aligned_zeros((max(count, 1),), kind)
 
 
-def _rows_and_columns(weight: StoredWeight) -> tuple[np.ndarray, np.ndarray]:
-    row, column = np.divmod(weight.places.astype(np.int64), weight.shape[1])
-    return row, column
+def _entries(weight: StoredWeight) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, column and value of each nonzero."""
+    places, values = weight.arrays()
+    row, column = np.divmod(places, places.dtype.type(weight.shape[1]))  # twice as fast in 32 bits
+    return row.astype(np.int64), column.astype(np.int64), values
 
 
 def _divisible(values: np.ndarray) -> np.ndarray:
@@ -96,7 +128,7 @@ def pack_for_gathering(weight: StoredWeight, lanes: int) -> PackedRows:
         weight: [rows, columns].
         lanes: of a vector.
     """
-    row, column = _rows_and_columns(weight)
+    row, column, nonzeros = _entries(weight)
     lengths = np.bincount(row, minlength=len(weight))
     order = np.argsort(-lengths, kind="stable")
     used = int(np.count_nonzero(lengths))
@@ -111,14 +143,14 @@ def pack_for_gathering(weight: StoredWeight, lanes: int) -> PackedRows:
     columns[: starts[-1]] = np.repeat(fill, slots, axis=0).ravel()
     pads = np.repeat(slots, lanes)  # of each row, in the order of the lanes
     final = np.zeros(len(weight), np.float32)
-    final[lengths > 0] = _divisible(weight.values[first[1:][lengths > 0] - 1])
+    final[lengths > 0] = _divisible(nonzeros[first[1:][lengths > 0] - 1])
     crumbs = np.where(rows >= 0, final[rows], 0) * CRUMB
     values[: starts[-1]] = np.repeat(crumbs, slots, axis=0).ravel()
     position = np.empty(len(weight), np.int64)  # of a row among the lanes of all groups
     position[rows[rows >= 0]] = np.flatnonzero(rows.ravel() >= 0)
     rank = np.arange(len(row)) - first[row]
     place = (starts[position // lanes] + position % lanes)[row] + rank * lanes
-    values[place], columns[place] = weight.values, column
+    values[place], columns[place] = nonzeros, column
     at = place[first[1:][lengths > 0] - 1]  # of each row's last nonzero
     count = np.zeros(len(weight), np.int64)
     count[rows[rows >= 0]] = pads[rows.ravel() >= 0] - lengths[rows[rows >= 0]]
@@ -135,24 +167,26 @@ def pack_for_images(weight: StoredWeight, vector_bytes: int) -> PackedRows:
     """
     height, width = weight.shape
     wide = PASS_BYTES // vector_bytes
-    passes = max(1, -(-width // wide))
-    row, column = _rows_and_columns(weight)
-    items = -(-height // ROWS_AN_ITEM)
-    visit = ((row // ROWS_AN_ITEM) * passes + column // wide) * ROWS_AN_ITEM + row % ROWS_AN_ITEM
-    counts = np.bincount(visit, minlength=items * passes * ROWS_AN_ITEM)
-    padded = -(-counts // UNROLL) * UNROLL
-    starts = np.concatenate([[0], np.cumsum(padded)])
-    # Within a row columns ascend, so a visit's entries follow one another: its rank counts from where it begins.
-    begins = np.flatnonzero(np.diff(visit, prepend=-1))
-    rank = np.arange(len(visit)) - np.repeat(begins, np.diff(begins, append=len(visit)))
-    place = starts[visit] + rank
+    passes, items = max(1, -(-width // wide)), -(-height // ROWS_AN_ITEM)
+    places, nonzeros = weight.arrays()
+    # Places ascend: what a row has in a pass lies between two borders, here and in the order of the visits.
+    borders = np.arange(height)[:, None] * width + np.minimum(np.arange(passes) * wide, width)
+    begins = np.searchsorted(places, borders.ravel().astype(places.dtype))
+    counts = np.diff(begins, append=len(places))
+    visits = np.zeros((items * ROWS_AN_ITEM, passes), np.int64)
+    visits[:height] = -(-counts.reshape(height, passes) // UNROLL) * UNROLL
+    ordered = visits.reshape(items, ROWS_AN_ITEM, passes).transpose(0, 2, 1)
+    starts = np.concatenate([[0], np.cumsum(ordered)])
+    start = starts[:-1].reshape(ordered.shape).transpose(0, 2, 1).reshape(-1, passes)[:height].ravel()
+    place = np.arange(len(places)) + np.repeat(start - begins, counts)
     values, columns = _filled(int(starts[-1]), width)
-    values[place], columns[place] = weight.values, column
-    ends = np.append(begins[1:], len(visit))[: len(begins)] - 1
-    for extra in range(1, UNROLL):  # as for gathering
-        short = ends[rank[ends] + extra < padded[visit[ends]]]
-        crumbs = _divisible(weight.values[short]) * CRUMB
-        columns[place[short] + extra], values[place[short] + extra] = column[short], crumbs
+    values[place] = nonzeros
+    columns[place] = places - np.repeat(borders[:, 0], counts.reshape(height, passes).sum(1)).astype(places.dtype)
+    ends = begins + counts - 1
+    for extra in range(UNROLL - 1):  # as for gathering
+        short = ends[(counts > 0) & (counts % UNROLL != 0) & (counts % UNROLL + extra < UNROLL)]
+        crumbs = _divisible(nonzeros[short]) * CRUMB
+        columns[place[short] + extra + 1], values[place[short] + extra + 1] = columns[place[short]], crumbs
         values[place[short]] -= crumbs
     return PackedRows(values, columns, starts, np.zeros(0, np.int64), passes)
 
@@ -179,7 +213,7 @@ def gathering_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> 
             columns = loops.at(given["columns_at"], loops.times(entry, bits))
             for start, size in ((values, 4), (columns, bits)):
                 for far in range(0, UNROLL * lanes * size, 64):
-                    _prefetch(loops, loops.at(start, size * GATHER_AHEAD + far))
+                    prefetch(loops, loops.at(start, size * GATHER_AHEAD + far))
             for part, total in enumerate(totals):
                 features = ir.Constant(loops.vector, ir.Undefined)
                 numbers = _numbers(loops, loops.at(columns, part * lanes * bits), bits, lanes)
@@ -190,7 +224,7 @@ def gathering_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> 
                 loops.store(
                     loops.multiply_add(weight, features, loops.load(total, align=vectors.bytes)), total, vectors.bytes
                 )
-        result = _sum(loops, totals)
+        result = sum_of(loops, totals)
         rows = loops.at(given["rows_at"], loops.times(group, 8 * lanes))
         for lane in range(lanes):
             row = loops.load(loops.at(rows, 8 * lane), I64, 8)
@@ -205,7 +239,8 @@ def gathering_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> 
     return Operation(loops.compile(), loops)
 
 
-def _sum(loops: OperationLoops, totals: list[ir.Value]) -> ir.Value:
+def sum_of(loops: OperationLoops, totals: list[ir.Value]) -> ir.Value:
+    """Sum of some variables, as many as a power of two."""
     values = [loops.load(total, align=loops.vectors.bytes) for total in totals]
     while len(values) > 1:
         values = [loops.builder.fadd(one, other) for one, other in zip(values[::2], values[1::2], strict=True)]
@@ -239,8 +274,8 @@ def images_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> Ope
             with loops.loop(start, stop, UNROLL) as entry:
                 values = loops.at(given["values_at"], loops.times(entry, 4))
                 columns = loops.at(given["columns_at"], loops.times(entry, bits))
-                _prefetch(loops, loops.at(values, 4 * AHEAD))
-                _prefetch(loops, loops.at(columns, bits * AHEAD))
+                prefetch(loops, loops.at(values, 4 * AHEAD))
+                prefetch(loops, loops.at(columns, bits * AHEAD))
                 weights, places = _spread(loops, values), _numbers(loops, columns, bits, UNROLL)
                 for total, weight, column in zip(totals, weights, places, strict=True):
                     place = loops.at(given["source_at"], loops.times(column, vectors.bytes))
@@ -250,7 +285,7 @@ def images_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> Ope
                         total,
                         vectors.bytes,
                     )
-            result = _sum(loops, totals)
+            result = sum_of(loops, totals)
             if rectify:
                 last = build.icmp_signed("==", turn, build.sub(given["passes"], I64(1)))
                 result = build.select(last, rectified(loops, result), result)
@@ -258,7 +293,7 @@ def images_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> Ope
     return Operation(loops.compile(), loops)
 
 
-def _prefetch(loops: OperationLoops, pointer: ir.Value) -> None:
+def prefetch(loops: OperationLoops, pointer: ir.Value) -> None:
     """Ask for memory that will be read soon; an address beyond the end does no harm."""
     function = loops.module.globals.get("llvm.prefetch.p0")
     if function is None:

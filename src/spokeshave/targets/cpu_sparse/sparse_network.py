@@ -6,7 +6,8 @@ Direct sparse convolution (Park et al., ICLR 2017) for whole networks. The plain
 
 import copy
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -160,6 +161,13 @@ class SparseNetwork(nn.Module):
         if isinstance(piece, NetworkSteps) and self.vectors is not None:
             return Segment(piece, self.vectors, self._tune_s)
         return None
+
+    @contextmanager
+    def weights_at_hand(self) -> Iterator[None]:
+        """Meanwhile positions and values of nonzeros stay in memory, for both layouts to be made from."""
+        weights = [step.weight.arrays() for step in self.network.steps if isinstance(step, Convolve | Multiply)]
+        yield
+        del weights
 
     @property
     def segments(self) -> list[Segment]:

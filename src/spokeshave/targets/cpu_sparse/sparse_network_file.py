@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
-from spokeshave.errors import CheckpointError, FileError, UnsupportedLayer
+from spokeshave.errors import CheckpointError, UnsupportedLayer
 from spokeshave.files import atomic_path, file_error
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.targets.cpu_sparse import network_steps, plane_operations, pooling
 from spokeshave.targets.cpu_sparse.network_steps import NetworkSteps
 from spokeshave.targets.cpu_sparse.sparse_network import Slot, SparseNetwork
-from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight
+from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight, places_kind
 from spokeshave.targets.cpu_sparse.tuning import TUNE_S
 from spokeshave.tensor_digest import digest
 
@@ -64,31 +64,24 @@ def save_sparse(network: SparseNetwork, path: Path | str) -> Path:
         UnsupportedLayer: some layers run in torch.
         FileError: the file cannot be written; what was there before is untouched.
     """
-    if network.fallbacks:
-        names = ", ".join(step.layer for step in network.fallbacks)
-        raise UnsupportedLayer(
-            f"{names}: run in torch, and only native layers can be stored; save the original model's weights and "
-            "call to_sparse again after loading"
-        )
-    writer = _Writer()
-    steps = network.network
-    facts = {
-        "steps": writer.plain(steps.steps),
-        "shapes": {name: list(shape) for name, shape in steps.shapes.items()},
-        "inputs": steps.inputs,
-        "outputs": steps.outputs,
-        "aliases": steps.aliases,
-        "result": writer.plain(network.result),
-        "images": network.images,
-    }
-    header = {"format": _FORMAT, "sha256": _digest(writer.tensors, facts), "facts": facts}
+    tensors, metadata = _content(network)
     path = Path(path)
     with atomic_path(path) as temporary:
-        try:
-            save_file(writer.tensors, temporary, metadata={"spokeshave_sparse": json.dumps(header)})
-        except SafetensorError as error:  # it wraps the OSError of a full disk
-            raise FileError(f"writing {path} failed: {error}; free some space or choose another folder") from error
+        save_file(tensors, temporary, metadata=metadata)
     return path
+
+
+def stored_bytes(network: SparseNetwork) -> int:
+    """Size of the file that `save_sparse` would write.
+
+    Args:
+        network: without layers that torch runs.
+
+    Raises:
+        UnsupportedLayer: some layers run in torch.
+    """
+    tensors, metadata = _content(network)
+    return len(save(tensors, metadata=metadata))
 
 
 def load_sparse(path: Path | str, vectors: VectorSet | None = None, tune_s: float = TUNE_S) -> SparseNetwork:
@@ -107,7 +100,8 @@ def load_sparse(path: Path | str, vectors: VectorSet | None = None, tune_s: floa
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            # Copies: whoever overwrites or shortens the file later would change what was checked, or end this process.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
         raise CheckpointError(f"{path} is truncated or damaged ({error}); copy or export it again") from error
     except OSError as error:
@@ -135,6 +129,29 @@ def load_sparse(path: Path | str, vectors: VectorSet | None = None, tune_s: floa
     return network
 
 
+def _content(network: SparseNetwork) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a network's file."""
+    if network.fallbacks:
+        names = ", ".join(step.layer for step in network.fallbacks)
+        raise UnsupportedLayer(
+            f"{names}: run in torch, and only native layers can be stored; save the original model's weights and "
+            "call to_sparse again after loading"
+        )
+    writer = _Writer()
+    steps = network.network
+    facts = {
+        "steps": writer.plain(steps.steps),
+        "shapes": {name: list(shape) for name, shape in steps.shapes.items()},
+        "inputs": steps.inputs,
+        "outputs": steps.outputs,
+        "aliases": steps.aliases,
+        "result": writer.plain(network.result),
+        "images": network.images,
+    }
+    header = {"format": _FORMAT, "sha256": _digest(writer.tensors, facts), "facts": facts}
+    return writer.tensors, {"spokeshave_sparse": json.dumps(header)}
+
+
 def _digest(tensors: dict[str, Tensor], facts: object) -> str:
     text = digest(tensors) + json.dumps(facts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -153,10 +170,11 @@ class _Writer:
     def plain(self, value: object) -> Any:
         match value:
             case StoredWeight():
-                gaps = np.diff(value.places.astype(np.int64), prepend=0)
+                places, values = value.arrays()
+                gaps = np.diff(places.astype(np.int64), prepend=0)
                 narrow = gaps.max(initial=0) < 1 << 16
-                places = self._store(gaps.astype(np.uint16 if narrow else np.int64))
-                return {"weight": list(value.shape), "gaps": places, "values": self._store(value.values)}
+                stored = self._store(gaps.astype(np.uint16 if narrow else np.int64))
+                return {"weight": list(value.shape), "gaps": stored, "values": self._store(values)}
             case np.ndarray():
                 return {"array": self._store(value)}
             case tuple():
@@ -183,7 +201,7 @@ class _Reader:
         if "weight" in value:
             gaps = self.tensors[value["gaps"]].numpy()
             shape = tuple(value["weight"])
-            kind = np.uint32 if int(np.prod(shape)) <= 1 << 32 else np.uint64
+            kind = places_kind(shape)
             # Sums of 64 bits would take four times the memory of the gaps, which the process would keep.
             places = np.cumsum(gaps.view(np.uint16) if gaps.dtype == np.int16 else gaps.astype(kind), dtype=kind)
             return StoredWeight(shape, places, self.tensors[value["values"]].numpy())

@@ -123,9 +123,10 @@ def _apply(
     buffers = list(range(block.sums + len(taps), spare)) or [spare]
     for tap, weight in enumerate(weights):
         code.weight(weight, code.stream, weights_at + 4 * tap)
+    first, vector_bytes = filter_ * block.tile.outputs, code.vectors.bytes
     for turn, ((row, column), products) in enumerate(block.tile.reads(taps).items()):
-        at = row * pitches.input_row + column * code.vectors.bytes
-        totals = [(filter_ * block.tile.outputs + output, weights[tap]) for tap, output in products]
+        at = row * pitches.input_row + column * vector_bytes
+        totals = [(first + output, weights[tap]) for tap, output in products]
         factor = buffers[turn % len(buffers)]  # in turn, so that a load need not wait for the multiply-add before
         if len(totals) == 1:
             code.multiply_add_from(*totals[0], pointer, at, factor)

@@ -95,11 +95,18 @@ class ConvolutionWork:
         """The choice by arithmetic."""
         return first_choice(self.outputs, self.vectors, self.density, self.rectify, self.threads)
 
+    @cached_property
+    def _generated(self) -> dict[Choice, ConvolutionCode]:
+        return {}
+
     def generate(self, choice: Choice) -> ConvolutionCode:
-        """Code for a choice."""
-        shape = (self.outputs.rows, self.outputs.columns)
-        ends = (self.source, self.target, self.residual)
-        return ConvolutionCode.generate(self.cut, self.bias, self.groups, shape, choice.block, *ends, choice.tiling)
+        """Code for a choice; the same again for one that was tried."""
+        if choice not in self._generated:
+            shape = (self.outputs.rows, self.outputs.columns)
+            ends = (self.source, self.target, self.residual)
+            code = ConvolutionCode.generate(self.cut, self.bias, self.groups, shape, choice.block, *ends, choice.tiling)
+            self._generated[choice] = code
+        return self._generated[choice]
 
     @property
     def geometry(self) -> str:

@@ -19,12 +19,14 @@ class X86Instructions(VectorInstructions):
         super().__init__(vectors)
         self._fused = vectors is not VectorSet.SSE
         self._v = "v" if self._fused else ""
+        self._names = [f"{_PREFIX[vectors]}{number}" for number in range(vectors.registers)]
+        self._word = f"{_PREFIX[vectors][0]}mmword"
 
     def _name(self, vector: int) -> str:
-        return f"{_PREFIX[self.vectors]}{vector}"
+        return self._names[vector]
 
     def _at(self, pointer: str, offset: int) -> str:
-        return f"{_PREFIX[self.vectors][0]}mmword ptr [{pointer}{offset:+d}]"
+        return f"{self._word} ptr [{pointer}{offset:+d}]"
 
     def _three(self, operation: str, vector: int, other: str) -> None:
         name = self._name(vector)
