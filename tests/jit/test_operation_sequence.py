@@ -144,13 +144,11 @@ def test_threads_have_numbers_of_their_own_and_the_caller_is_the_first():
     assert seen == {(0, 3), (1, 3), (2, 3)} and callers == [threading.get_ident()]
 
 
-def test_without_a_number_from_openmp_threads_are_counted(monkeypatch):
-    parallel, part, _, yield_call = operation_sequence._calls()
-    monkeypatch.setattr(operation_sequence, "_calls", lambda: (parallel, part, 0, yield_call))
-    test_threads_have_numbers_of_their_own_and_the_caller_may_be_any()
-
-
-def test_threads_have_numbers_of_their_own_and_the_caller_may_be_any():
+@pytest.mark.parametrize("numbered", [True, False])
+def test_threads_have_numbers_of_their_own_and_the_caller_may_be_any(monkeypatch, numbered):
+    parallel, part, number_call, yield_call = operation_sequence._calls()
+    calls = (parallel, part, number_call if numbered else 0, yield_call)  # without OpenMP's numbers, they are counted
+    monkeypatch.setattr(operation_sequence, "_calls", lambda: calls)
     seen: list[int] = []
     meeting = threading.Barrier(2, timeout=20)
     watched = Watched(2)

@@ -22,6 +22,7 @@ from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.jit.operation_loops import patch_items
 from spokeshave.jit.operation_sequence import run_sequence_at
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, Planes
+from spokeshave.targets.cpu_sparse.memory_plan import first_fit
 from spokeshave.targets.cpu_sparse.network_steps import (
     Chain,
     Concatenate,
@@ -91,6 +92,7 @@ class NativeEngine(ABC):
         output_bytes: likewise.
         code: step's output -> its compiled convolution or packed matrix.
         seconds: where the time of each step is added up, by its output; none for one run without looking.
+        sequence: address of the operations, and how many there are.
     """
 
     def __init__(
@@ -137,7 +139,7 @@ class NativeEngine(ABC):
             self._leave(self.values[name])
         self._ends.append((LEAVING, len(self._program)))
         self._sequence = np.array([(function, table.ctypes.data) for function, table in self._program], np.int64)
-        self._sequence_at = self._sequence.ctypes.data
+        self.sequence = self._sequence.ctypes.data, len(self._sequence)
 
     @abstractmethod
     def _lay_out(self, network: NetworkSteps) -> dict[str, Value]:
@@ -223,7 +225,7 @@ class NativeEngine(ABC):
         return []
 
     def _place(self, network: NetworkSteps) -> int:
-        """First fit, the largest first, by the steps during which each value is needed; bytes in all."""
+        """Give each value its place in the arena, by the steps during which it is needed; bytes in all."""
         end = len(network.steps)
         spans: dict[int, tuple[Value, int, int]] = {}
 
@@ -238,15 +240,10 @@ class NativeEngine(ABC):
                 needed(value, turn)
         for name in network.outputs:
             needed(self.values[name], end)
-        placed: list[tuple[int, int, int, int]] = []
-        for value, first, last in sorted(spans.values(), key=lambda span: -span[0].planes.bytes):
-            size, offset = -(-value.planes.bytes // 64) * 64, 0
-            for low, high, other_first, other_last in sorted(placed):
-                if other_first <= last and first <= other_last and low < offset + size and offset < high:
-                    offset = high
+        offsets, size = first_fit([(value.planes.bytes, first, last) for value, first, last in spans.values()])
+        for (value, _, _), offset in zip(spans.values(), offsets, strict=True):
             value.offset = offset
-            placed.append((offset, offset + size, first, last))
-        return max(high for _, high, _, _ in placed)
+        return size
 
     def at(self, value: Value) -> int:
         """Address of the value's start."""
@@ -387,20 +384,15 @@ class NativeEngine(ABC):
         """Planes that an elementwise step works on, whether they are flat features side by side, and its scales."""
         return value.shape[0], False, np.zeros((1, 2), np.float32) if step.scales is None else step.scales
 
-    @property
-    def sequence(self) -> tuple[int, int]:
-        """Address of the operations, and how many there are."""
-        return self._sequence_at, len(self._sequence)
-
     def run(self) -> None:
         """Run every operation once, on no more threads than torch may use."""
         threads = min(self.threads, torch.get_num_threads())
         if self.seconds is None:
-            run_sequence_at(self._sequence_at, len(self._sequence), threads)
+            run_sequence_at(*self.sequence, threads)
             return
         first = 0
         for name, end in self._ends:
             begin = time.perf_counter()
-            run_sequence_at(self._sequence_at + first * self._sequence.strides[0], end - first, threads)
+            run_sequence_at(self.sequence[0] + first * self._sequence.strides[0], end - first, threads)
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
             first = end

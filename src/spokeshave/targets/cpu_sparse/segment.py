@@ -159,13 +159,6 @@ class Segment:
     def _run_part(
         self, layout: Layout, inputs: list[int], results: list[int], starts: range, seconds: dict[str, float] | None
     ) -> None:
-        def aim(engine: NativeEngine, start: int) -> None:
-            engine.aim(
-                [address + start * size for address, size in zip(inputs, engine.input_bytes, strict=True)],
-                [address + start * size for address, size in zip(results, engine.output_bytes, strict=True)],
-                min(starts.step, starts.stop - start),
-            )
-
         threads, apart = torch.get_num_threads(), 0
         if threads > 1 and seconds is None:
             apart = len(starts) // threads * threads
@@ -176,7 +169,7 @@ class Segment:
             for first in range(0, apart, threads):
                 for (_, engine), start in zip(taken, starts[first : first + threads], strict=True):
                     engine.seconds = None
-                    aim(engine, start)
+                    _aim(engine, inputs, results, start, starts)
                 run_side_by_side(sequences, threads)
             for free, engine in taken:
                 free.append(engine)
@@ -184,6 +177,15 @@ class Segment:
             free, engine = self._take(layout)
             engine.seconds = seconds
             for start in starts[apart:]:
-                aim(engine, start)
+                _aim(engine, inputs, results, start, starts)
                 engine.run()
             free.append(engine)
+
+
+def _aim(engine: NativeEngine, inputs: list[int], results: list[int], start: int, starts: range) -> None:
+    """Let an engine work on the images from `start` on, as many as it takes and as there are."""
+    engine.aim(
+        [address + start * size for address, size in zip(inputs, engine.input_bytes, strict=True)],
+        [address + start * size for address, size in zip(results, engine.output_bytes, strict=True)],
+        min(starts.step, starts.stop - start),
+    )
