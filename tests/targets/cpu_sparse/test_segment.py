@@ -1,5 +1,6 @@
 """Any number of images, from any number of threads."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -49,6 +50,26 @@ def test_threads_take_images_of_their_own_and_share_what_is_left(layout, threads
     step = 1 if layout is PixelLanesEngine else SETS[0].lanes
     assert len(alone) == threads if -(-37 // step) >= threads else not alone
     assert len(segment.engines()) == len(alone) + 1  # one more, whose operations all threads share
+
+
+@pytest.mark.parametrize(
+    ("alone_s", "together_s", "runs", "gains"),
+    [(1e-4, 8e-4, 11, False), (8e-4, 1e-4, 11, True), (0.1, 0.004, 2, True)],
+)
+def test_threads_are_used_where_they_make_an_engine_faster(alone_s, together_s, runs, gains):
+    network, x = small()
+    segment = Segment(steps_of(network, x), SETS[0])
+    calls: list[bool] = []
+
+    class Timed(PixelLanesEngine):
+        def run(self) -> None:
+            calls.append(self.together)
+            time.sleep(together_s if self.together else alone_s)
+
+    engine = Timed(segment.network, SETS[0], threads=2)
+    assert segment._gains(engine, PixelLanesEngine) is gains
+    assert len(calls) == runs  # a long run is not waited for on one thread
+    assert not segment._gains(Timed(segment.network, SETS[0], threads=1), PixelLanesEngine) and len(calls) == runs
 
 
 def test_no_image_gives_no_result():

@@ -24,6 +24,8 @@ from spokeshave.targets.cpu_sparse.pixel_lanes_engine import PixelLanesEngine
 
 _TRIALS, _TRIALS_S = 5, 0.02
 """Runs by which a layout is timed: so many, or fewer where they take longer than so many seconds."""
+_LONG_S = 0.002
+"""A run that takes longer is worth sharing among threads, without a look at how long one thread takes."""
 
 Layout = type[BatchLanesEngine] | type[PixelLanesEngine]
 
@@ -43,6 +45,7 @@ class Segment:
         self._code: dict[tuple[Layout, int], dict[str, object]] = {}
         self._free: dict[tuple[Layout, int], list[NativeEngine]] = {}
         self._time: dict[tuple[Layout, int], float] = {}
+        self._together: dict[tuple[Layout, int], bool] = {}
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         """A copy, or what another process receives, compiles again: code and memory belong to this object."""
@@ -64,7 +67,27 @@ class Segment:
         except IndexError:
             with self._lock:  # so that callers who come at the same time share the code
                 code = self._code.setdefault(key, self._rows(layout))
-                return free, layout(self.network, self.vectors, key[1], code, self.tune_s)
+                engine = layout(self.network, self.vectors, key[1], code, self.tune_s)
+                if key not in self._together:
+                    self._together[key] = self._gains(engine, layout)
+                engine.together = self._together[key]
+                return free, engine
+
+    def _gains(self, engine: NativeEngine, layout: Layout) -> bool:
+        """Whether an engine is faster on all its threads than on one: where steps take microseconds, it is not."""
+        if engine.threads == 1:
+            return False
+        inputs, results = self._ones(layout)
+        engine(inputs, results)
+        times: dict[bool, list[float]] = {True: [], False: []}
+        for _ in range(_TRIALS):
+            for engine.together, mine in times.items():
+                begin = time.perf_counter()
+                engine(inputs, results)
+                mine.append(time.perf_counter() - begin)
+                if mine[-1] > _LONG_S:
+                    return True
+        return min(times[True]) < min(times[False])
 
     def _rows(self, layout: Layout) -> dict[str, object]:
         """Matrices of linear layers that a layout has packed: they are the same for any number of threads."""
@@ -82,9 +105,7 @@ class Segment:
         """Seconds of one run of a layout, measured once for each number of threads."""
         key = (layout, torch.get_num_threads())
         if key not in self._time:
-            images = self.vectors.lanes if layout is BatchLanesEngine else 1
-            inputs = [np.ones((images, *self.network.shapes[name]), np.float32) for name in self.network.inputs]
-            results = self._results(images)
+            inputs, results = self._ones(layout)
             with self.engine(layout) as engine:
                 engine(inputs, results)
                 times: list[float] = []
@@ -94,6 +115,12 @@ class Segment:
                     times.append(time.perf_counter() - begin)
             self._time[key] = min(times)
         return self._time[key]
+
+    def _ones(self, layout: Layout) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Inputs to time a layout with, and room for its results."""
+        images = self.vectors.lanes if layout is BatchLanesEngine else 1
+        inputs = [np.ones((images, *self.network.shapes[name]), np.float32) for name in self.network.inputs]
+        return inputs, self._results(images)
 
     def _results(self, images: int) -> list[np.ndarray]:
         return [np.empty((images, *self.network.shapes[name]), np.float32) for name in self.network.outputs]
