@@ -33,23 +33,37 @@ def test_batches_of_every_size_match_torch(vectors, images):
     assert error(torch.from_numpy(got), in_double(network, x[:images])) < 1e-5
 
 
-@pytest.mark.parametrize("threads", [2, 3])
+@pytest.fixture(params=[2, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("apart", [True, False])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_threads_take_images_of_their_own_and_share_what_is_left(layout, threads):
+def test_threads_take_images_of_their_own_and_share_what_is_left(monkeypatch, layout, threads, apart):
     network, x = small()
     segment = Segment(steps_of(network, x), SETS[0])
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        for images in (37, 33, 2):
-            (got,) = segment([x[:images].numpy()], layout)
-            assert error(torch.from_numpy(got), in_double(network, x[:images])) < 1e-5
-    finally:
-        torch.set_num_threads(before)
+    monkeypatch.setattr(segment, "_apart", lambda layout: apart)
+    for images in (37, 33, 2):
+        (got,) = segment([x[:images].numpy()], layout)
+        assert error(torch.from_numpy(got), in_double(network, x[:images])) < 1e-5
     alone = [engine for engine in segment.engines() if engine.threads == 1]
-    step = 1 if layout is PixelLanesEngine else SETS[0].lanes
-    assert len(alone) == threads if -(-37 // step) >= threads else not alone
+    assert len(alone) == (threads if apart else 0)
     assert len(segment.engines()) == len(alone) + 1  # one more, whose operations all threads share
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_images_are_taken_apart_where_that_is_faster(monkeypatch, layout, threads):
+    network, x = small()
+    for shared_s, wanted in ((10.0, True), (0.0, False)):
+        segment = Segment(steps_of(network, x), SETS[0])
+        monkeypatch.setattr(segment, "time_s", lambda layout, took=shared_s: took)
+        (got,) = segment([np.repeat(x.numpy(), 2, axis=0)], layout)
+        assert error(torch.from_numpy(got), in_double(network, x.repeat_interleave(2, 0))) < 1e-5
+        assert any(engine.threads == 1 for engine in segment.engines()) is wanted
 
 
 @pytest.mark.parametrize(

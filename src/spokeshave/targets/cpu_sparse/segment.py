@@ -46,6 +46,7 @@ class Segment:
         self._free: dict[tuple[Layout, int], list[NativeEngine]] = {}
         self._time: dict[tuple[Layout, int], float] = {}
         self._together: dict[tuple[Layout, int], bool] = {}
+        self._separate: dict[tuple[Layout, int], bool] = {}
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         """A copy, or what another process receives, compiles again: code and memory belong to this object."""
@@ -116,9 +117,9 @@ class Segment:
             self._time[key] = min(times)
         return self._time[key]
 
-    def _ones(self, layout: Layout) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Inputs to time a layout with, and room for its results."""
-        images = self.vectors.lanes if layout is BatchLanesEngine else 1
+    def _ones(self, layout: Layout, runs: int = 1) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Inputs to time some runs of a layout with, and room for their results."""
+        images = runs * (self.vectors.lanes if layout is BatchLanesEngine else 1)
         inputs = [np.ones((images, *self.network.shapes[name]), np.float32) for name in self.network.inputs]
         return inputs, self._results(images)
 
@@ -187,19 +188,9 @@ class Segment:
         self, layout: Layout, inputs: list[int], results: list[int], starts: range, seconds: dict[str, float] | None
     ) -> None:
         threads, apart = torch.get_num_threads(), 0
-        if threads > 1 and seconds is None:
+        if threads > 1 and seconds is None and len(starts) >= threads and self._apart(layout):
             apart = len(starts) // threads * threads
-        if apart:
-            # Each thread on images of its own: nothing is waited for, and nothing goes from one core to another.
-            taken = [self._take(layout, 1) for _ in range(threads)]
-            sequences = np.array([engine.sequence for _, engine in taken], np.int64)
-            for first in range(0, apart, threads):
-                for (_, engine), start in zip(taken, starts[first : first + threads], strict=True):
-                    engine.seconds = None
-                    _aim(engine, inputs, results, start, starts)
-                run_side_by_side(sequences, threads)
-            for free, engine in taken:
-                free.append(engine)
+            self._run_apart(layout, inputs, results, starts, apart)
         if apart < len(starts):
             free, engine = self._take(layout)
             engine.seconds = seconds
@@ -207,6 +198,39 @@ class Segment:
                 _aim(engine, inputs, results, start, starts)
                 engine.run()
             free.append(engine)
+
+    def _run_apart(self, layout: Layout, inputs: list[int], results: list[int], starts: range, count: int) -> None:
+        """Run the first `count` of the starts, each thread on images of its own: nothing is waited for."""
+        threads = torch.get_num_threads()
+        taken = [self._take(layout, 1) for _ in range(threads)]
+        sequences = np.array([engine.sequence for _, engine in taken], np.int64)
+        for first in range(0, count, threads):
+            for (_, engine), start in zip(taken, starts[first : first + threads], strict=True):
+                engine.seconds = None
+                _aim(engine, inputs, results, start, starts)
+            run_side_by_side(sequences, threads)
+        for free, engine in taken:
+            free.append(engine)
+
+    def _apart(self, layout: Layout) -> bool:
+        """Whether threads that take images of their own are done sooner than all of them with one after another.
+
+        They are where steps are short; where values fill the caches, those of one vector of images fit better.
+        """
+        key = (layout, torch.get_num_threads())
+        if key not in self._separate:
+            inputs, results = self._ones(layout, key[1])
+            sources, targets = ([array.ctypes.data for array in arrays] for arrays in (inputs, results))
+            starts = range(0, len(inputs[0]), len(inputs[0]) // key[1])
+            times: list[float] = []
+            for _ in range(1 + _TRIALS):
+                begin = time.perf_counter()
+                self._run_apart(layout, sources, targets, starts, key[1])
+                times.append(time.perf_counter() - begin)
+            self._separate[key] = min(times[1:]) < key[1] * self.time_s(layout)
+            if not self._separate[key]:
+                self._free.pop((layout, 1), None)  # their memory is not wanted any more
+        return self._separate[key]
 
 
 def _aim(engine: NativeEngine, inputs: list[int], results: list[int], start: int, starts: range) -> None:
