@@ -70,16 +70,17 @@ def test_images_are_taken_apart_where_that_is_faster(monkeypatch, layout, thread
     ("alone_s", "together_s", "runs", "gains"),
     [(1e-4, 8e-4, 11, False), (8e-4, 1e-4, 11, True), (0.1, 0.004, 2, True)],
 )
-def test_threads_are_used_where_they_make_an_engine_faster(alone_s, together_s, runs, gains):
+def test_threads_are_used_where_they_make_an_engine_faster(monkeypatch, alone_s, together_s, runs, gains):
     network, x = small()
     segment = Segment(steps_of(network, x), SETS[0])
-    calls: list[bool] = []
+    now, calls = [0.0], []
 
     class Timed(PixelLanesEngine):
         def run(self) -> None:
             calls.append(self.together)
-            time.sleep(together_s if self.together else alone_s)
+            now[0] += together_s if self.together else alone_s
 
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     engine = Timed(segment.network, SETS[0], threads=2)
     assert segment._gains(engine, PixelLanesEngine) is gains
     assert len(calls) == runs  # a long run is not waited for on one thread
