@@ -264,7 +264,9 @@ def main(options: Options) -> None:
             "bars": [asdict(bar) | {"verdict": bar.verdict} for bar in found],
             "contestants": versions,
         }
-        row = "sparse-conv-quick" if options.quick else "sparse-conv"
+        # Sets are run one by one where their contestants differ: each then has a row of its own.
+        sets = "" if Weights.L1 in options.weights else "".join(f"-{one.name.lower()}" for one in options.weights)
+        row = "sparse-conv-quick" if options.quick else f"sparse-conv{sets}"
         took = time.perf_counter() - began
         write_row(
             "benchmarks", row, options, numbers, seeds=[options.seed], wall_s=took, directory=options.ledger,
