@@ -83,6 +83,7 @@ def test_where_code_is_forbidden_torch_runs_with_a_warning(monkeypatch):
 
 
 def test_a_model_that_is_checked_a_second_time_is_still_compared_with_its_example(monkeypatch):
+    torch.manual_seed(0)
     network = thin(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), 0.25)
     x = torch.randn(1, 3, 8, 8)
     first = to_sparse(network, x)[1].max_relative_error
