@@ -105,10 +105,20 @@ class Loops:
 
     def intrinsic(self, name: str, *arguments: ir.Value) -> ir.Value:
         """Call one of LLVM's functions of vectors, such as sqrt."""
-        full = f"llvm.{name}.v{self.vectors.lanes}f32"
-        function = self.module.globals.get(full)
+        return self.call(f"llvm.{name}.v{self.vectors.lanes}f32", self.vector, *arguments)
+
+    def call(self, name: str, kind: ir.Type, *arguments: Any) -> ir.Value:
+        """Call a function that LLVM knows by its full name, declared where it is called first.
+
+        Args:
+            name: such as llvm.ctpop.i16.
+            kind: of its result.
+            arguments: of the call.
+        """
+        function = self.module.globals.get(name)
         if function is None:
-            function = ir.Function(self.module, ir.FunctionType(self.vector, [self.vector] * len(arguments)), full)
+            signature = ir.FunctionType(kind, [argument.type for argument in arguments])
+            function = ir.Function(self.module, signature, name)
         return self.builder.call(function, arguments)
 
     def multiply_add(self, factor: ir.Value, other: ir.Value, summand: ir.Value) -> ir.Value:

@@ -13,7 +13,7 @@ from functools import cache
 from llvmlite import ir
 
 from spokeshave.jit.host_cpu import VectorSet
-from spokeshave.jit.native_loops import I32, I64, POINTER, Loops
+from spokeshave.jit.native_loops import I32, I64, Loops
 from spokeshave.jit.operation_loops import PATCH_FIELDS, OperationLoops
 from spokeshave.targets.cpu_sparse.plane_operations import Operation, splat
 
@@ -60,26 +60,19 @@ def gather(loops: Loops, row: list[ir.Value], fill: ir.Value, sources: list[int 
 
 def load_first(loops: Loops, pointer: ir.Value, count: int) -> ir.Value:
     """A vector whose first `count` floats come from any address; the others are 0, and what lies there is not read."""
-    mask = _first(loops, count)
-    function = _masked(loops, "load", ir.FunctionType(loops.vector, [POINTER, I32, mask.type, loops.vector]))
-    return loops.builder.call(function, [pointer, I32(4), mask, splat(loops, 0.0)])
+    name = f"llvm.masked.load.v{loops.vectors.lanes}f32.p0"
+    return loops.call(name, loops.vector, pointer, I32(4), _first(loops, count), splat(loops, 0.0))
 
 
 def store_first(loops: Loops, value: ir.Value, pointer: ir.Value, count: int) -> None:
     """Write the first `count` floats of a vector to any address, and nothing else."""
-    mask = _first(loops, count)
-    function = _masked(loops, "store", ir.FunctionType(ir.VoidType(), [loops.vector, POINTER, I32, mask.type]))
-    loops.builder.call(function, [value, pointer, I32(4), mask])
+    name = f"llvm.masked.store.v{loops.vectors.lanes}f32.p0"
+    loops.call(name, ir.VoidType(), value, pointer, I32(4), _first(loops, count))
 
 
 def _first(loops: Loops, count: int) -> ir.Constant:
     lanes = loops.vectors.lanes
     return ir.Constant(ir.VectorType(ir.IntType(1), lanes), [int(lane < count) for lane in range(lanes)])
-
-
-def _masked(loops: Loops, what: str, signature: ir.FunctionType) -> ir.Function:
-    name = f"llvm.masked.{what}.v{loops.vectors.lanes}f32.p0"
-    return loops.module.globals.get(name) or ir.Function(loops.module, signature, name)
 
 
 @cache

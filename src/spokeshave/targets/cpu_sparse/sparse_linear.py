@@ -15,7 +15,7 @@ from llvmlite import ir
 from spokeshave.jit.code_cache import Arrays
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.jit.host_cpu import VectorSet
-from spokeshave.jit.native_loops import F32, I32, I64, POINTER
+from spokeshave.jit.native_loops import F32, I32, I64
 from spokeshave.jit.operation_loops import OperationLoops
 from spokeshave.targets.cpu_sparse.plane_operations import Operation, rectified, splat
 from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight, places_kind
@@ -295,11 +295,7 @@ def images_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> Ope
 
 def prefetch(loops: OperationLoops, pointer: ir.Value) -> None:
     """Ask for memory that will be read soon; an address beyond the end does no harm."""
-    function = loops.module.globals.get("llvm.prefetch.p0")
-    if function is None:
-        signature = ir.FunctionType(ir.VoidType(), [POINTER, I32, I32, I32])
-        function = ir.Function(loops.module, signature, "llvm.prefetch.p0")
-    loops.builder.call(function, [pointer, I32(0), I32(3), I32(1)])
+    loops.call("llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(3), I32(1))
 
 
 def _numbers(loops: OperationLoops, columns: ir.Value, size: int, count: int) -> list[ir.Value]:

@@ -9,7 +9,6 @@ five bytes and its share of four.
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -179,12 +178,6 @@ def windowed_product(rectify: bool) -> Operation:
     given, build = loops.arguments, loops.builder
     mask_type, bytes_type, wide_type = (ir.VectorType(kind, LANES) for kind in (ir.IntType(1), _I8, I32))
 
-    def call(name: str, kind: ir.Type, *arguments: Any) -> ir.Value:
-        function = loops.module.globals.get(name)
-        if function is None:
-            function = ir.Function(loops.module, ir.FunctionType(kind, [value.type for value in arguments]), name)
-        return build.call(function, arguments)
-
     with build.goto_entry_block():  # inside a loop the stack would grow with every turn
         entry = build.alloca(I64)
     with loops.items() as group:
@@ -205,14 +198,14 @@ def windowed_product(rectify: bool) -> Operation:
                 window = loops.at(given["source_at"], begin)
                 values = loops.at(given["values_at"], loops.times(number, 4))
                 prefetch(loops, loops.at(values, AHEAD_BYTES))
-                weights = call(
+                weights = loops.call(
                     "llvm.x86.avx512.mask.expand.v16f32", loops.vector, loops.load(values), splat(loops, 0.0), mask
                 )
                 columns = loops.load(loops.at(given["columns_at"], number), bytes_type, 1)
                 nothing = ir.Constant(bytes_type, [0] * LANES)
-                places = call("llvm.x86.avx512.mask.expand.v16i8", bytes_type, columns, nothing, mask)
+                places = loops.call("llvm.x86.avx512.mask.expand.v16i8", bytes_type, columns, nothing, mask)
                 near, far = (loops.load(loops.at(window, half * vectors.bytes), align=vectors.bytes) for half in (0, 1))
-                wanted = call(
+                wanted = loops.call(
                     "llvm.x86.avx512.vpermi2var.ps.512", loops.vector, near, build.zext(places, wide_type), far
                 )  # fmt: skip
                 # 0 for rows that sit out: 0 times a feature that is no number would not be 0. Masking the sum instead
@@ -220,7 +213,7 @@ def windowed_product(rectify: bool) -> Operation:
                 features = build.select(mask, wanted, splat(loops, 0.0))
                 older = loops.load(total, align=vectors.bytes)
                 loops.store(loops.multiply_add(weights, features, older), total, vectors.bytes)
-                number = build.add(number, build.zext(call("llvm.ctpop.i16", _I16, bits), I64))
+                number = build.add(number, build.zext(loops.call("llvm.ctpop.i16", _I16, bits), I64))
             loops.store(number, entry, 8)
         result = sum_of(loops, totals)
         if rectify:
