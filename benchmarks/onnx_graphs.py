@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
+
+try:
+    import onnx
+except ModuleNotFoundError as error:
+    raise SystemExit("the peers are given ONNX files: install the extra first, pip install '.[onnx]'") from error
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
