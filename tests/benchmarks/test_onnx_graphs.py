@@ -3,14 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from onnx_graphs import Graph, Groups, Normalization
 from torch import nn
 
-from spokeshave.optional import available
+needed = "needs the extra onnx: pip install 'spokeshave[onnx]'"
+for library in ("onnx", "onnxruntime"):
+    pytest.importorskip(library, reason=needed)
 
-pytestmark = pytest.mark.skipif(
-    not (available("onnx") and available("onnxruntime")), reason="needs the extra onnx: pip install 'spokeshave[onnx]'"
-)
+from onnx_graphs import Graph, Groups, Normalization  # noqa: E402 - it needs onnx itself
 
 
 def answer(path: Path, images: torch.Tensor) -> np.ndarray:
