@@ -8,6 +8,7 @@ assembler in llvmlite reads the host's instructions only, so that Keystone reads
 import ctypes
 import mmap
 import platform
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -49,6 +50,12 @@ def emulate(address: int, *arguments: int) -> None:
         if found is None or found[2][0] != "r":
             return False
         begin, end, permissions = found
+        # A block that was brought may have grown since, or have become one with its neighbour.
+        for first, last, _ in machine.mem_regions():
+            if last < place:
+                begin = max(begin, last + 1)
+            else:
+                end = min(end, first)
         rights = sum(1 << bit for bit, letter in enumerate("rwx") if letter in permissions)
         machine.mem_map_ptr(begin, end - begin, rights, begin)
         return True
@@ -118,6 +125,8 @@ def guarded(shape: Sequence[int], dtype: type[np.generic] = np.float32) -> np.nd
 def assemble(text: str, labels: list[str]) -> tuple[bytes, dict[str, int]]:
     """As `spokeshave.jit.assembler.assemble`, for Arm."""
     table = "\n".join([".p2align 2", "label_table:", *(f".long {label}-label_table" for label in labels)])
+    # Keystone never sets the base of plain numbers for Arm: whatever lies there may have 16 read as 22.
+    text = re.sub(r"(?<=#)(-?)(\d+)\b", lambda number: f"{number[1]}{int(number[2]):#x}", text)
     reader = keystone.Ks(keystone.KS_ARCH_ARM64, keystone.KS_MODE_LITTLE_ENDIAN)
     code, _ = reader.asm(f"{text}\n{table}\n", as_bytes=True)
     table_at = len(code) - 4 * len(labels)

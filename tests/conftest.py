@@ -2,7 +2,6 @@
 
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +19,6 @@ NO_DATA = "SPOKESHAVE_DATA is not set"
 def pytest_report_header() -> str:
     data = os.environ.get("SPOKESHAVE_DATA") or "unset: tests on real data are skipped"
     return f"seed of random, numpy and torch before each test: {SEED}; SPOKESHAVE_DATA: {data}"
-
-
-@pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What this machine's user measured and compiled before must not decide what is tested."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPOKESHAVE_CACHE", str(tmp_path_factory.mktemp("cache") / "spokeshave"))
-        yield
 
 
 @pytest.fixture(autouse=True)
