@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sparse_cases import SETS
+from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.targets.cpu_sparse.tile_choice import (
     MOST_TAPS,
     Density,
@@ -36,7 +37,7 @@ def test_sums_and_taps_fit_into_the_registers(vectors, size, taps):
 
 
 def test_a_row_of_thirteen_is_not_cut():
-    block = choose_blocks(outputs_of((13, 13)), SETS[0], Density(384, 256, 0.44), True)[0]
+    block = choose_blocks(outputs_of((13, 13)), VectorSet.AVX512, Density(384, 256, 0.44), True)[0]
     assert block.tile.width in (7, 13)
 
 
