@@ -92,16 +92,20 @@ class Bar:
         what: in words.
         wanted: at least so much.
         got: None where it was not measured.
+        at_most: the other way round: what is wanted is a limit.
     """
 
     what: str
     wanted: float
     got: float | None
+    at_most: bool = False
 
     @property
     def verdict(self) -> str:
         """In one word."""
-        return "not measured" if self.got is None else "met" if self.got >= self.wanted else "missed"
+        if self.got is None:
+            return "not measured"
+        return "met" if (self.got <= self.wanted if self.at_most else self.got >= self.wanted) else "missed"
 
 
 def against_authors(cell: Cell) -> float | None:
