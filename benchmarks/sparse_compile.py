@@ -4,9 +4,9 @@
 
 Every measurement is a process of its own, which has imported everything and built the network before its clock starts:
 first with an empty cache (the machine's rates, the tilings and the code are all found anew), then with what that left
-there. Memory is what the process holds, beside mapped files, after calls of the network, less what it held before `to_sparse`,
-against the weights (a float and a position of four bytes for each nonzero) and the two largest activations of the
-larger batch.
+there. Memory is what the process holds, beside mapped files, after calls of the network, less what it held before
+`to_sparse`, against the weights (a float and a position of four bytes for each nonzero) and the two largest
+activations of the larger batch.
 """
 
 import ctypes

@@ -9,16 +9,24 @@ import ctypes
 import mmap
 import platform
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
-from spokeshave.jit import assembler, code_cache, host_cpu, llvm_target, native_loops, operation_sequence
+from spokeshave.jit import (
+    assembler,
+    code_cache,
+    generated_operation,
+    host_cpu,
+    llvm_target,
+    native_loops,
+    operation_sequence,
+)
 from spokeshave.jit.host_cpu import HostCpu
-from spokeshave.targets.cpu_sparse import compiled_convolution, native_engine, plane_operations, tuning, work_loop
+from spokeshave.targets.cpu_sparse import compiled_convolution, native_engine, nonzero_finder, tuning, work_loop
 
 unicorn = pytest.importorskip("unicorn", reason="pip install 'spokeshave[dev]'")
 keystone = pytest.importorskip("keystone", reason="pip install 'spokeshave[dev]'")
@@ -134,13 +142,20 @@ def assemble(text: str, labels: list[str]) -> tuple[bytes, dict[str, int]]:
     return code[:table_at], {name: table_at + int(far) for name, far in zip(labels, distances, strict=True)}
 
 
+_MODULES = (
+    assembler, code_cache, generated_operation, host_cpu, llvm_target, native_loops, operation_sequence, tuning,
+    work_loop,
+)  # fmt: skip
+"""That ask for the CPU."""
+
+
 @cache
-def _arm_loop() -> plane_operations.Operation:
+def _arm_loop() -> generated_operation.Operation:
     return work_loop.work_loop.__wrapped__()
 
 
 @cache
-def _arm_runner() -> Callable[..., None]:
+def _arm_runner() -> generated_operation.Operation:
     return operation_sequence._runner.__wrapped__()
 
 
@@ -150,8 +165,9 @@ def pretend_arm(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("the other tests of the engine run on Arm itself here")
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
-    for module in (host_cpu, llvm_target, native_loops, operation_sequence, assembler, code_cache, tuning, work_loop):
+    for module in _MODULES:
         monkeypatch.setattr(module, "host_cpu", lambda: CPU)
+    monkeypatch.setattr(nonzero_finder, "_function", lambda: None)  # it is called here, not in the emulator
     monkeypatch.setattr(compiled_convolution, "assemble", assemble)
     monkeypatch.setattr(compiled_convolution, "aligned_zeros", guarded)
     monkeypatch.setattr(native_engine, "aligned_zeros", guarded)
@@ -160,7 +176,5 @@ def pretend_arm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         native_engine,
         "run_sequence_at",
-        lambda steps, count, threads: emulate(
-            ctypes.cast(_arm_runner(), ctypes.c_void_p).value, steps, count, min(threads, 1), 0, 0, 0, 0
-        ),
+        lambda steps, count, threads: emulate(_arm_runner().address, steps, count, min(threads, 1), 0, 0, 0, 0),
     )

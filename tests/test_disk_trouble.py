@@ -89,7 +89,7 @@ for turn in range(15):
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     for file in (folder / "cache" / "code").glob("entry*.safetensors"):
-        found = code_cache._read(file)
+        found = code_cache.found(file.stem)
         sound &= found is None or bool((found["a"] == int(file.stem[5:])).all())
         left += 1
     sound &= json.loads((folder / "cache" / "facts.json").read_text())["version"] == 1

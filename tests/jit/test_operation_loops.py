@@ -38,7 +38,7 @@ def marking(vectors: VectorSet) -> tuple[OperationLoops, object]:
 def test_one_thread_that_comes_first_does_all_and_the_others_nothing(vectors, items, threads):
     loops, function = marking(vectors)
     data = np.zeros((max(items, 1), 2), np.int64)
-    table = loops.table(items, data_at=data.ctypes.data, stride=16)
+    table = loops.layout.table(items, data_at=data.ctypes.data, stride=16)
     late = threads // 2
     for thread in [late, *(other for other in range(threads) if other != late)]:
         function(table.ctypes.data, thread, threads)
@@ -49,7 +49,7 @@ def test_one_thread_that_comes_first_does_all_and_the_others_nothing(vectors, it
 def test_a_thread_begins_with_its_own_range():
     loops, function = marking(SETS[0])
     data = np.zeros((13, 2), np.int64)
-    table = loops.table(13, data_at=data.ctypes.data, stride=16)
+    table = loops.layout.table(13, data_at=data.ctypes.data, stride=16)
     table[NEXT_ITEM] = 4  # two of thread 0's six items are left
     function(table.ctypes.data, 1, 2)
     assert data[:, 0].tolist() == [0] * 4 + [1] * 9
@@ -58,7 +58,7 @@ def test_a_thread_begins_with_its_own_range():
 
 def test_counters_share_no_cache_line_with_others_or_with_what_is_read():
     loops, _ = marking(SETS[0])
-    table = loops.table(7, data_at=11, stride=13)
+    table = loops.layout.table(7, data_at=11, stride=13)
     assert table.ctypes.data % LINE == 0 and LINE == 64
     counters = [FINISHED, *(NEXT_ITEM + 8 * number for number in range(MOST_RANGES))]
     assert len({place // 8 for place in [*counters, ITEMS]}) == len(counters) + 1
@@ -75,7 +75,7 @@ def test_patches_are_every_row_of_every_plane(planes, rows, threads):
         loops.store(loops.thread, loops.at(place, 8), 8)
     function = loops.compile()
     data = np.zeros((planes, rows, 2), np.int64)
-    table = loops.table(**patch_items(planes, rows, threads), data_at=data.ctypes.data)
+    table = loops.layout.table(**patch_items(planes, rows, threads), data_at=data.ctypes.data)
     for thread in range(threads):
         function(table.ctypes.data, thread, threads)
     assert (data == [1, 0]).all()  # the first had time for all
@@ -89,9 +89,9 @@ def test_threads_begin_with_bands_of_rows():
 
 def test_fields_are_found_in_the_table():
     loops, _ = marking(SETS[0])
-    table = loops.table(7, data_at=11, stride=13)
+    table = loops.layout.table(7, data_at=11, stride=13)
     assert table[ITEMS:].tolist() == [7, 11, 13] and not table[:ITEMS].any()
-    assert table[loops.place("stride")] == 13 and loops.place("data_at") == FIRST_FIELD
+    assert table[loops.layout.place("stride")] == 13 and loops.layout.place("data_at") == FIRST_FIELD
 
 
 def test_vectors_are_written_whole():
@@ -102,7 +102,7 @@ def test_vectors_are_written_whole():
         loops.store(loops.builder.fadd(loops.load(place), loops.load(place)), place)
     data = aligned_zeros((9, vectors.lanes))
     data[:] = np.arange(9)[:, None]
-    table = loops.table(9, data_at=data.ctypes.data)
+    table = loops.layout.table(9, data_at=data.ctypes.data)
     function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
     compiled = loops.compile()
     function(ctypes.cast(compiled, ctypes.c_void_p).value)(table.ctypes.data, 0, 1)

@@ -5,6 +5,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def rows(counts: list[int]) -> tuple[np.ndarray, list[np.ndarray], list[object]]
     loops, function = successor()
     data = [np.zeros(count, np.int64) for count in [1, *counts]]
     tables = [
-        loops.table(len(row), above_at=above.ctypes.data, count=len(above), target_at=row.ctypes.data)
+        loops.layout.table(len(row), above_at=above.ctypes.data, count=len(above), target_at=row.ctypes.data)
         for above, row in pairwise(data)
     ]
     return np.array([(address(function), table.ctypes.data) for table in tables], np.int64), data, [function, *tables]
@@ -190,7 +191,8 @@ def test_a_thread_that_waits_long_offers_its_processor(monkeypatch):
 
 def test_without_openmp_one_thread_does_all(monkeypatch):
     seen: list[tuple[int, ...]] = []
-    monkeypatch.setattr(operation_sequence, "_runner", lambda: lambda *arguments: seen.append(arguments))
+    runner = SimpleNamespace(function=lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(operation_sequence, "_runner", lambda: runner)
     steps = np.zeros((3, 2), np.int64)
     run_sequence(steps, 4)
     monkeypatch.setattr(operation_sequence, "_calls", lambda: (0, 0, 0, 0))

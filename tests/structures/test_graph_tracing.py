@@ -2,6 +2,8 @@ import io
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.utils import _pytree as pytree
@@ -153,3 +155,33 @@ def test_for_inference_a_model_of_one_batch_size_is_taken_at_that_size():
         nn.Sequential(nn.Flatten(), nn.Unflatten(0, (1, 2)), nn.Flatten(0, 1)), torch.zeros(2, 4), inference=True
     )
     assert traced.probe[0].shape == (2, 4) and traced.notes
+
+
+@pytest.mark.parametrize("name", sorted(ZOO))
+def test_for_inference_shapes_are_those_of_a_full_run(name):
+    network, example = build(name, 1)
+    hasty, full = (trace(network, example, inference=hasty).graph.graph.nodes for hasty in (True, False))
+    assert [(node.name, node.meta["shape"], node.meta["dtype"]) for node in hasty] == [
+        (node.name, node.meta["shape"], node.meta["dtype"]) for node in full
+    ]
+
+
+@given(
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+    padding=st.one_of(st.integers(0, 3), st.just("valid")),
+    mode=st.sampled_from(["zeros", "circular"]),
+)
+def test_for_inference_the_size_of_a_convolution_is_the_real_one(kernel, stride, dilation, padding, mode):
+    layer = nn.Conv2d(2, 3, kernel, stride, padding, dilation, padding_mode=mode)
+    x = torch.zeros(2, 2, 9, 11)
+    traced = trace(layer, x, inference=True)
+    (node,) = (node for node in traced.graph.graph.nodes if node.op == "output")
+    assert node.args[0].meta["shape"][1:] == layer(x).shape[1:]
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 8, 8), (1, 2, 2, 2), (3, 8, 8)])
+def test_for_inference_a_convolution_that_cannot_take_its_input_says_so(shape):
+    with pytest.raises(UnsupportedLayer, match="does not run on the example"):
+        trace(nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(1)), torch.zeros(*shape), inference=True)

@@ -63,16 +63,25 @@ def cached(key: str, make: Callable[[], Arrays]) -> Arrays:
         key: from `code_key`.
         make: makes the content; numpy arrays by name, none of them empty in its dimensions' count.
     """
-    path = cache_folder() / "code" / f"{key}.safetensors"
-    found = _read(path)
-    if found is not None:
-        return found
+    kept = found(key)
+    if kept is not None:
+        return kept
     made = make()
-    _write(path, made)
+    _write(_path(key), made)
     return made
 
 
-def _read(path: Path) -> Arrays | None:
+def _path(key: str) -> Path:
+    return cache_folder() / "code" / f"{key}.safetensors"
+
+
+def found(key: str) -> Arrays | None:
+    """The entry of a key; None where there is none, or a damaged one.
+
+    Args:
+        key: from `code_key`.
+    """
+    path = _path(key)
     try:
         if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
             return None

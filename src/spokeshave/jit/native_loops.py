@@ -50,7 +50,7 @@ class Loops:
         self.module.triple = host_cpu().triple
         function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), list(arguments.values())), name)
         self.arguments = dict(zip(arguments, function.args, strict=True))
-        self._signature = [ctypes.c_void_p if kind == POINTER else ctypes.c_int64 for kind in arguments.values()]
+        self._signature = "".join("p" if kind == POINTER else "i" for kind in arguments.values())
         # llvmlite has no annotations, and what a type checker infers of its decorators is wrong.
         self.builder: Any = ir.IRBuilder(function.append_basic_block("entry"))
 
@@ -129,32 +129,81 @@ class Loops:
         """value * count, for addresses."""
         return self.builder.mul(value, self.integer(count))
 
-    def compile(self) -> Callable[..., None]:
-        """Finish the function and make it callable with Python integers."""
+    def finished(self) -> str:
+        """End the function; its text, as LLVM reads it."""
         self.builder.ret_void()
-        text = str(self.module)
-        with LLVM_LOCK:
-            try:
-                kept = cached(code_key("object", generator(self.vectors), text), lambda: {"object": self._object(text)})
-                target = target_machine(self.vectors)
-                engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
-                engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(kept["object"].tobytes()))
-                engine.finalize_object()
-            except (RuntimeError, OSError) as error:
-                raise JitRefused(f"{self.name}: LLVM could not make code for {host_cpu().name}: {error}") from error
-        function = ctypes.CFUNCTYPE(None, *self._signature)(engine.get_function_address(self.name))
-        function.engine = engine  # type: ignore[attr-defined] # owns the code
-        return function
+        return str(self.module)
 
-    def _object(self, text: str) -> np.ndarray:
-        """An object file with the function: uint8."""
-        target = target_machine(self.vectors)
-        module = llvm.parse_assembly(text)
+    @property
+    def signature(self) -> str:
+        """A letter for each argument: p for a pointer, i for an integer."""
+        return self._signature
+
+    def compile(self) -> Callable[..., None]:
+        """Finish the function and make it callable with Python integers; its code is kept on disk."""
+        text = self.finished()
+        key = code_key("object", generator(self.vectors), text)
+        kept = cached(key, lambda: {"object": object_file(self.name, text, self.vectors)})
+        return load_function(self.name, self.signature, kept["object"], self.vectors)
+
+
+def object_file(name: str, text: str, vectors: VectorSet) -> np.ndarray:
+    """Translate a function; may be called by several threads at a time.
+
+    Args:
+        name: of the function.
+        text: from `Loops.finished`.
+        vectors: widest set that the code may use.
+
+    Returns:
+        uint8, an object file.
+
+    Raises:
+        JitRefused: LLVM cannot do it.
+    """
+    try:
+        target = target_machine(vectors)
+        module = llvm.parse_assembly(text, llvm.create_context())  # the global one would have to be locked meanwhile
         module.verify()
-        tuning = llvm.create_pipeline_tuning_options(speed_level=2)
-        tuning.loop_unrolling = (
-            False  # loops that gain by it are unrolled where they are written; the others cost time here
-        )
-        passes = llvm.create_pass_builder(target, tuning)
-        passes.getModulePassManager().run(module, passes)
+        passes = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=2))
+        _cleaning().run(module, passes)
         return np.frombuffer(target.emit_object(module), np.uint8)
+    except (RuntimeError, OSError) as error:
+        raise JitRefused(f"{name}: LLVM could not make code for {host_cpu().name}: {error}") from error
+
+
+def _cleaning() -> llvm.ModulePassManager:
+    """What hand-written loops gain by; all of LLVM's usual passes take five times as long, for code of equal speed."""
+    manager = llvm.create_new_module_pass_manager()
+    manager.add_sroa_pass()
+    manager.add_instruction_combine_pass()
+    manager.add_simplify_cfg_pass()
+    manager.add_loop_rotate_pass()
+    manager.add_instruction_combine_pass()
+    manager.add_simplify_cfg_pass()
+    return manager
+
+
+def load_function(name: str, signature: str, image: np.ndarray, vectors: VectorSet) -> Callable[..., None]:
+    """A function of an object file, to be called with Python integers.
+
+    Args:
+        name: of the function.
+        signature: from `Loops.signature`.
+        image: from `object_file`.
+        vectors: likewise.
+
+    Raises:
+        JitRefused: the system or LLVM does not let it be loaded.
+    """
+    with LLVM_LOCK:
+        try:
+            engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(vectors))
+            engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(image.tobytes()))
+            engine.finalize_object()
+        except (RuntimeError, OSError) as error:
+            raise JitRefused(f"{name}: the code for {host_cpu().name} cannot be loaded: {error}") from error
+        kinds = [ctypes.c_void_p if kind == "p" else ctypes.c_int64 for kind in signature]
+        function = ctypes.CFUNCTYPE(None, *kinds)(engine.get_function_address(name))
+    function.engine = engine  # type: ignore[attr-defined] # owns the code
+    return function

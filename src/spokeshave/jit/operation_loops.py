@@ -9,6 +9,7 @@ on with what is left of the others'.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,22 @@ class OperationLoops(Loops):
             first, last = ends(build.udiv(item, blocks), bands, rows)
             with self.loop(*ends(build.urem(item, blocks), blocks, planes)) as plane:
                 yield plane, first, last
+
+    @property
+    def layout(self) -> "TableLayout":
+        """Of the tables that the operation takes."""
+        return TableLayout(self.fields)
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """What stands where in an operation's table.
+
+    Attributes:
+        fields: names of what stands behind the counters.
+    """
+
+    fields: tuple[str, ...]
 
     def place(self, field: str) -> int:
         """Where a field stands in a table."""

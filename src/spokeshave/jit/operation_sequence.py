@@ -6,15 +6,15 @@ processor, holds nobody up unless it is in the middle of an item, and passes wha
 """
 
 import ctypes
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 
+from spokeshave.jit.generated_operation import generated
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
-from spokeshave.jit.native_loops import I32, I64, POINTER, Loops, native_address
+from spokeshave.jit.native_loops import I32, I64, POINTER, Loops
 from spokeshave.jit.operation_loops import FINISHED, ITEMS, LINE, NEXT_ITEM, OperationLoops, number_of_ranges
 from spokeshave.jit.parallel_region import parallel_call, thread_number_call
 
@@ -58,8 +58,8 @@ def _yield_call() -> int:
         return 0
 
 
-@cache
-def _part() -> Callable[..., None]:
+@generated
+def _part() -> Loops:
     """Machine code that every thread of a region runs."""
     vectors = host_cpu().widest()
     assert vectors is not None
@@ -91,7 +91,7 @@ def _part() -> Callable[..., None]:
         finished = build.load_atomic(loops.at(table, 8 * FINISHED), "monotonic", 8, typ=I64)
         with build.if_then(build.icmp_signed("<", finished, items)):
             call_function(build, _OPERATION, function, [table, thread, threads])
-    return loops.compile()
+    return loops
 
 
 def _wait(loops: Loops, vectors: VectorSet, table: ir.Value, yield_call: ir.Value) -> None:
@@ -123,8 +123,8 @@ def _wait(loops: Loops, vectors: VectorSet, table: ir.Value, yield_call: ir.Valu
     build.position_at_end(after)
 
 
-@cache
-def _runner() -> Callable[..., None]:
+@generated
+def _runner() -> Loops:
     """Machine code that runs a list of (function, table) pairs on some threads, one after another."""
     vectors = host_cpu().widest()
     assert vectors is not None
@@ -154,14 +154,14 @@ def _runner() -> Callable[..., None]:
                 loops.store(value, loops.at(told, 8 * word), 8)
             region = [given["part"], told, build.trunc(wanted, I32), I32(0)]
             call_function(build, _REGION, given["parallel"], region)
-    return loops.compile()
+    return loops
 
 
 @cache
 def _calls() -> tuple[int, int, int, int]:
     """Addresses that the runner is told: of the region's call, of what its threads run, and of what these call."""
     parallel = parallel_call()
-    part = native_address(_part()) if parallel else 0
+    part = _part().address if parallel else 0
     return parallel, part, thread_number_call(), _yield_call()
 
 
@@ -184,19 +184,19 @@ def run_sequence_at(steps: int, count: int, threads: int) -> None:
         threads: at most so many, at least 1; one where torch has no OpenMP.
     """
     calls = _calls()
-    _runner()(steps, count, threads if calls[0] else 1, *calls)
+    _runner().function(steps, count, threads if calls[0] else 1, *calls)
 
 
-@cache
-def _side_by_side() -> tuple[Callable[..., None], OperationLoops]:
-    """Machine code whose items are sequences, each run by one thread, and its fields."""
+@generated
+def _side_by_side() -> OperationLoops:
+    """Machine code whose items are sequences, each run by one thread."""
     vectors = host_cpu().widest()
     assert vectors is not None
     loops = OperationLoops("side_by_side", vectors, ["sequences_at"])
     with loops.items() as item:
         pair = loops.at(loops.arguments["sequences_at"], loops.times(item, 16))
         run_alone(loops, loops.load(pair, POINTER, 8), loops.load(loops.at(pair, 8), I64, 8))
-    return loops.compile(), loops
+    return loops
 
 
 def run_side_by_side(sequences: np.ndarray, threads: int) -> None:
@@ -207,6 +207,6 @@ def run_side_by_side(sequences: np.ndarray, threads: int) -> None:
             may write what another reads or writes.
         threads: at most so many at a time, at least 1; one where torch has no OpenMP.
     """
-    function, loops = _side_by_side()
-    table = loops.table(len(sequences), sequences_at=sequences.ctypes.data)
-    run_sequence(np.array([(native_address(function), table.ctypes.data)], np.int64), threads)
+    operation = _side_by_side()
+    table = operation.layout.table(len(sequences), sequences_at=sequences.ctypes.data)
+    run_sequence(np.array([(operation.address, table.ctypes.data)], np.int64), threads)

@@ -19,7 +19,7 @@ def test_there_and_back(vectors, pixels):
     places = np.arange(pixels, dtype=np.int64) * vectors.bytes
     for operation, outside in zip(ways, (images, back), strict=True):
         addresses = outside.ctypes.data + np.arange(lanes) * outside.strides[0]
-        table = operation.loops.table(
+        table = operation.layout.table(
             channels, images_at=addresses.ctypes.data, image_plane=4 * pixels, pixels=pixels,
             lanes_at=inside.ctypes.data, lanes_plane=pixels * vectors.bytes, places_at=places.ctypes.data,
         )  # fmt: skip

@@ -15,7 +15,7 @@ def test_the_border_becomes_zero_and_the_inside_stays(vectors, above, beside):
     data = planes.empty(1)
     data[:] = 5
     operation = zero_border(vectors)
-    table = operation.loops.table(
+    table = operation.layout.table(
         2, target_at=data.ctypes.data, target_plane=planes.plane_bytes, target_row=planes.row_bytes, rows=7, columns=9,
         above=above, beside=beside,
     )  # fmt: skip

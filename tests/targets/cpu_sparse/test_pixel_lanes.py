@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from sparse_cases import SETS
+from spokeshave.jit.generated_operation import Operation
 from spokeshave.jit.operation_loops import patch_items
 from spokeshave.jit.operation_sequence import run_sequence
 from spokeshave.targets.cpu_sparse.compiled_convolution import Planes
 from spokeshave.targets.cpu_sparse.pixel_lanes import RowShifts, row_copier, shifter
-from spokeshave.targets.cpu_sparse.plane_operations import Operation
 
 
 def fields(**ends: tuple[np.ndarray, int, int]) -> dict[str, int]:
@@ -21,7 +21,7 @@ def fields(**ends: tuple[np.ndarray, int, int]) -> dict[str, int]:
 
 def run(operation: Operation, threads: int, **given: int) -> None:
     """Run an operation whose threads all come at once, if the system lets them."""
-    table = operation.loops.table(**given)
+    table = operation.layout.table(**given)
     run_sequence(np.array([(operation.address, table.ctypes.data)], np.int64), threads)
 
 

@@ -7,14 +7,13 @@ stride and padding costs nothing. Both ways are transpositions of lanes x lanes 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 
 from llvmlite import ir
 
+from spokeshave.jit.generated_operation import generated
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.jit.native_loops import F32, I32, I64, POINTER, Loops
 from spokeshave.jit.operation_loops import OperationLoops
-from spokeshave.targets.cpu_sparse.plane_operations import Operation
 
 
 def _transpose(loops: Loops, rows: list[ir.Value]) -> list[ir.Value]:
@@ -30,8 +29,8 @@ def _transpose(loops: Loops, rows: list[ir.Value]) -> list[ir.Value]:
     return rows
 
 
-@cache
-def packer(vectors: VectorSet) -> Operation:
+@generated
+def packer(vectors: VectorSet) -> OperationLoops:
     """Operation that moves channels of some images into batch lanes; its items are channels.
 
     Fields: images_at (table of the address of each lane's channel 0), image_plane (bytes from a channel to the next),
@@ -43,22 +42,22 @@ def packer(vectors: VectorSet) -> Operation:
         rows = [loops.load(image) for image in block.images]
         for pixel, place in zip(_transpose(loops, rows), block.pixels, strict=True):
             loops.store(pixel, place, vectors.bytes)
-    return Operation(loops.compile(), loops)
+    return loops
 
 
-@cache
-def unpacker(vectors: VectorSet) -> Operation:
+@generated
+def unpacker(vectors: VectorSet) -> OperationLoops:
     """The way back, with the same fields; lanes without an image point to memory that nobody reads."""
     loops = OperationLoops("unpack", vectors, _FIELDS)
     with _blocks(loops) as block:
         rows = [loops.load(place, align=vectors.bytes) for place in block.pixels]
         for image, row in zip(block.images, _transpose(loops, rows), strict=True):
             loops.store(row, image)
-    return Operation(loops.compile(), loops)
+    return loops
 
 
-@cache
-def few_pixels(vectors: VectorSet, pack: bool) -> Operation:
+@generated
+def few_pixels(vectors: VectorSet, pack: bool) -> OperationLoops:
     """Either way for channels of fewer pixels than lanes, number by number; the same fields."""
     loops = OperationLoops("few_pixels", vectors, _FIELDS)
     given = loops.arguments
@@ -71,7 +70,7 @@ def few_pixels(vectors: VectorSet, pack: bool) -> Operation:
             ends = loops.at(image, far, loops.times(pixel, 4)), loops.at(vector, 4 * lane)
             source, target = ends if pack else ends[::-1]
             loops.store(loops.load(source, F32), target)
-    return Operation(loops.compile(), loops)
+    return loops
 
 
 _FIELDS = ("images_at", "image_plane", "pixels", "lanes_at", "lanes_plane", "places_at")

@@ -9,7 +9,8 @@ from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.targets.cpu_sparse.batch_lanes import few_pixels, packer, unpacker
 from spokeshave.targets.cpu_sparse.borders import zero_border
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, Planes
-from spokeshave.targets.cpu_sparse.native_engine import NativeEngine, Value
+from spokeshave.targets.cpu_sparse.memory_plan import Value
+from spokeshave.targets.cpu_sparse.native_engine import NativeEngine
 from spokeshave.targets.cpu_sparse.network_steps import Convolve, Flatten, Multiply, NetworkSteps, Pool, Softmax
 from spokeshave.targets.cpu_sparse.plane_operations import elementwise
 from spokeshave.targets.cpu_sparse.pooling import batch_lanes_pooling
@@ -116,10 +117,10 @@ class BatchLanesEngine(NativeEngine):
         outputs = Outputs(rows, columns, kernel, step.stride, step.dilation, source.columns)
         return self.compiled(step, step.weight.dense, step.weight.shape[1], outputs, source)
 
-    def _convolve(self, step: Convolve, convolution: CompiledConvolution) -> None:
+    def _convolve(self, step: Convolve) -> None:
         source = self.values[step.inputs[0]]
         corner = source.border[0] - step.padding[0], source.border[1] - step.padding[1]
-        self.emit_convolution(step, convolution, self.at(source) + source.planes.place(*corner))
+        self.emit_convolution(step, self.at(source) + source.planes.place(*corner))
 
     def _pool(self, step: Pool) -> None:
         target = self.values[step.output]

@@ -1,14 +1,13 @@
 """Borders: the zeros around planes of batch lanes that a convolution's padding reads."""
 
-from functools import cache
-
+from spokeshave.jit.generated_operation import generated
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.jit.operation_loops import OperationLoops
-from spokeshave.targets.cpu_sparse.plane_operations import Operation, splat
+from spokeshave.targets.cpu_sparse.plane_operations import splat
 
 
-@cache
-def zero_border(vectors: VectorSet) -> Operation:
+@generated
+def zero_border(vectors: VectorSet) -> OperationLoops:
     """Operation whose items are planes.
 
     Fields: target_at, target_plane, target_row, rows and columns (with the border), above and beside (width of it).
@@ -31,4 +30,4 @@ def zero_border(vectors: VectorSet) -> Operation:
             for first, last in ((0, given["beside"]), (right, given["columns"])):
                 with loops.loop(first, last) as column:
                     loops.store(zero, loops.at(line, loops.times(column, vectors.bytes)), vectors.bytes)
-    return Operation(loops.compile(), loops)
+    return loops

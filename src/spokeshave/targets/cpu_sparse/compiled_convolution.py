@@ -195,7 +195,7 @@ class CompiledConvolution:
             scratch: address of `scratch_bytes` for each thread.
             residual: address of what is added to output (0, 0).
         """
-        return work_loop().loops.table(
+        return work_loop().layout.table(
             len(self._places),
             places_at=self._places.ctypes.data,
             input_at=source,

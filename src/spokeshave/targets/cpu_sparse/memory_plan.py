@@ -1,9 +1,34 @@
 """Memory plan: where values lie in one arena, so that those that are never needed at the same time share memory."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spokeshave.targets.cpu_sparse.compiled_convolution import Planes
 
 ALIGNMENT = 64
 """Of every value, in bytes: vectors then never cross a cache line."""
+
+
+@dataclass
+class Value:
+    """Where a value lies.
+
+    Attributes:
+        shape: (channels, rows, columns) or (features,).
+        planes: memory, border included.
+        border: rows above and below, columns on each side, of zeros.
+        offset: in the arena, bytes.
+    """
+
+    shape: tuple[int, ...]
+    planes: Planes
+    border: tuple[int, int] = (0, 0)
+    offset: int = 0
+
+    @property
+    def inside(self) -> int:
+        """Distance of the first pixel from the value's start."""
+        return self.planes.place(*self.border)
 
 
 def first_fit(spans: Sequence[tuple[int, int, int]]) -> tuple[list[int], int]:

@@ -7,7 +7,7 @@ code, and so is the loop over them: nothing goes back to Python between the laye
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -18,11 +18,12 @@ import torch
 from spokeshave.errors import UnsupportedLayer
 from spokeshave.jit.code_cache import Arrays, cached, code_key, generator
 from spokeshave.jit.executable_memory import aligned_zeros
+from spokeshave.jit.generated_operation import Operation
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.jit.operation_loops import patch_items
 from spokeshave.jit.operation_sequence import run_sequence_at
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, Planes
-from spokeshave.targets.cpu_sparse.memory_plan import first_fit
+from spokeshave.targets.cpu_sparse.memory_plan import Value, first_fit
 from spokeshave.targets.cpu_sparse.network_steps import (
     Chain,
     Concatenate,
@@ -35,7 +36,7 @@ from spokeshave.targets.cpu_sparse.network_steps import (
     Pool,
     Softmax,
 )
-from spokeshave.targets.cpu_sparse.plane_operations import Operation, elementwise, response_normalization
+from spokeshave.targets.cpu_sparse.plane_operations import elementwise, response_normalization
 from spokeshave.targets.cpu_sparse.softmax import softmax_over_planes
 from spokeshave.targets.cpu_sparse.sparse_linear import PackedRows
 from spokeshave.targets.cpu_sparse.tile_choice import Density, Outputs
@@ -47,28 +48,6 @@ SPARE_PLANES = 32
 """Planes behind the last one of what a convolution writes: the last block of filters may write that many too many."""
 ENTERING, LEAVING = "(entering)", "(leaving)"
 """What bringing images into the layout and results out of it is called where the steps are timed."""
-
-
-@dataclass
-class Value:
-    """Where a value lies.
-
-    Attributes:
-        shape: (channels, rows, columns) or (features,).
-        planes: memory, border included.
-        border: rows above and below, columns on each side, of zeros.
-        offset: in the arena, bytes.
-    """
-
-    shape: tuple[int, ...]
-    planes: Planes
-    border: tuple[int, int] = (0, 0)
-    offset: int = 0
-
-    @property
-    def inside(self) -> int:
-        """Distance of the first pixel from the value's start."""
-        return self.planes.place(*self.border)
 
 
 def _products(step: Convolve, network: NetworkSteps) -> int:
@@ -111,26 +90,15 @@ class NativeEngine(ABC):
             [4 * prod(network.shapes[name]) for name in names] for names in (network.inputs, network.outputs)
         )
         self._keep: list[object] = []
-        self._program: list[tuple[int, np.ndarray]] = []
+        self._program: list[tuple[Operation, np.ndarray]] = []
+        self._convolutions: list[tuple[int, Convolve, int]] = []
+        self._products: list[tuple[int, Multiply]] = []
         self._ends: list[tuple[str, int]] = []
         self.seconds: dict[str, float] | None = None
         self.together = True
         self.values = self._lay_out(network)
-        for step in network.steps:
-            if step.output not in self.code:
-                match step:
-                    case Convolve():
-                        self.code[step.output] = self._convolution(step)
-                    case Multiply():
-                        key = code_key("rows", generator(vectors), type(self), step.weight.digest)
-                        packed = cached(key, lambda step=step: self._packed(step).arrays())
-                        rows = self.code[step.output] = self._rows(packed)
-                        if rows.exact:
-                            step.weight.release(partial(rows.unpacked, step.weight.shape))
         self.arena_bytes = self._place(network)
         self.arena = aligned_zeros((self.arena_bytes // 4,))
-        most = max([0, *(code.scratch_bytes for code in self.code.values() if isinstance(code, CompiledConvolution))])
-        self.scratch = aligned_zeros((threads * most // 4 + 16,))
         for name in network.inputs:
             self._enter(self.values[name])
         self._ends.append((ENTERING, len(self._program)))
@@ -140,7 +108,9 @@ class NativeEngine(ABC):
         for name in network.outputs:
             self._leave(self.values[name])
         self._ends.append((LEAVING, len(self._program)))
-        self._sequence = np.array([(function, table.ctypes.data) for function, table in self._program], np.int64)
+        self._pack_products()  # the other operations are translated meanwhile
+        self._compile_convolutions()
+        self._sequence = np.array([(one.address, table.ctypes.data) for one, table in self._program], np.int64)
         self.sequence = self._sequence.ctypes.data, len(self._sequence)
 
     @abstractmethod
@@ -196,7 +166,7 @@ class NativeEngine(ABC):
         """Code of a convolution."""
 
     @abstractmethod
-    def _convolve(self, step: Convolve, convolution: CompiledConvolution) -> None:
+    def _convolve(self, step: Convolve) -> None:
         """Emit a convolution."""
 
     @abstractmethod
@@ -272,9 +242,8 @@ class NativeEngine(ABC):
 
     def emit(self, operation: Operation, items: int, **fields: int) -> np.ndarray:
         """Append an operation; fields that it does not have are left out, those not given are 0."""
-        table = operation.loops.table(items, **{name: fields.get(name, 0) for name in operation.loops.fields})
-        self._keep.append(operation)
-        self._program.append((operation.address, table))
+        table = operation.layout.table(items, **{name: fields.get(name, 0) for name in operation.layout.fields})
+        self._program.append((operation, table))
         return table
 
     def emit_patches(self, operation: Operation, planes: int, rows: int, **fields: int) -> np.ndarray:
@@ -315,18 +284,33 @@ class NativeEngine(ABC):
             self._tune_s * _products(step, self.network) / max(1, self._work),
         )
 
-    def emit_convolution(self, step: Convolve, convolution: CompiledConvolution, start: int) -> None:
+    def emit_convolution(self, step: Convolve, start: int) -> None:
         """Append a convolution that reads from `start`."""
-        target = self.values[step.output]
-        residual = self.values[step.inputs[1]] if len(step.inputs) > 1 else None
-        table = convolution.table(
-            start,
-            self.at(target) + target.inside,
-            self.scratch.ctypes.data,
-            self.at(residual) + residual.inside if residual else 0,
-        )
-        self._keep.append(convolution)
-        self._program.append((work_loop().address, table))
+        self._convolutions.append((len(self._program), step, start))
+        self._program.append((work_loop(), np.zeros(0, np.int64)))
+
+    def _pack_products(self) -> None:
+        for turn, step in self._products:
+            if step.output not in self.code:
+                key = code_key("rows", generator(self.vectors), type(self), step.weight.digest)
+                packed = cached(key, lambda step=step: self._packed(step).arrays())
+                rows = self.code[step.output] = self._rows(packed)
+                if rows.exact:
+                    step.weight.release(partial(rows.unpacked, step.weight.shape))
+            self._multiply(step)
+            self._program[turn] = self._program.pop()
+
+    def _compile_convolutions(self) -> None:
+        for _, step, _ in self._convolutions:
+            if step.output not in self.code:
+                self.code[step.output] = self._convolution(step)
+        most = max([0, *(self.code[step.output].scratch_bytes for _, step, _ in self._convolutions)])
+        self.scratch = aligned_zeros((self.threads * most // 4 + 16,))
+        for turn, step, start in self._convolutions:
+            values = [self.values[name] for name in (step.output, *step.inputs[1:])]
+            written, *added = (self.at(value) + value.inside for value in values)
+            table = self.code[step.output].table(start, written, self.scratch.ctypes.data, *added)
+            self._program[turn] = work_loop(), table
 
     def emit_product(self, step: Multiply, operation: Operation, items: int, passes: int = 1) -> None:
         """Append a linear layer."""
@@ -351,13 +335,14 @@ class NativeEngine(ABC):
         rows, columns = self._extent(target)
         match step:
             case Convolve():
-                self._convolve(step, self.code[step.output])
+                self._convolve(step)
             case Pool():
                 self._pool(step)
             case Flatten():
                 self._flatten(step)
             case Multiply():
-                self._multiply(step)
+                self._products.append((len(self._program), step))
+                self._program.append((work_loop(), np.zeros(0, np.int64)))
             case Normalize():
                 operation = response_normalization(self.vectors, step.size, step.alpha, step.beta, step.k)
                 ends = self.ends(source=sources[0], target=target)

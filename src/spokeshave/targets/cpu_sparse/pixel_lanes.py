@@ -8,14 +8,14 @@ a core can do a cycle.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
 from llvmlite import ir
 
+from spokeshave.jit.generated_operation import generated
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.jit.native_loops import I32, I64, Loops
 from spokeshave.jit.operation_loops import PATCH_FIELDS, OperationLoops
-from spokeshave.targets.cpu_sparse.plane_operations import Operation, splat
+from spokeshave.targets.cpu_sparse.plane_operations import splat
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ def _first(loops: Loops, count: int) -> ir.Constant:
     return ir.Constant(ir.VectorType(ir.IntType(1), lanes), [int(lane < count) for lane in range(lanes)])
 
 
-@cache
-def shifter(vectors: VectorSet, shifts: RowShifts, packed: bool = False) -> Operation:
+@generated
+def shifter(vectors: VectorSet, shifts: RowShifts, packed: bool = False) -> OperationLoops:
     """Operation that lays out the shifted planes of channels, with rows of zeros above and below.
 
     Args:
@@ -123,11 +123,11 @@ def shifter(vectors: VectorSet, shifts: RowShifts, packed: bool = False) -> Oper
             for tap, number, place in places(line):
                 wanted = [shifts.source(tap, number * lanes + lane) for lane in range(lanes)]
                 loops.store(gather(loops, pixels, zero, wanted), place, vectors.bytes)
-    return Operation(loops.compile(), loops)
+    return loops
 
 
-@cache
-def row_copier(vectors: VectorSet, width: int) -> Operation:
+@generated
+def row_copier(vectors: VectorSet, width: int) -> OperationLoops:
     """Operation that copies rows of `width` floats at any address, and not one float more.
 
     Fields: source_at, source_plane, source_row, target_at, target_plane, target_row, those of patches.
@@ -148,4 +148,4 @@ def row_copier(vectors: VectorSet, width: int) -> Operation:
             if left := width - whole:
                 value = load_first(loops, loops.at(start, 4 * whole), left)
                 store_first(loops, value, loops.at(end, 4 * whole), left)
-    return Operation(loops.compile(), loops)
+    return loops

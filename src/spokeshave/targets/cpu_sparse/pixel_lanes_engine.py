@@ -7,7 +7,8 @@ import numpy as np
 from spokeshave.jit.code_cache import Arrays
 from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, Planes
-from spokeshave.targets.cpu_sparse.native_engine import NativeEngine, Value
+from spokeshave.targets.cpu_sparse.memory_plan import Value
+from spokeshave.targets.cpu_sparse.native_engine import NativeEngine
 from spokeshave.targets.cpu_sparse.network_steps import (
     Chain,
     Convolve,
@@ -79,7 +80,7 @@ class PixelLanesEngine(NativeEngine):
         channels, rows, columns = value.shape if len(value.shape) == 3 else (1, 1, value.shape[0])
         copier = row_copier(self.vectors, columns)
         ends = {"source_plane": 4 * rows * columns, "source_row": 4 * columns} | self.ends(target=value)
-        self._inputs[-1].append((self.emit_patches(copier, channels, rows, **ends), copier.loops.place("source_at")))
+        self._inputs[-1].append((self.emit_patches(copier, channels, rows, **ends), copier.layout.place("source_at")))
 
     def _only_shifted(self, value: Value) -> bool:
         """Whether an input is read by convolutions alone, and by them as what they shift."""
@@ -99,7 +100,7 @@ class PixelLanesEngine(NativeEngine):
             target_plane=4 * rows * columns,
             target_row=4 * columns,
         )
-        self._outputs.append((table, row_copier(self.vectors, columns).loops.place("target_at")))
+        self._outputs.append((table, row_copier(self.vectors, columns).layout.place("target_at")))
 
     def aim(self, inputs: Sequence[int], results: Sequence[int], images: int) -> None:
         """Say what the next run reads and writes; one image."""
@@ -123,10 +124,10 @@ class PixelLanesEngine(NativeEngine):
         outputs = Outputs(rows, self._vectors(columns), (height, 1), strides, dilations, memory.columns)
         return self.compiled(step, dense, planes * width, outputs, memory)
 
-    def _convolve(self, step: Convolve, convolution: CompiledConvolution) -> None:
+    def _convolve(self, step: Convolve) -> None:
         source, shifted = self.values[step.inputs[0]], self._shifted.get(step.output)
         if shifted is None:
-            self.emit_convolution(step, convolution, self.at(source))
+            self.emit_convolution(step, self.at(source))
             return
         channels, rows, columns = source.shape
         shifts = RowShifts(
@@ -145,8 +146,8 @@ class PixelLanesEngine(NativeEngine):
         table = self.emit_patches(operation, channels, rows, **ends, border=step.padding[0])
         if direct:
             number = self.network.inputs.index(step.inputs[0])
-            self._inputs[number].append((table, operation.loops.place("source_at")))
-        self.emit_convolution(step, convolution, self.at(shifted))
+            self._inputs[number].append((table, operation.layout.place("source_at")))
+        self.emit_convolution(step, self.at(shifted))
 
     def _pool(self, step: Pool) -> None:
         target = self.values[step.output]

@@ -5,35 +5,14 @@ operation (`jit/operation_loops.py`) over patches of planes, or over rows; a vec
 no difference.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 from llvmlite import ir
 
+from spokeshave.jit.generated_operation import generated
 from spokeshave.jit.host_cpu import VectorSet
-from spokeshave.jit.native_loops import F32, I64, Loops, native_address
+from spokeshave.jit.native_loops import F32, I64, Loops
 from spokeshave.jit.operation_loops import PATCH_FIELDS, OperationLoops
-
-Native = Callable[..., None]
-
-
-@dataclass(frozen=True)
-class Operation:
-    """A compiled operation.
-
-    Attributes:
-        function: of the address of a table.
-        loops: knows the table's fields.
-    """
-
-    function: Native
-    loops: OperationLoops
-
-    @property
-    def address(self) -> int:
-        """Of the machine code."""
-        return native_address(self.function)
 
 
 def splat(loops: Loops, value: float | ir.Value) -> ir.Value:
@@ -88,8 +67,8 @@ class Combine(Step):
     multiply: bool = False
 
 
-@cache
-def elementwise(vectors: VectorSet, steps: tuple[Step, ...], flat: bool = False) -> Operation:
+@generated
+def elementwise(vectors: VectorSet, steps: tuple[Step, ...], flat: bool = False) -> OperationLoops:
     """Operation that applies steps to every vector of some planes; to flat features side by side, where `flat`.
 
     Fields: source_at, source_plane, source_row, other_at, other_plane, other_row, target_at, target_plane, target_row,
@@ -134,7 +113,7 @@ def elementwise(vectors: VectorSet, steps: tuple[Step, ...], flat: bool = False)
                         other = loops.load(places["other"], align=vectors.bytes)
                         value = build.fmul(value, other) if multiply else build.fadd(value, other)
             loops.store(value, places["target"], vectors.bytes)
-    return Operation(loops.compile(), loops)
+    return loops
 
 
 def power(loops: Loops, value: ir.Value, exponent: float) -> ir.Value:
@@ -159,8 +138,8 @@ def _quarters(loops: Loops, value: ir.Value, quarters: int) -> ir.Value:
     return product if quarters >= 0 else build.fdiv(splat(loops, 1.0), product)
 
 
-@cache
-def response_normalization(vectors: VectorSet, size: int, alpha: float, beta: float, k: float) -> Operation:
+@generated
+def response_normalization(vectors: VectorSet, size: int, alpha: float, beta: float, k: float) -> OperationLoops:
     """Operation x / (k + alpha / size * sum of squares over neighbouring planes) ** beta.
 
     Its items are rows. Fields: source_at, source_plane, source_row, target_at, target_plane, target_row, planes,
@@ -188,4 +167,4 @@ def response_normalization(vectors: VectorSet, size: int, alpha: float, beta: fl
             across,
         )
         loops.store(build.fmul(centre, power(loops, base, -beta)), end, vectors.bytes)
-    return Operation(loops.compile(), loops)
+    return loops

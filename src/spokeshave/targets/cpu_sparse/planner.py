@@ -14,8 +14,9 @@ import numpy as np
 
 from spokeshave.structures.roofline_model import LayerWork, lower_bound, upper_bound
 from spokeshave.targets.cpu_sparse.network_steps import Convolve, Multiply, NetworkSteps
+from spokeshave.targets.cpu_sparse.nonzero_finder import CHUNK
 from spokeshave.targets.cpu_sparse.roofline import BYTES_A_NONZERO, Level, Roofline
-from spokeshave.targets.cpu_sparse.stored_weight import CHUNK, StoredWeight
+from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight
 
 SWITCH_S = 40e-6
 """Leaving generated code for one layer in torch and coming back: two calls more, and what torch spends on its own."""

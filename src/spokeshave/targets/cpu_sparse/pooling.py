@@ -4,17 +4,17 @@ A window's part outside the image is left out; what a mean is divided by comes i
 """
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 
+from spokeshave.jit.generated_operation import generated
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.jit.native_loops import I64, Loops
 from spokeshave.jit.operation_loops import PATCH_FIELDS, OperationLoops
 from spokeshave.targets.cpu_sparse.pixel_lanes import RowShifts, gather
-from spokeshave.targets.cpu_sparse.plane_operations import Operation, splat
+from spokeshave.targets.cpu_sparse.plane_operations import splat
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,10 @@ def _combine_all(loops: Loops, mean: bool, values: list[ir.Value]) -> ir.Value:
     return values[0] if mean else build.select(strange, splat(loops, np.nan), values[0])
 
 
-@cache
+@generated
 def batch_lanes_pooling(
     vectors: VectorSet, mean: bool, window: tuple[int, int], dilation: tuple[int, int]
-) -> Operation:
+) -> OperationLoops:
     """Operation over planes of batch lanes; windows that lie inside the image are wired into the code.
 
     Fields: source_at, source_plane, source_row, target_at, target_plane, target_row, those of patches (rows of the
@@ -149,7 +149,7 @@ def batch_lanes_pooling(
                 result = build.fmul(result, splat(loops, inverse))
             end = loops.at(target, loops.times(row, given["target_row"]), loops.times(column, vectors.bytes))
             loops.store(result, end, vectors.bytes)
-    return Operation(loops.compile(), loops)
+    return loops
 
 
 def _range(loops: Loops, table: ir.Value, index: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -157,8 +157,8 @@ def _range(loops: Loops, table: ir.Value, index: ir.Value) -> tuple[ir.Value, ir
     return loops.load(pair, I64, 8), loops.load(loops.at(pair, 8), I64, 8)
 
 
-@cache
-def pixel_lanes_pooling(vectors: VectorSet, mean: bool, columns: Windows, row_dilation: int) -> Operation:
+@generated
+def pixel_lanes_pooling(vectors: VectorSet, mean: bool, columns: Windows, row_dilation: int) -> OperationLoops:
     """Operation over planes of pixel lanes; the horizontal part is wired into the code.
 
     Fields: as for batch lanes, without columns and column_ranges_at; inverse_at has a row of whole vectors for each row
@@ -201,4 +201,4 @@ def pixel_lanes_pooling(vectors: VectorSet, mean: bool, columns: Windows, row_di
                     result = build.fmul(result, scale)
                 end = loops.at(target, loops.times(row, given["target_row"]), number * vectors.bytes)
                 loops.store(result, end, vectors.bytes)
-    return Operation(loops.compile(), loops)
+    return loops

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
-from functools import cache
 
 import numpy as np
 import torch
@@ -21,13 +20,14 @@ from torch import nn
 
 from spokeshave.errors import InvalidArgument
 from spokeshave.jit.executable_memory import aligned_zeros
+from spokeshave.jit.generated_operation import Operation, generated
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.jit.operation_loops import OperationLoops
 from spokeshave.jit.operation_sequence import run_sequence
 from spokeshave.structures.graph_tracing import trace
 from spokeshave.structures.roofline_model import MachineRates
 from spokeshave.targets.cpu_sparse.lowering import lower
-from spokeshave.targets.cpu_sparse.plane_operations import Operation, splat
+from spokeshave.targets.cpu_sparse.plane_operations import splat
 from spokeshave.targets.cpu_sparse.segment import Segment
 from spokeshave.user_cache import FactCache
 
@@ -185,7 +185,7 @@ def _fastest_s(runs: Sequence[Callable[[], object]]) -> list[float]:
 
 def _run(operation: Operation, threads: int, **fields: int) -> float:
     """Shortest time of an operation with one item for each thread."""
-    table = operation.loops.table(threads, **fields)
+    table = operation.layout.table(threads, **fields)
     steps = np.array([(operation.address, table.ctypes.data)], np.int64)
     return _fastest_s([lambda: run_sequence(steps, threads)])[0]
 
@@ -195,8 +195,8 @@ _CHAINS = 12
 _TURNS = 200_000
 
 
-@cache
-def _multiply_adds(vectors: VectorSet) -> Operation:
+@generated
+def _multiply_adds(vectors: VectorSet) -> OperationLoops:
     """Operation whose items are `turns` multiply-adds of each of some chains in registers. Fields: turns, sink_at."""
     loops = OperationLoops("multiply_adds", vectors, ["turns", "sink_at"])
     build, given = loops.builder, loops.arguments
@@ -216,7 +216,7 @@ def _multiply_adds(vectors: VectorSet) -> Operation:
                 values[-1:] if len(values) % 2 else []
             )
         loops.store(values[0], loops.at(given["sink_at"], loops.times(item, vectors.bytes)))
-    return Operation(loops.compile(), loops)
+    return loops
 
 
 def _peak(vectors: VectorSet) -> float:
@@ -225,8 +225,8 @@ def _peak(vectors: VectorSet) -> float:
     return 2.0 * _TURNS * _CHAINS * vectors.lanes / seconds
 
 
-@cache
-def _reads(vectors: VectorSet) -> Operation:
+@generated
+def _reads(vectors: VectorSet) -> OperationLoops:
     """Operation whose items read `size` bytes each, `turns` times. Fields: source_at, size, turns, sink_at."""
     loops = OperationLoops("reads", vectors, ["source_at", "size", "turns", "sink_at"])
     build, given = loops.builder, loops.arguments
@@ -243,7 +243,7 @@ def _reads(vectors: VectorSet) -> Operation:
         for total in sums[1:]:
             whole = build.fadd(whole, loops.load(total, align=vectors.bytes))
         loops.store(whole, loops.at(given["sink_at"], loops.times(item, vectors.bytes)))
-    return Operation(loops.compile(), loops)
+    return loops
 
 
 def _bandwidth(vectors: VectorSet, threads: int, level: Level) -> float:

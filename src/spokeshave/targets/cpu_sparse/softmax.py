@@ -10,17 +10,17 @@ Departs from torch: an exponential below 1.2e-38, the smallest normal number, co
 """
 
 from collections.abc import Callable
-from functools import cache
 from math import log
 
 import numpy as np
 from llvmlite import ir
 from numpy.polynomial import Chebyshev, Polynomial
 
+from spokeshave.jit.generated_operation import generated
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.jit.native_loops import I32, I64, Loops
 from spokeshave.jit.operation_loops import OperationLoops
-from spokeshave.targets.cpu_sparse.plane_operations import Operation, splat
+from spokeshave.targets.cpu_sparse.plane_operations import splat
 
 _HALF = log(2) / 2
 _POLYNOMIAL = tuple(float(c) for c in Chebyshev.interpolate(np.exp, 6, [-_HALF, _HALF]).convert(kind=Polynomial).coef)
@@ -113,8 +113,8 @@ def _shares(
         loops.store(build.fmul(loops.load(end, align=align), inverse), end, align)
 
 
-@cache
-def softmax_over_planes(vectors: VectorSet) -> Operation:
+@generated
+def softmax_over_planes(vectors: VectorSet) -> OperationLoops:
     """Operation over planes, for each pixel and image by itself; its items are rows.
 
     Fields: source_at, source_plane, source_row, target_at, target_plane, target_row, planes, columns (vectors).
@@ -135,11 +135,11 @@ def softmax_over_planes(vectors: VectorSet) -> Operation:
             lambda plane: loops.at(end, loops.times(plane, given["target_plane"])),
             together=False,
         )
-    return Operation(loops.compile(), loops)
+    return loops
 
 
-@cache
-def softmax_along_row(vectors: VectorSet, features: int) -> Operation:
+@generated
+def softmax_along_row(vectors: VectorSet, features: int) -> OperationLoops:
     """Operation over `features` floats side by side, in whole vectors; what stands behind them does not count.
 
     Its one item is the row. Fields: source_at, target_at, each at a vector's boundary.
@@ -165,4 +165,4 @@ def softmax_along_row(vectors: VectorSet, features: int) -> Operation:
             lambda number: loops.at(given["target_at"], loops.times(number, vectors.bytes)),
             together=True,
         )
-    return Operation(loops.compile(), loops)
+    return loops

@@ -7,17 +7,17 @@ are taken in passes that fit into that cache.
 """
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from llvmlite import ir
 
 from spokeshave.jit.code_cache import Arrays
 from spokeshave.jit.executable_memory import aligned_zeros
+from spokeshave.jit.generated_operation import generated
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.jit.native_loops import F32, I32, I64
 from spokeshave.jit.operation_loops import OperationLoops
-from spokeshave.targets.cpu_sparse.plane_operations import Operation, rectified, splat
+from spokeshave.targets.cpu_sparse.plane_operations import rectified, splat
 from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight, places_kind
 
 UNROLL = 4
@@ -46,6 +46,7 @@ class PackedRows:
         starts: int64, first entry of each visit, and the end of the last.
         rows: int64, the row that each lane of a visit computes; empty where visits go row by row.
         passes: how often the rows of an item are visited.
+        exact: whether the matrix can be had again: not where weights are so small that their crumbs are not exact.
     """
 
     values: np.ndarray
@@ -53,17 +54,12 @@ class PackedRows:
     starts: np.ndarray
     rows: np.ndarray
     passes: int = 1
+    exact: bool = True
 
     @property
     def bytes(self) -> int:
         """Of everything that is read for one product."""
         return self.values.nbytes + self.columns.nbytes + self.starts.nbytes + self.rows.nbytes
-
-    @property
-    def exact(self) -> bool:
-        """Whether the matrix can be had again: not where weights are so small that their crumbs are not exact."""
-        sizes = np.abs(self.values)
-        return not ((sizes > 0) & (sizes < _SMALLEST)).any()
 
     def unpacked(self, shape: tuple[int, ...]) -> StoredWeight:
         """The matrix again, bit for bit, if `exact`.
@@ -89,7 +85,7 @@ class PackedRows:
 
     def arrays(self) -> Arrays:
         """As plain arrays, to be kept on disk."""
-        return vars(self) | {"passes": np.array([self.passes])}
+        return vars(self) | {"passes": np.array([self.passes]), "exact": np.array([self.exact])}
 
     @classmethod
     def of(cls, arrays: Arrays) -> "PackedRows":
@@ -97,7 +93,13 @@ class PackedRows:
         parts = {name: aligned_zeros(arrays[name].shape, arrays[name].dtype.type) for name in ("values", "columns")}
         for name, part in parts.items():
             part[...] = arrays[name]
-        return cls(**parts, starts=arrays["starts"], rows=arrays["rows"], passes=int(arrays["passes"][0]))
+        return cls(
+            **parts,
+            starts=arrays["starts"],
+            rows=arrays["rows"],
+            passes=int(arrays["passes"][0]),
+            exact=bool(arrays["exact"][0]),
+        )
 
 
 def _filled(count: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
@@ -115,6 +117,11 @@ def _entries(weight: StoredWeight) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _divisible(values: np.ndarray) -> np.ndarray:
     """Weights of which a part can be taken away: 0 for NaN and infinity, which stay whole."""
     return np.where(np.isfinite(values), values, np.float32(0))
+
+
+def _exact(values: np.ndarray) -> bool:
+    sizes = np.abs(values)
+    return not ((sizes > 0) & (sizes < _SMALLEST)).any()
 
 
 def pack_for_gathering(weight: StoredWeight, lanes: int) -> PackedRows:
@@ -155,7 +162,7 @@ def pack_for_gathering(weight: StoredWeight, lanes: int) -> PackedRows:
     count = np.zeros(len(weight), np.int64)
     count[rows[rows >= 0]] = pads[rows.ravel() >= 0] - lengths[rows[rows >= 0]]
     values[at] -= count[lengths > 0] * (final[lengths > 0] * CRUMB)
-    return PackedRows(values, columns, starts, rows.ravel())
+    return PackedRows(values, columns, starts, rows.ravel(), exact=_exact(values))
 
 
 def pack_for_images(weight: StoredWeight, vector_bytes: int) -> PackedRows:
@@ -188,11 +195,11 @@ def pack_for_images(weight: StoredWeight, vector_bytes: int) -> PackedRows:
         crumbs = _divisible(nonzeros[short]) * CRUMB
         columns[place[short] + extra + 1], values[place[short] + extra + 1] = columns[place[short]], crumbs
         values[place[short]] -= crumbs
-    return PackedRows(values, columns, starts, np.zeros(0, np.int64), passes)
+    return PackedRows(values, columns, starts, np.zeros(0, np.int64), passes, _exact(values))
 
 
-@cache
-def gathering_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> Operation:
+@generated
+def gathering_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> OperationLoops:
     """Operation for one vector of features; its items are groups of as many rows as there are lanes.
 
     Features are loaded one by one: the CPU's own gather instruction takes 1.6 times as long on Zen 4.
@@ -236,7 +243,7 @@ def gathering_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> 
                 if rectify:
                     value = build.select(build.fcmp_ordered("<", value, F32(0.0)), F32(0.0), value)
                 loops.store(value, loops.at(given["target_at"], far))
-    return Operation(loops.compile(), loops)
+    return loops
 
 
 def sum_of(loops: OperationLoops, totals: list[ir.Value]) -> ir.Value:
@@ -247,8 +254,8 @@ def sum_of(loops: OperationLoops, totals: list[ir.Value]) -> ir.Value:
     return values[0]
 
 
-@cache
-def images_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> Operation:
+@generated
+def images_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> OperationLoops:
     """Operation for a vector of images; its items are runs of rows.
 
     Fields: source_at, target_at ([features, lanes]), bias_at, values_at, columns_at, starts_at, passes, height.
@@ -290,7 +297,7 @@ def images_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> Ope
                 last = build.icmp_signed("==", turn, build.sub(given["passes"], I64(1)))
                 result = build.select(last, rectified(loops, result), result)
             loops.store(result, target, vectors.bytes)
-    return Operation(loops.compile(), loops)
+    return loops
 
 
 def prefetch(loops: OperationLoops, pointer: ir.Value) -> None:

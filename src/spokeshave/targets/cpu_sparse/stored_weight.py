@@ -7,9 +7,10 @@ from weakref import ref
 import numpy as np
 
 from spokeshave.jit.code_cache import code_key
+from spokeshave.targets.cpu_sparse.nonzero_finder import find_nonzeros
 
-CHUNK = 1 << 18
-"""Elements searched at a time: what is made on the way then stays in the caches."""
+_MOST_AT_ONCE = 1 << 32
+"""Elements whose places fit 32 bits."""
 
 
 def places_kind(shape: Sequence[int]) -> type[np.unsignedinteger]:
@@ -85,14 +86,12 @@ class StoredWeight:
     def of(cls, dense: np.ndarray) -> "StoredWeight":
         """Keep what is not zero; NaN is not."""
         flat = np.ascontiguousarray(dense, np.float32).ravel()
-        kind = places_kind(flat.shape)
-        places, values = [np.zeros(0, kind)], [np.zeros(0, np.float32)]
-        for start in range(0, flat.size, CHUNK):
-            part = flat[start : start + CHUNK]
-            found = np.flatnonzero(part != 0)  # much faster on truth values than on floats
-            places.append((found + start).astype(kind))
-            values.append(part[found])
-        return cls(tuple(dense.shape), np.concatenate(places), np.concatenate(values))
+        if flat.size > _MOST_AT_ONCE:
+            starts = range(0, flat.size, _MOST_AT_ONCE)
+            found = [(start, *find_nonzeros(flat[start : start + _MOST_AT_ONCE])) for start in starts]
+            places = np.concatenate([start + part.astype(np.uint64) for start, part, _ in found])
+            return cls(tuple(dense.shape), places, np.concatenate([values for *_, values in found]))
+        return cls(tuple(dense.shape), *find_nonzeros(flat))
 
     @cached_property
     def digest(self) -> str:

@@ -170,8 +170,8 @@ class _Race:
         patches = patch_items(planes.planes, planes.rows, self.work.threads)
         ends = {"source_at": at, "source_plane": planes.plane_bytes, "source_row": planes.row_bytes}
         ends |= {"target_at": at, "target_plane": planes.plane_bytes, "target_row": planes.row_bytes}
-        fields = dict.fromkeys(operation.loops.fields, 0) | ends | {"columns": planes.columns}
-        self._rewriting.append(operation.loops.table(**fields | patches))
+        fields = dict.fromkeys(operation.layout.fields, 0) | ends | {"columns": planes.columns}
+        self._rewriting.append(operation.layout.table(**fields | patches))
         return operation.address, self._rewriting[-1].ctypes.data
 
     def enter(self, choices: Iterable[Choice]) -> None:

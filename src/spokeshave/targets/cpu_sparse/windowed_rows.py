@@ -8,17 +8,17 @@ five bytes and its share of four.
 """
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from llvmlite import ir
 
 from spokeshave.jit.code_cache import Arrays
 from spokeshave.jit.executable_memory import aligned_zeros
+from spokeshave.jit.generated_operation import generated
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.jit.native_loops import I32, I64
 from spokeshave.jit.operation_loops import OperationLoops
-from spokeshave.targets.cpu_sparse.plane_operations import Operation, rectified, splat
+from spokeshave.targets.cpu_sparse.plane_operations import rectified, splat
 from spokeshave.targets.cpu_sparse.sparse_linear import prefetch, sum_of
 from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight, places_kind
 
@@ -165,8 +165,8 @@ def pack_windows(weight: StoredWeight) -> WindowedRows:
     return WindowedRows(np.concatenate(heads), values, columns, np.concatenate(starts))
 
 
-@cache
-def windowed_product(rectify: bool) -> Operation:
+@generated
+def windowed_product(rectify: bool) -> OperationLoops:
     """Operation for one vector of features; its items are groups of sixteen rows.
 
     Fields: source_at, target_at (float32 features), bias_at (as many as rows in whole groups), heads_at, values_at,
@@ -220,4 +220,4 @@ def windowed_product(rectify: bool) -> Operation:
             result = rectified(loops, result)
         target = loops.at(given["target_at"], loops.times(group, vectors.bytes))
         loops.store(result, target, vectors.bytes)
-    return Operation(loops.compile(), loops)
+    return loops

@@ -3,16 +3,15 @@
 Which tile and which share an item is stands in a table, so that their order is free (`item_order`).
 """
 
-from functools import cache
 from itertools import pairwise
 
 from llvmlite import ir
 
+from spokeshave.jit.generated_operation import generated
 from spokeshave.jit.host_cpu import host_cpu
 from spokeshave.jit.native_loops import I64, POINTER
 from spokeshave.jit.operation_loops import MOST_RANGES, OperationLoops
 from spokeshave.jit.operation_sequence import call_function
-from spokeshave.targets.cpu_sparse.plane_operations import Operation
 
 FIELDS = ("places_at", "input_at", "output_at", "residual_at", "scratch_at", "scratch_thread")
 """places_at: for each item five int64: offsets in input, output and residual, address of the calls, of the stream.
@@ -41,8 +40,8 @@ def item_order(tiles: int, shares: int, threads: int) -> list[tuple[int, int]]:
     return order
 
 
-@cache
-def work_loop() -> Operation:
+@generated
+def work_loop() -> OperationLoops:
     """The loop."""
     vectors = host_cpu().widest()
     assert vectors is not None
@@ -58,4 +57,4 @@ def work_loop() -> Operation:
         )
         stream = build.inttoptr(parts[4], POINTER)
         call_function(build, _CALLS, parts[3], [stream, source, scratch, target, residual])
-    return Operation(loops.compile(), loops)
+    return loops
