@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from network_zoo import build
 from sparse_cases import SETS, error, thin
 from spokeshave.errors import InvalidArgument
+from spokeshave.rewrites.to_sparse import to_sparse
 from spokeshave.structures.graph_tracing import trace
 from spokeshave.targets.cpu_sparse.sparse_network import SparseNetwork, cut
 from spokeshave.timing import using_threads
@@ -130,3 +131,18 @@ def test_copies_and_pickles_compile_for_themselves():
     fast = compiled(network, x)
     for other in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
         assert error(other(x), fast(x)) < 1e-5 and other.segments[0] is not fast.segments[0]
+
+
+def test_hooks_are_called():
+    network = thin(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), 0.5)
+    x = torch.randn(1, 3, 8, 8)
+    fast, _ = to_sparse(network, x)
+    wanted, seen = fast(x), []
+    with fast.register_forward_hook(lambda module, given, result: seen.append((module, given, result))):
+        assert torch.equal(fast(x), wanted) and seen[0][0] is fast and torch.equal(seen[0][2], wanted)
+    with nn.modules.module.register_module_forward_pre_hook(lambda module, given: (2 * given[0],)):
+        assert torch.equal(fast(x), fast.forward(2 * x))
+    with fast.register_forward_pre_hook(lambda module, given: (2 * given[0],)):
+        assert torch.equal(fast(x), fast.forward(2 * x))
+    with pytest.raises(TypeError):
+        fast(x=x)

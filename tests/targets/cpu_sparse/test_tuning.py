@@ -96,7 +96,15 @@ def test_choices_for_threads_compute_the_same():
 
 
 @pytest.mark.parametrize(
-    "damage", [{"tile": [400, 1]}, {"filters": 0}, {"tiling": {"speed": 1}}, {"tile": "x"}, {"tiling": {"shares": -1}}]
+    "damage",
+    [
+        {"tile": [400, 1]},
+        {"filters": 0},
+        {"filters": 3},
+        {"tiling": {"speed": 1}},
+        {"tile": "x"},
+        {"tiling": {"shares": -1}},
+    ],
 )
 def test_a_choice_that_cannot_be_is_not_taken_from_the_file(damage):
     layer = work()

@@ -39,12 +39,12 @@ from spokeshave.targets.cpu_sparse.network_steps import (
 from spokeshave.targets.cpu_sparse.plane_operations import elementwise, response_normalization
 from spokeshave.targets.cpu_sparse.softmax import softmax_over_planes
 from spokeshave.targets.cpu_sparse.sparse_linear import PackedRows
-from spokeshave.targets.cpu_sparse.tile_choice import Density, Outputs
+from spokeshave.targets.cpu_sparse.tile_choice import MOST_FILTERS, Density, Outputs
 from spokeshave.targets.cpu_sparse.tuning import ConvolutionWork, compiled
 from spokeshave.targets.cpu_sparse.windowed_rows import WindowedRows
 from spokeshave.targets.cpu_sparse.work_loop import work_loop
 
-SPARE_PLANES = 32
+SPARE_PLANES = MOST_FILTERS - 1
 """Planes behind the last one of what a convolution writes: the last block of filters may write that many too many."""
 ENTERING, LEAVING = "(entering)", "(leaving)"
 """What bringing images into the layout and results out of it is called where the steps are timed."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
+from torch.nn.modules import module
 from torch.utils import _pytree as pytree
 
 from spokeshave.errors import InvalidArgument
@@ -197,6 +198,12 @@ class SparseNetwork(nn.Module):
         """What runs in torch."""
         return [piece for piece in self.pieces if isinstance(piece, Fallback)]
 
+    def __call__(self, *inputs: object, **named: object) -> object:
+        """`forward`, without what torch does around it where nobody asked for it: a small network takes no longer."""
+        if named or self._forward_hooks or self._forward_pre_hooks or _hooks_of_all():
+            return super().__call__(*inputs, **named)
+        return self.forward(*inputs)
+
     def forward(self, *inputs: object) -> object:
         """Compute.
 
@@ -212,21 +219,16 @@ class SparseNetwork(nn.Module):
         whole = self._whole
         if whole is not None and len(inputs) == 1 and not self.plain:
             (x,), (wanted, segment, shape) = inputs, whole
-            if (
-                type(x) is Tensor
-                and x.dtype is torch.float32
-                and x.is_cpu
-                and x.ndim
-                and x.shape[1:] == wanted
-                and not x.is_neg()
-            ):
-                x = x.contiguous()
-                result = torch.empty((len(x), *shape))
-                segment.run_at([x.data_ptr()], [result.data_ptr()], len(x))
-                return result
+            if type(x) is Tensor and x.dtype is torch.float32 and x.is_cpu and not x.is_neg():
+                images, *size = x.shape or (0,)
+                if size == wanted:
+                    x = x.contiguous()
+                    result = torch.empty((images, *shape))
+                    segment.run_at([x.data_ptr()], [result.data_ptr()], images)
+                    return result
         return self.run(inputs)
 
-    def _shortcut(self) -> tuple[torch.Size, Segment, tuple[int, ...]] | None:
+    def _shortcut(self) -> tuple[list[int], Segment, tuple[int, ...]] | None:
         """Shape of the input, native part, shape of the result, where a network is one part with one of each.
 
         Such a network of small layers takes less time than what is done around a call of it in general.
@@ -237,7 +239,7 @@ class SparseNetwork(nn.Module):
         segment = self._segments[0]
         if segment is None or segment.network.inputs != network.inputs or segment.network.outputs != [result.name]:
             return None
-        return torch.Size(network.shapes[network.inputs[0]]), segment, network.shapes[result.name]
+        return list(network.shapes[network.inputs[0]]), segment, network.shapes[result.name]
 
     @torch.no_grad()
     def run(
@@ -304,6 +306,11 @@ class SparseNetwork(nn.Module):
         if node.op == "call_method":
             return getattr(arguments[0], str(node.target))(*arguments[1:], **named)
         return node.target(*arguments, **named)  # type: ignore[operator]
+
+
+def _hooks_of_all() -> bool:
+    """Whether somebody registered a hook for every module."""
+    return bool(module._global_forward_hooks or module._global_forward_pre_hooks)
 
 
 def _array(value: object) -> np.ndarray:

@@ -26,6 +26,8 @@ EXCHANGE_CYCLES = 12.0
 """Bringing one vector of input from the cache of another core."""
 NONZEROS_A_VISIT = 8
 """Below this, bringing sums in and out costs more than what is added to them."""
+MOST_FILTERS = 2
+"""Filters of a block."""
 MOST_TAPS = 3
 """Taps of a shape; each needs a register for its weight."""
 
@@ -196,7 +198,7 @@ def variations(choice: Choice, outputs: Outputs, vectors: VectorSet, density: De
         for pass_bytes in (PASS_BYTES // 2, 2 * PASS_BYTES)
     ]
     found += [Choice(block, replace(tiling, shares=shares)) for shares in (2 * tiling.shares, tiling.shares // 4)]
-    if 2 * block.sums <= free_registers(vectors) and density.filters > 1:
-        twice = replace(block, filters=2)
+    if MOST_FILTERS * block.sums <= free_registers(vectors) and density.filters > 1:
+        twice = replace(block, filters=MOST_FILTERS)
         found.append(Choice(twice, choose_tiling(outputs, twice, vectors, density, threads)))
     return [other for other in dict.fromkeys(found) if other != choice and other.tiling.shares]

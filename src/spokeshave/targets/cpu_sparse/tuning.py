@@ -25,6 +25,7 @@ from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvoluti
 from spokeshave.targets.cpu_sparse.plane_operations import elementwise
 from spokeshave.targets.cpu_sparse.tap_shapes import Tile
 from spokeshave.targets.cpu_sparse.tile_choice import (
+    MOST_FILTERS,
     MOST_TAPS,
     Choice,
     Density,
@@ -240,7 +241,7 @@ def _decoded(facts: object, work: ConvolutionWork) -> Choice | None:
     sound = (
         1 <= tile.height <= work.outputs.rows
         and 1 <= tile.width <= work.outputs.columns
-        and block.filters >= 1
+        and 1 <= block.filters <= MOST_FILTERS
         and block.sums + MOST_TAPS < work.vectors.registers
         and min(vars(tiling).values()) >= 1
     )
