@@ -145,7 +145,10 @@ def row_copier(vectors: VectorSet, width: int) -> OperationLoops:
             with loops.loop(0, whole, vectors.lanes) as place:
                 far = loops.times(place, 4)
                 loops.store(loops.load(loops.at(start, far)), loops.at(end, far))
-            if left := width - whole:
-                value = load_first(loops, loops.at(start, 4 * whole), left)
-                store_first(loops, value, loops.at(end, 4 * whole), left)
+            if whole and whole < width:
+                # Some floats once more: writing a part of a vector takes AVX2 processors as long as many vectors.
+                last = 4 * (width - vectors.lanes)
+                loops.store(loops.load(loops.at(start, last)), loops.at(end, last))
+            elif width > whole:
+                store_first(loops, load_first(loops, start, width), end, width)
     return loops
