@@ -16,6 +16,7 @@ from spokeshave.targets.cpu_sparse.lowering import lower
 from spokeshave.targets.cpu_sparse.pixel_lanes_engine import PixelLanesEngine
 from spokeshave.targets.cpu_sparse.segment import Segment
 from spokeshave.targets.cpu_sparse.step_fusion import fuse
+from spokeshave.timing import using_threads
 
 
 def small() -> tuple[nn.Module, torch.Tensor]:
@@ -47,6 +48,7 @@ def test_threads_take_images_of_their_own_and_share_what_is_left(monkeypatch, la
     network, x = small()
     segment = Segment(steps_of(network, x), SETS[0])
     monkeypatch.setattr(segment, "_apart", lambda layout: apart)
+    monkeypatch.setattr(segment, "_gains", lambda *_: True)
     for images in (37, 33, 2):
         (got,) = segment([x[:images].numpy()], layout)
         assert error(torch.from_numpy(got), in_double(network, x[:images])) < 1e-5
@@ -61,30 +63,38 @@ def test_images_are_taken_apart_where_that_is_faster(monkeypatch, layout, thread
     for shared_s, wanted in ((10.0, True), (0.0, False)):
         segment = Segment(steps_of(network, x), SETS[0])
         monkeypatch.setattr(segment, "time_s", lambda layout, took=shared_s: took)
+        monkeypatch.setattr(segment, "_gains", lambda *_: True)
         (got,) = segment([np.repeat(x.numpy(), 2, axis=0)], layout)
         assert error(torch.from_numpy(got), in_double(network, x.repeat_interleave(2, 0))) < 1e-5
         assert any(engine.threads == 1 for engine in segment.engines()) is wanted
 
 
 @pytest.mark.parametrize(
-    ("alone_s", "together_s", "runs", "gains"),
-    [(1e-4, 8e-4, 11, False), (8e-4, 1e-4, 11, True), (0.1, 0.004, 2, True)],
+    ("alone_s", "together_s", "runs", "used"),
+    [(1e-4, 8e-4, [2, 2] + 5 * [2, 1], 1), (8e-4, 1e-4, [2, 2] + 5 * [2, 1], 2), (0.1, 0.004, [2, 2], 2)],
 )
-def test_threads_are_used_where_they_make_an_engine_faster(monkeypatch, alone_s, together_s, runs, gains):
+def test_threads_are_used_where_they_are_faster(monkeypatch, alone_s, together_s, runs, used):
     network, x = small()
     segment = Segment(steps_of(network, x), SETS[0])
-    now, calls = [0.0], []
+    now, calls, real = [0.0], [], PixelLanesEngine.run
 
-    class Timed(PixelLanesEngine):
-        def run(self) -> None:
-            calls.append(self.together)
-            now[0] += together_s if self.together else alone_s
+    def run(engine: PixelLanesEngine) -> None:
+        calls.append(engine.threads)
+        now[0] += together_s if engine.threads > 1 else alone_s
+        real(engine)
 
+    monkeypatch.setattr(PixelLanesEngine, "run", run)
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    engine = Timed(segment.network, SETS[0], threads=2)
-    assert segment._gains(engine, PixelLanesEngine) is gains
-    assert len(calls) == runs  # a long run is not waited for on one thread
-    assert not segment._gains(Timed(segment.network, SETS[0], threads=1), PixelLanesEngine) and len(calls) == runs
+    with using_threads(2):
+        (got,) = segment([x[:1].numpy()])
+        assert error(torch.from_numpy(got), in_double(network, x[:1])) < 1e-5
+        # A long run is not waited for on one thread.
+        assert calls == [*runs, used] and [engine.threads for engine in segment.engines()] == [used]
+        segment([x[:1].numpy()])
+    assert calls == [*runs, used, used]
+    with using_threads(1):
+        segment([x[:1].numpy()])
+    assert calls[-1] == 1
 
 
 def test_no_image_gives_no_result():

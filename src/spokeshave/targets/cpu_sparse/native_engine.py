@@ -72,7 +72,6 @@ class NativeEngine(ABC):
         code: step's output -> its compiled convolution or packed matrix.
         seconds: where the time of each step is added up, by its output; none for one run without looking.
         sequence: address of the operations, and how many there are.
-        together: false to run on one thread all the same.
     """
 
     def __init__(
@@ -95,7 +94,6 @@ class NativeEngine(ABC):
         self._products: list[tuple[int, Multiply]] = []
         self._ends: list[tuple[str, int]] = []
         self.seconds: dict[str, float] | None = None
-        self.together = True
         self.values = self._lay_out(network)
         self.arena_bytes = self._place(network)
         self.arena = aligned_zeros((self.arena_bytes // 4,))
@@ -373,7 +371,7 @@ class NativeEngine(ABC):
 
     def run(self) -> None:
         """Run every operation once, on no more threads than torch may use."""
-        threads = min(self.threads, torch.get_num_threads()) if self.together else 1
+        threads = min(self.threads, torch.get_num_threads())
         if self.seconds is None:
             run_sequence_at(*self.sequence, threads)
             return

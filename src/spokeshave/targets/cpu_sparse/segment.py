@@ -61,34 +61,49 @@ class Segment:
 
     def _take(self, layout: Layout, threads: int | None = None) -> tuple[list[NativeEngine], NativeEngine]:
         """A free engine, made where there is none, and the list that it is to be given back to."""
-        key = (layout, threads or torch.get_num_threads())
-        free = self._free.setdefault(key, [])
+        threads = threads or torch.get_num_threads()
+        if threads > 1 and not self._gains(layout, threads):
+            threads = 1
+        free = self._free.setdefault((layout, threads), [])
         try:
             return free, free.pop()
         except IndexError:
             with self._lock:  # so that callers who come at the same time share the code
-                code = self._code.setdefault(key, self._rows(layout))
-                engine = layout(self.network, self.vectors, key[1], code, self.tune_s)
-                if key not in self._together:
-                    self._together[key] = self._gains(engine, layout)
-                engine.together = self._together[key]
-                return free, engine
+                return free, self._made(layout, threads)
 
-    def _gains(self, engine: NativeEngine, layout: Layout) -> bool:
-        """Whether an engine is faster on all its threads than on one: where steps take microseconds, it is not."""
-        if engine.threads == 1:
-            return False
+    def _made(self, layout: Layout, threads: int) -> NativeEngine:
+        code = self._code.setdefault((layout, threads), self._rows(layout))
+        return layout(self.network, self.vectors, threads, code, self.tune_s)
+
+    def _gains(self, layout: Layout, threads: int) -> bool:
+        """Whether an engine is faster on some threads than on one: where steps take microseconds, it is not."""
+        key = (layout, threads)
+        if key not in self._together:
+            with self._lock:
+                if key not in self._together:
+                    self._together[key] = self._compared(layout, threads)
+        return self._together[key]
+
+    def _compared(self, layout: Layout, threads: int) -> bool:
+        """Time an engine for some threads beside one for one thread, whose tiles were chosen for that; keep one."""
         inputs, results = self._ones(layout)
-        engine(inputs, results)
-        times: dict[bool, list[float]] = {True: [], False: []}
-        for _ in range(_TRIALS):
-            for engine.together, mine in times.items():
+        engines = {threads: self._made(layout, threads)}
+        times: dict[int, list[float]] = {}
+        for turn in range(2 + _TRIALS):
+            for count, engine in engines.items():
                 begin = time.perf_counter()
                 engine(inputs, results)
-                mine.append(time.perf_counter() - begin)
-                if mine[-1] > _LONG_S:
-                    return True
-        return min(times[True]) < min(times[False])
+                if turn:  # the first brings code and weights into the caches
+                    times.setdefault(count, []).append(time.perf_counter() - begin)
+            if turn == 1 and times[threads][0] > _LONG_S:
+                break
+            if turn == 1:
+                engines[1] = self._made(layout, 1)
+        fastest = min(times, key=lambda count: min(times[count]))
+        for count in engines.keys() - {fastest}:
+            self._code.pop((layout, count), None)
+        self._free.setdefault((layout, fastest), []).append(engines[fastest])
+        return fastest == threads
 
     def _rows(self, layout: Layout) -> dict[str, object]:
         """Matrices of linear layers that a layout has packed: they are the same for any number of threads."""
@@ -236,7 +251,7 @@ class Segment:
                 self._run_apart(layout, sources, targets, starts, key[1])
                 times.append(time.perf_counter() - begin)
             self._separate[key] = min(times[1:]) < key[1] * self.time_s(layout)
-            if not self._separate[key]:
+            if not self._separate[key] and self._gains(*key):
                 self._free.pop((layout, 1), None)  # their memory is not wanted any more
         return self._separate[key]
 
