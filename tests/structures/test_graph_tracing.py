@@ -185,3 +185,35 @@ def test_for_inference_the_size_of_a_convolution_is_the_real_one(kernel, stride,
 def test_for_inference_a_convolution_that_cannot_take_its_input_says_so(shape):
     with pytest.raises(UnsupportedLayer, match="does not run on the example"):
         trace(nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(1)), torch.zeros(*shape), inference=True)
+
+
+def test_for_inference_the_weight_counts_not_what_the_layer_says():
+    layer = nn.Sequential(nn.Linear(4, 3), nn.Conv2d(2, 3, 3))
+    layer[0].weight = nn.Parameter(torch.ones(7, 5))
+    layer[0].bias = nn.Parameter(torch.zeros(7))
+    layer[1].weight = nn.Parameter(torch.ones(6, 4, 1, 3))
+    layer[1].bias = None
+    for module, x in ((layer[0], torch.zeros(1, 5)), (layer[1], torch.zeros(1, 4, 8, 8))):
+        (node,) = (n for n in trace(module, x, inference=True).graph.graph.nodes if n.op == "output")
+        assert node.args[0].meta["shape"][1:] == module(x).shape[1:]
+
+
+@pytest.mark.parametrize("other", [torch.float64, torch.device("meta")])
+def test_for_inference_a_layer_of_another_kind_than_its_input_says_so(other):
+    with pytest.raises(UnsupportedLayer, match="does not run on the example"):
+        trace(nn.Sequential(nn.Linear(4, 2)).to(other), torch.zeros(1, 4), inference=True)
+
+
+def test_for_inference_steps_that_want_numbers_get_them():
+    class Inverse(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.linalg.inv(self.layer(x).reshape(-1, 2, 2))
+            y += 1
+            return nn.functional.dropout(y, 0.5, self.training)
+
+    traced = trace(Inverse(), torch.randn(1, 4), inference=True)
+    assert traced.graph(torch.randn(2, 4)).shape == (2, 2, 2)

@@ -46,14 +46,28 @@ def code_key(*parts: object) -> str:
     return total.hexdigest()
 
 
+def _sources() -> str:
+    """SHA-256 over what writes code; of nothing that comes again where it cannot be read."""
+    total, package = hashlib.sha256(), Path(__file__).parent.parent
+    found = sorted([*package.glob("jit/*.py"), *package.glob("targets/cpu_sparse/*.py")])
+    try:
+        for path in found:
+            total.update(path.read_bytes())
+    except OSError:
+        found = []
+    return total.hexdigest() if found else os.urandom(32).hex()
+
+
+_SOURCES = _sources()
+"""Of the sources that this process runs: they may be replaced meanwhile."""
+
+
 @cache
 def generator(vectors: VectorSet) -> tuple[object, ...]:
     """What makes code and for which machine: part of the key of everything that is generated."""
-    host, sources = host_cpu(), hashlib.sha256()
-    package = Path(__file__).parent.parent
-    for path in sorted([*package.glob("jit/*.py"), *package.glob("targets/cpu_sparse/*.py")]):
-        sources.update(path.read_bytes())
-    return sources.hexdigest(), version("llvmlite"), host.name, host.triple, sorted(host.features), vectors.name
+    host = host_cpu()
+    makers = _SOURCES, version("llvmlite"), np.__version__
+    return *makers, host.name, host.triple, sorted(host.features), vectors.name
 
 
 def cached(key: str, make: Callable[[], Arrays]) -> Arrays:

@@ -36,16 +36,24 @@ class Operation:
 
     Args:
         kept: how it is called.
-        image: object file, or a promise of one.
+        translate: gives its object file.
+        promise: of the same, where a thread is at it.
         vectors: set of instructions.
 
     Attributes:
         layout: of its tables; without fields where it takes none.
     """
 
-    def __init__(self, kept: _Kept, image: np.ndarray | Future[np.ndarray], vectors: VectorSet) -> None:
+    def __init__(
+        self,
+        kept: _Kept,
+        translate: Callable[[], np.ndarray],
+        promise: "Future[np.ndarray] | None",
+        vectors: VectorSet,
+    ) -> None:
         self.layout = TableLayout(tuple(kept.fields))
-        self._kept, self._image, self._vectors = kept, image, vectors
+        self._kept, self._vectors = kept, vectors
+        self._source: tuple[Callable[[], np.ndarray], Future[np.ndarray] | None] | None = translate, promise
         self._function: Callable[..., None] | None = None
 
     @property
@@ -55,13 +63,20 @@ class Operation:
         Raises:
             JitRefused: it cannot be translated or loaded on this machine.
         """
+        source = self._source  # read once, and before the function: another thread may load it meanwhile
         if self._function is not None:
             return self._function
-        image = self._image.result() if isinstance(self._image, Future) else self._image
+        assert source is not None
+        translate, promise = source
+        try:
+            image = translate() if promise is None else promise.result()
+        except BaseException:
+            self._source = translate, None  # whoever asks again may have more luck
+            raise
         with LLVM_LOCK:
             if self._function is None:
                 self._function = load_function(self._kept.name, self._kept.signature, image, self._vectors)
-                self._image = image[:0]  # it is loaded
+                self._source = None
             return self._function
 
     @property
@@ -82,11 +97,11 @@ def generated(write: Callable[..., Loops]) -> Callable[..., Operation]:
     def give(*arguments: Any, **named: Any) -> Operation:
         widest = host_cpu().widest()
         assert widest is not None
-        vectors = next((argument for argument in arguments if isinstance(argument, VectorSet)), widest)
+        vectors = next((one for one in (*arguments, *named.values()) if isinstance(one, VectorSet)), widest)
         key = code_key("operation", generator(vectors), write.__module__, write.__qualname__, arguments, named)
         known = found(key)
         if known is not None:
-            return Operation(_Kept(**json.loads(known["kept"].tobytes())), known["object"], vectors)
+            return Operation(_Kept(**json.loads(known["kept"].tobytes())), lambda: known["object"], None, vectors)
         loops = write(*arguments, **named)
         kept, text = _Kept(loops.name, loops.signature, list(getattr(loops, "fields", ()))), loops.finished()
         said = np.frombuffer(json.dumps(vars(kept)).encode(), np.uint8)
@@ -95,7 +110,7 @@ def generated(write: Callable[..., Loops]) -> Callable[..., Operation]:
             make = lambda: {"object": object_file(kept.name, text, vectors), "kept": said}  # noqa: E731
             return cached(key, make)["object"]
 
-        return Operation(kept, _translator().submit(translate) if _CPUS > 1 else translate(), vectors)
+        return Operation(kept, translate, _promised(translate), vectors)
 
     return cache(give)
 
@@ -104,10 +119,26 @@ _CPUS = os.cpu_count() or 1
 """On one alone a thread would disturb what is measured meanwhile."""
 
 
+def _promised(translate: Callable[[], np.ndarray]) -> "Future[np.ndarray] | None":
+    if _CPUS == 1:
+        return None
+    try:
+        return _translator().submit(translate)
+    except RuntimeError:  # the process is ending, and starts no thread any more
+        return None
+
+
 @cache
 def _translator() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "spokeshave-llvm")
 
 
-if hasattr(os, "register_at_fork"):  # a process that was forked has no threads but one
-    os.register_at_fork(after_in_child=_translator.cache_clear)
+def _before_fork() -> None:
+    """A process that was forked has one thread: what another one had promised would never come."""
+    if _translator.cache_info().currsize:
+        _translator().shutdown()
+        _translator.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork)

@@ -220,17 +220,25 @@ class _HastyShapeRecorder(_ShapeRecorder):
 
 def _result_shape(layer: nn.Module, x: Any) -> tuple[int, ...] | None:
     """Shape of what a convolution or linear layer gives for an input that suits it; None for everything else."""
-    plain = not (layer._forward_hooks or layer._forward_pre_hooks)
-    if not (plain and isinstance(x, Tensor) and x.dtype == getattr(getattr(layer, "weight", None), "dtype", None)):
+    if type(layer) not in (nn.Linear, nn.Conv2d) or layer._forward_hooks or layer._forward_pre_hooks:
         return None
-    if type(layer) is nn.Linear and x.ndim and x.shape[-1] == layer.in_features:
-        return (*x.shape[:-1], layer.out_features)
-    if type(layer) is nn.Conv2d and x.ndim == 4 and x.shape[1] == layer.in_channels and layer.padding_mode == "zeros":
-        if isinstance(layer.padding, str):
+    weight: Any = layer.weight
+    bias: Any = layer.bias
+    tensors = [x, weight] if bias is None else [x, weight, bias]
+    if not all(isinstance(one, Tensor) and (one.dtype, one.device) == (x.dtype, x.device) for one in tensors):
+        return None
+    filters = len(weight)
+    if bias is not None and bias.shape != (filters,):
+        return None
+    if isinstance(layer, nn.Linear) and x.ndim and weight.ndim == 2 and x.shape[-1] == weight.shape[1]:
+        return (*x.shape[:-1], filters)
+    if isinstance(layer, nn.Conv2d) and x.ndim == 4 and weight.ndim == 4 and layer.padding_mode == "zeros":
+        whole = x.shape[1] == layer.groups * weight.shape[1] and filters % layer.groups == 0
+        if isinstance(layer.padding, str) or not whole:
             return None
-        facts = zip(x.shape[2:], layer.padding, layer.dilation, layer.kernel_size, layer.stride, strict=True)
+        facts = zip(x.shape[2:], layer.padding, layer.dilation, weight.shape[2:], layer.stride, strict=True)
         rows, columns = ((size + 2 * pad - far * (taps - 1) - 1) // step + 1 for size, pad, far, taps, step in facts)
-        return (len(x), layer.out_channels, rows, columns) if min(rows, columns) > 0 else None
+        return (len(x), filters, rows, columns) if min(rows, columns) > 0 else None
     return None
 
 
@@ -344,6 +352,7 @@ def trace(model: nn.Module, example: object, *, inference: bool = False) -> Trac
     except Exception:
         if not hasty:
             raise
+        hasty = False
         with torch.no_grad():
             probe = _checked_inputs(reference, inputs, notes)
         record_shapes(graph, probe)

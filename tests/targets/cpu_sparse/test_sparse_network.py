@@ -146,3 +146,23 @@ def test_hooks_are_called():
         assert torch.equal(fast(x), fast.forward(2 * x))
     with pytest.raises(TypeError):
         fast(x=x)
+
+
+def test_a_sparse_network_inside_of_another_is_kept_whole():
+    network = thin(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), 0.5)
+    x = torch.randn(1, 3, 8, 8)
+    fast, _ = to_sparse(network, x)
+    traced = trace(nn.Sequential(fast, nn.ReLU()), x)
+    assert "0" in [node.target for node in traced.graph.graph.nodes] and torch.equal(traced.graph(x), fast(x).relu())
+
+
+def test_the_result_is_float32_whatever_torch_makes_by_default():
+    network = thin(nn.Sequential(nn.Conv2d(3, 4, 3)), 0.5)
+    x = torch.randn(1, 3, 8, 8)
+    fast, _ = to_sparse(network, x)
+    wanted = fast(x)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(fast(x), wanted)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -87,6 +87,7 @@ class Segment:
     def _compared(self, layout: Layout, threads: int) -> bool:
         """Time an engine for some threads beside one for one thread, whose tiles were chosen for that; keep one."""
         inputs, results = self._ones(layout)
+        known = set(self._code)
         engines = {threads: self._made(layout, threads)}
         times: dict[int, list[float]] = {}
         for turn in range(2 + _TRIALS):
@@ -101,7 +102,8 @@ class Segment:
                 engines[1] = self._made(layout, 1)
         fastest = min(times, key=lambda count: min(times[count]))
         for count in engines.keys() - {fastest}:
-            self._code.pop((layout, count), None)
+            if (layout, count) not in known:
+                del self._code[layout, count]
         self._free.setdefault((layout, fastest), []).append(engines[fastest])
         return fastest == threads
 

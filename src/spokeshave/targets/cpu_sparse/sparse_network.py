@@ -200,9 +200,10 @@ class SparseNetwork(nn.Module):
 
     def __call__(self, *inputs: object, **named: object) -> object:
         """`forward`, without what torch does around it where nobody asked for it: a small network takes no longer."""
-        if named or self._forward_hooks or self._forward_pre_hooks or _hooks_of_all():
-            return super().__call__(*inputs, **named)
-        return self.forward(*inputs)
+        plain = not (named or self._forward_hooks or self._forward_pre_hooks or self._compiled_call_impl)
+        if plain and len(inputs) == 1 and type(inputs[0]) is Tensor and not _hooks_of_all():
+            return self.forward(*inputs)
+        return super().__call__(*inputs, **named)  # tracers look for this call, too
 
     def forward(self, *inputs: object) -> object:
         """Compute.
@@ -223,7 +224,7 @@ class SparseNetwork(nn.Module):
                 images, *size = x.shape or (0,)
                 if size == wanted:
                     x = x.contiguous()
-                    result = torch.empty((images, *shape))
+                    result = torch.empty((images, *shape), dtype=torch.float32, device="cpu")
                     segment.run_at([x.data_ptr()], [result.data_ptr()], images)
                     return result
         return self.run(inputs)
