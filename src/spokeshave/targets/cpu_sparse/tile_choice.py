@@ -7,7 +7,7 @@ costs among more outputs; a small one leaves room for more input planes a pass, 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import gcd
+from math import gcd, log2
 
 import numpy as np
 
@@ -180,8 +180,8 @@ def other_blocks(
     seen: set[tuple[int, int]] = set()
     for block in choose_blocks(outputs, vectors, density, rectify, threads):
         tile = block.tile
-        kind = (tile.height, -(-outputs.columns // tile.width))
-        if kind in seen:  # the same rows, cut into as many pieces
+        kind = (round(2 * log2(tile.height)), -(-outputs.columns // tile.width))
+        if kind in seen:  # about as many rows, cut into as many pieces
             continue
         seen.add(kind)
         if len(seen) > 1:
