@@ -1,6 +1,6 @@
 """How long AlexNet takes to compile, and how much memory it then needs.
 
-    python benchmarks/sparse_compile.py
+    python benchmarks/sparse_compile.py    # on Linux, where a process can read what memory it holds
 
 Every measurement is a process of its own, which has imported everything and built the network before its clock starts:
 first with an empty cache (the machine's rates, the tilings and the code are all found anew), then with what that left

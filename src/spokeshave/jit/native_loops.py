@@ -41,6 +41,7 @@ class Loops:
         builder: llvmlite's, at the end of what was written so far.
         arguments: values by name.
         vector: type of a register full of floats.
+        signature: a letter for each argument: p for a pointer, i for an integer.
     """
 
     def __init__(self, name: str, vectors: VectorSet, **arguments: ir.Type) -> None:
@@ -50,7 +51,7 @@ class Loops:
         self.module.triple = host_cpu().triple
         function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), list(arguments.values())), name)
         self.arguments = dict(zip(arguments, function.args, strict=True))
-        self._signature = "".join("p" if kind == POINTER else "i" for kind in arguments.values())
+        self.signature = "".join("p" if kind == POINTER else "i" for kind in arguments.values())
         # llvmlite has no annotations, and what a type checker infers of its decorators is wrong.
         self.builder: Any = ir.IRBuilder(function.append_basic_block("entry"))
 
@@ -133,11 +134,6 @@ class Loops:
         """End the function; its text, as LLVM reads it."""
         self.builder.ret_void()
         return str(self.module)
-
-    @property
-    def signature(self) -> str:
-        """A letter for each argument: p for a pointer, i for an integer."""
-        return self._signature
 
     def compile(self) -> Callable[..., None]:
         """Finish the function and make it callable with Python integers; its code is kept on disk."""

@@ -45,3 +45,10 @@ def test_nothing_is_read_outside_of_the_array():
     whole = np.full(64 + 32, np.float32(7))
     whole[16:80] = 0
     assert [part.size for part in find_nonzeros(whole[16:80])] == [0, 0]
+
+
+def test_places_come_as_the_integers_that_are_asked_for():
+    flat = np.zeros(2 * CHUNK + 5, np.float32)
+    flat[[3, CHUNK + 7, 2 * CHUNK + 1]] = 1
+    places, _ = find_nonzeros(flat, np.uint64)
+    assert places.dtype == np.uint64 and places.tolist() == [3, CHUNK + 7, 2 * CHUNK + 1]

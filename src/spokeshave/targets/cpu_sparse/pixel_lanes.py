@@ -146,7 +146,7 @@ def row_copier(vectors: VectorSet, width: int) -> OperationLoops:
                 far = loops.times(place, 4)
                 loops.store(loops.load(loops.at(start, far)), loops.at(end, far))
             if whole and whole < width:
-                # Some floats once more: writing a part of a vector takes AVX2 processors as long as many vectors.
+                # Some floats once more: on Zen 3, writing a part of a vector made the whole copy take twice the time.
                 last = 4 * (width - vectors.lanes)
                 loops.store(loops.load(loops.at(start, last)), loops.at(end, last))
             elif width > whole:

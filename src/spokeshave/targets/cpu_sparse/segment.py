@@ -191,7 +191,7 @@ class Segment:
         """
         lanes = self.vectors.lanes
         if images in (1, lanes) and layout is None and seconds is None:
-            # One run, whatever the threads: small networks take no longer than the lines below.
+            # One run, whatever the threads: what follows takes as long as a small network does.
             free, engine = self._take(BatchLanesEngine if images == lanes else PixelLanesEngine)
             engine.seconds = None
             engine.aim(inputs, results, images)

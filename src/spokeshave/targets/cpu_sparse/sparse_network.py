@@ -199,7 +199,7 @@ class SparseNetwork(nn.Module):
         return [piece for piece in self.pieces if isinstance(piece, Fallback)]
 
     def __call__(self, *inputs: object, **named: object) -> object:
-        """`forward`, without what torch does around it where nobody asked for it: a small network takes no longer."""
+        """`forward`, without what torch does around it where nobody asked for it."""
         plain = not (named or self._forward_hooks or self._forward_pre_hooks or self._compiled_call_impl)
         if plain and len(inputs) == 1 and type(inputs[0]) is Tensor and not _hooks_of_all():
             return self.forward(*inputs)

@@ -9,9 +9,6 @@ import numpy as np
 from spokeshave.jit.code_cache import code_key
 from spokeshave.targets.cpu_sparse.nonzero_finder import find_nonzeros
 
-_MOST_AT_ONCE = 1 << 32
-"""Elements whose places fit 32 bits."""
-
 
 def places_kind(shape: Sequence[int]) -> type[np.unsignedinteger]:
     """Integer that holds any flat index of an array of that shape."""
@@ -86,12 +83,7 @@ class StoredWeight:
     def of(cls, dense: np.ndarray) -> "StoredWeight":
         """Keep what is not zero; NaN is not."""
         flat = np.ascontiguousarray(dense, np.float32).ravel()
-        if flat.size > _MOST_AT_ONCE:
-            starts = range(0, flat.size, _MOST_AT_ONCE)
-            found = [(start, *find_nonzeros(flat[start : start + _MOST_AT_ONCE])) for start in starts]
-            places = np.concatenate([start + part.astype(np.uint64) for start, part, _ in found])
-            return cls(tuple(dense.shape), places, np.concatenate([values for *_, values in found]))
-        return cls(tuple(dense.shape), *find_nonzeros(flat))
+        return cls(tuple(dense.shape), *find_nonzeros(flat, places_kind(flat.shape)))
 
     @cached_property
     def digest(self) -> str:
