@@ -5,14 +5,15 @@ import pytest
 
 from sparse_cases import SETS
 from spokeshave.jit.host_cpu import VectorSet
+from spokeshave.targets.cpu_sparse.tap_shapes import Tile
 from spokeshave.targets.cpu_sparse.tile_choice import (
-    MOST_TAPS,
     Density,
     Outputs,
     choose_blocks,
     choose_tiling,
     first_choice,
     other_blocks,
+    taps_beside,
     variations,
 )
 
@@ -30,7 +31,8 @@ def test_sums_and_taps_fit_into_the_registers(vectors, size, taps):
     others = list(other_blocks(outputs, vectors, density, True, 1, 3))
     for choice in (first, *others, *variations(first, outputs, vectors, density, 1)):
         block = choice.block
-        assert block.sums + MOST_TAPS < vectors.registers and block.rectify
+        assert block.sums + taps_beside(block.sums, vectors) < vectors.registers and block.rectify
+        assert taps_beside(block.sums, vectors) >= 1
         assert block.tile.height <= size[0] and block.tile.width <= size[1]
         assert 1 <= choice.tiling.pass_planes <= 16
     assert len({first, *others}) == 1 + len(others) <= 4
@@ -39,6 +41,13 @@ def test_sums_and_taps_fit_into_the_registers(vectors, size, taps):
 def test_a_row_of_thirteen_is_not_cut():
     block = choose_blocks(outputs_of((13, 13)), VectorSet.AVX512, Density(384, 256, 0.44), True)[0]
     assert block.tile.width in (7, 13)
+
+
+def test_sixteen_registers_hold_a_row_of_thirteen_beside_pairs_of_taps():
+    density = Density(384, 256, 1.06)
+    choices = [choose_blocks(outputs_of((13, 13)), VectorSet.AVX2, density, True)[0]]
+    choices += [choice.block for choice in other_blocks(outputs_of((13, 13)), VectorSet.AVX2, density, True, 1, 3)]
+    assert Tile(1, 13) in [block.tile for block in choices] and taps_beside(13, VectorSet.AVX2) == 2
 
 
 def test_few_tiles_are_shared_among_threads_by_filters():

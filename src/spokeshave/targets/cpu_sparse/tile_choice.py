@@ -29,7 +29,7 @@ NONZEROS_A_VISIT = 8
 MOST_FILTERS = 2
 """Filters of a block."""
 MOST_TAPS = 3
-"""Taps of a shape; each needs a register for its weight."""
+"""Taps of a shape, where the sums leave that many registers: each needs one for its weight."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,21 @@ def _planes_fitting(outputs: Outputs, tile: Tile, vectors: VectorSet, pass_bytes
     return max(1.0, used * pass_bytes / (height * width * vectors.bytes))
 
 
-def free_registers(vectors: VectorSet) -> int:
-    """Registers left for sums: one for each tap of a shape, and one or two to load into."""
-    return vectors.registers - MOST_TAPS - (2 if vectors is VectorSet.SSE else 1)
+def taps_beside(sums: int, vectors: VectorSet) -> int:
+    """Taps of a shape that fit beside some sums: each needs a register, and one or two more are loaded into.
+
+    Args:
+        sums: vectors of them.
+        vectors: set of instructions.
+
+    Returns:
+        0 to `MOST_TAPS`; for 0 there are too many sums.
+
+    Example:
+        >>> [taps_beside(sums, VectorSet.AVX2) for sums in (12, 13, 14, 15)]
+        [3, 2, 1, 0]
+    """
+    return max(0, min(MOST_TAPS, vectors.registers - sums - (2 if vectors is VectorSet.SSE else 1)))
 
 
 def choose_blocks(
@@ -115,14 +127,15 @@ def choose_blocks(
         rectify: end with max(0, x).
         threads: that will run it.
     """
-    free = free_registers(vectors)
+    most = max(sums for sums in range(vectors.registers) if taps_beside(sums, vectors))
     pair = ((0, 0), (0, 1)) if outputs.kernel[1] > 1 else ((0, 0), (1, 0)) if outputs.kernel[0] > 1 else SINGLE
     found: list[tuple[float, Block]] = []
-    for height in range(1, min(outputs.rows, free) + 1):
-        for width in range(1, min(outputs.columns, free // height) + 1):
+    for height in range(1, min(outputs.rows, most) + 1):
+        for width in range(1, min(outputs.columns, most // height) + 1):
             tile = Tile(height, width, outputs.stride, outputs.dilation)
+            shared = pair if taps_beside(tile.outputs, vectors) > 1 else SINGLE
             tiles = -(-outputs.rows // height) * -(-outputs.columns // width)
-            cycles = (cost(tile, SINGLE) + cost(tile, pair)) / (1 + len(pair))
+            cycles = (cost(tile, SINGLE) + cost(tile, shared)) / (1 + len(shared))
             # A pass holds as many planes as fit: each brings the sums of a visit in and out once.
             planes_a_pass = min(density.planes, _planes_fitting(outputs, tile, vectors, PASS_BYTES))
             cycles += SUM_CYCLES * tile.outputs / (density.taps * planes_a_pass)
@@ -198,7 +211,7 @@ def variations(choice: Choice, outputs: Outputs, vectors: VectorSet, density: De
         for pass_bytes in (PASS_BYTES // 2, 2 * PASS_BYTES)
     ]
     found += [Choice(block, replace(tiling, shares=shares)) for shares in (2 * tiling.shares, tiling.shares // 4)]
-    if MOST_FILTERS * block.sums <= free_registers(vectors) and density.filters > 1:
+    if taps_beside(MOST_FILTERS * block.sums, vectors) == MOST_TAPS and density.filters > 1:
         twice = replace(block, filters=MOST_FILTERS)
         found.append(Choice(twice, choose_tiling(outputs, twice, vectors, density, threads)))
     return [other for other in dict.fromkeys(found) if other != choice and other.tiling.shares]

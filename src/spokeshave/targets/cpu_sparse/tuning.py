@@ -26,12 +26,12 @@ from spokeshave.targets.cpu_sparse.plane_operations import elementwise
 from spokeshave.targets.cpu_sparse.tap_shapes import Tile
 from spokeshave.targets.cpu_sparse.tile_choice import (
     MOST_FILTERS,
-    MOST_TAPS,
     Choice,
     Density,
     Outputs,
     first_choice,
     other_blocks,
+    taps_beside,
     variations,
 )
 from spokeshave.targets.cpu_sparse.tile_routines import Block
@@ -44,7 +44,7 @@ OTHER_BLOCKS = 3
 ROUNDS = 4
 HOPELESS = 1.2
 """Choices this much slower than the best in the first timed turn get no more turns."""
-_METHOD = 2
+_METHOD = 3
 """Number of the way of measuring: what another way found is not taken from the user's cache."""
 MOST_BYTES = 256 << 20
 """Layers whose activations take more are not tuned: what tuning allocates would stand out in the memory of the run."""
@@ -87,9 +87,14 @@ class ConvolutionWork:
         return self.source.vectors
 
     @cached_property
-    def cut(self) -> CutWeight:
-        """The weight cut into shapes, the same for every choice."""
-        return CutWeight.of(self.dense(), self.first.block.tile, MOST_TAPS)
+    def _cuts(self) -> dict[int, CutWeight]:
+        return {}
+
+    def cut(self, most_taps: int) -> CutWeight:
+        """The weight cut into shapes of so many taps at the most, the same for every choice that has room for them."""
+        if most_taps not in self._cuts:
+            self._cuts[most_taps] = CutWeight.of(self.dense(), self.first.block.tile, most_taps)
+        return self._cuts[most_taps]
 
     @cached_property
     def first(self) -> Choice:
@@ -105,7 +110,8 @@ class ConvolutionWork:
         if choice not in self._generated:
             shape = (self.outputs.rows, self.outputs.columns)
             ends = (self.source, self.target, self.residual)
-            code = ConvolutionCode.generate(self.cut, self.bias, self.groups, shape, choice.block, *ends, choice.tiling)
+            cut = self.cut(taps_beside(choice.block.sums, self.vectors))
+            code = ConvolutionCode.generate(cut, self.bias, self.groups, shape, choice.block, *ends, choice.tiling)
             self._generated[choice] = code
         return self._generated[choice]
 
@@ -242,7 +248,7 @@ def _decoded(facts: object, work: ConvolutionWork) -> Choice | None:
         1 <= tile.height <= work.outputs.rows
         and 1 <= tile.width <= work.outputs.columns
         and 1 <= block.filters <= MOST_FILTERS
-        and block.sums + MOST_TAPS < work.vectors.registers
+        and taps_beside(block.sums, work.vectors) > 0
         and min(vars(tiling).values()) >= 1
     )
     return Choice(block, tiling) if sound else None
