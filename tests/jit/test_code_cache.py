@@ -1,6 +1,8 @@
 """Arrays on disk by key: whole, sound and one's own, or made again."""
 
+import ctypes
 import errno
+import json
 import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +53,53 @@ def test_a_damaged_entry_is_made_again_and_replaced(folder, damage):
     other = {"one": np.ones(2, np.float32)}
     np.testing.assert_array_equal(cached("key", lambda: other)["one"], other["one"])
     np.testing.assert_array_equal(cached("key", never)["one"], other["one"])
+
+
+@pytest.mark.parametrize("kind", [np.bool_, np.uint8, np.uint16, np.uint32, np.uint64, np.int32, np.int64])
+def test_arrays_begin_at_a_page_and_have_room_behind_them(kind):
+    odd = np.arange(7).astype(kind)
+    for maker in (lambda: {"odd": odd, "other": odd[:1]}, never):
+        for array, wanted in zip(cached(str(kind), maker).values(), (odd, odd[:1]), strict=True):
+            assert array.dtype == kind and array.ctypes.data % 4096 == 0
+            np.testing.assert_array_equal(array, wanted)
+            behind = (ctypes.c_uint8 * code_cache.ROOM).from_address(array.ctypes.data + array.nbytes)
+            assert not any(behind)
+
+
+def _with_header(header: object, data: bytes = bytes(64)) -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        (1 << 62).to_bytes(8, "little") + bytes(100),
+        _with_header([]),
+        _with_header({"one": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}),
+        *(
+            _with_header({"__metadata__": {"sha256": ""}, "one": {"dtype": "F32", "shape": [4]} | facts})
+            for facts in (
+                {},
+                {"data_offsets": [0, 12]},
+                {"data_offsets": [56, 72]},
+                {"data_offsets": [-16, 0]},
+                {"data_offsets": [0, 16], "dtype": "F8_E4M3"},
+                {"data_offsets": [0, 16], "shape": [-2, -2]},
+                {"data_offsets": [0, 1 << 60], "shape": [1 << 58]},
+                {"data_offsets": ["a", "b"]},
+                {"data_offsets": 5},
+            )
+        ),
+        b"\x00\x20\x00\x00\x00\x00\x00\x00" + b"[" * (1 << 13),
+    ],
+)
+def test_a_header_that_says_what_cannot_be_is_made_again(folder, content):
+    folder.mkdir()
+    (folder / "key.safetensors").write_bytes(content)
+    assert code_cache.found("key") is None
+    np.testing.assert_array_equal(cached("key", make)["one"], np.arange(5))
+    assert code_cache.found("key") is not None
 
 
 def test_an_entry_under_the_name_of_another_is_made_again(folder):

@@ -72,7 +72,7 @@ def test_what_llvm_refuses_is_said_to_whoever_wants_the_code(monkeypatch, proces
         raise JitRefused(f"{name}: no")
 
     monkeypatch.setattr(generated_operation, "object_file", refuse)
-    monkeypatch.setattr(generated_operation, "_CPUS", processors)
+    monkeypatch.setattr(generated_operation, "CPUS", processors)
     operation = generated(write_number)(11)
     for _ in range(2):
         with pytest.raises(JitRefused, match="number: no"):

@@ -5,23 +5,29 @@ altered, or belongs to another user is not used: its content is made anew, and t
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from spokeshave.errors import FileError
 from spokeshave.files import atomic_path, remove_leftovers
+from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.user_cache import cache_folder, warn_unwritable
 
 Arrays = dict[str, np.ndarray]
+ROOM = 256
+"""Bytes of zeros behind each array: code that loads whole vectors may read so far beyond the end."""
+_KINDS = {"U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "I32": np.int32, "I64": np.int64, "F32": np.float32}
+_KINDS |= {"U64": np.uint64, "F64": np.float64, "BOOL": np.bool_}
 MOST_BYTES = 1 << 30
 """Of all files together; the ones not used for longest are removed first."""
 
@@ -76,13 +82,28 @@ def cached(key: str, make: Callable[[], Arrays]) -> Arrays:
     Args:
         key: from `code_key`.
         make: makes the content; numpy arrays by name, none of them empty in its dimensions' count.
+
+    Returns:
+        arrays that begin at a page of memory and have `ROOM` behind them.
     """
     kept = found(key)
     if kept is not None:
         return kept
     made = make()
     _write(_path(key), made)
-    return made
+    return {name: _roomy(array) for name, array in made.items()}
+
+
+def _roomy(array: np.ndarray) -> np.ndarray:
+    copy = _room(array.shape, array.dtype.type)
+    copy[...] = array
+    return copy
+
+
+def _room(shape: tuple[int, ...], kind: type[np.generic]) -> np.ndarray:
+    """Zeros to be filled, with `ROOM` behind them."""
+    size = int(np.prod(shape, dtype=np.int64))
+    return aligned_zeros((size + ROOM // np.dtype(kind).itemsize,), kind)[:size].reshape(shape)
 
 
 def _path(key: str) -> Path:
@@ -99,16 +120,41 @@ def found(key: str) -> Arrays | None:
     try:
         if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
             return None
-        with safe_open(path, framework="np") as file:
-            recorded = (file.metadata() or {}).get("sha256")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        recorded, arrays = _read(path)
         if recorded != _digest(path, arrays):
             return None
-    except (OSError, SafetensorError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     with suppress(OSError):  # a cache that may only be read is as good
         os.utime(path)
     return arrays
+
+
+def _read(path: Path) -> tuple[object, Arrays]:
+    """Digest and arrays of a file in the format of safetensors, each array read to where it will be used.
+
+    The library would put them elsewhere first, which takes longer than reading them.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError: it is damaged.
+    """
+    with open(path, "rb") as file:
+        size, end = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
+        if not 0 < size <= end - 8:
+            raise ValueError("no header")
+        header, arrays = json.loads(file.read(size)), {}
+        recorded = header.pop("__metadata__")["sha256"]
+        for name, facts in header.items():
+            first, last = facts["data_offsets"]
+            kind, shape = _KINDS[facts["dtype"]], tuple(facts["shape"])
+            count = prod(shape)
+            if min(first, *shape) < 0 or last - first != count * np.dtype(kind).itemsize or 8 + size + last > end:
+                raise ValueError("an array lies outside of the file")
+            arrays[name] = _room(shape, kind)
+            file.seek(8 + size + first)
+            if count and file.readinto(arrays[name].reshape(-1).view(np.uint8)) != last - first:
+                raise ValueError("the file ended early")
+        return recorded, arrays
 
 
 def _write(path: Path, arrays: Arrays) -> None:

@@ -20,6 +20,7 @@ from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.jit.llvm_target import LLVM_LOCK
 from spokeshave.jit.native_loops import Loops, load_function, native_address, object_file
 from spokeshave.jit.operation_loops import TableLayout
+from spokeshave.jit.side_by_side import CPUS
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,8 @@ def generated(write: Callable[..., Loops]) -> Callable[..., Operation]:
     return cache(give)
 
 
-_CPUS = os.cpu_count() or 1
-"""On one alone a thread would disturb what is measured meanwhile."""
-
-
 def _promised(translate: Callable[[], np.ndarray]) -> "Future[np.ndarray] | None":
-    if _CPUS == 1:
+    if CPUS == 1:  # there a thread would disturb what is measured meanwhile
         return None
     try:
         return _translator().submit(translate)

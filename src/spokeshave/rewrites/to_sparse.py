@@ -11,6 +11,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 import torch
 from rich.table import Table
@@ -18,15 +19,18 @@ from torch import nn
 
 from spokeshave.errors import InvalidArgument, JitRefused, NothingChanged
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
+from spokeshave.jit.side_by_side import side_by_side
 from spokeshave.rewrites.verification import worst_error
 from spokeshave.structures.example_inputs import as_inputs, batch_of
-from spokeshave.structures.graph_tracing import trace
+from spokeshave.structures.graph_tracing import TracedNetwork, quiet, trace
 from spokeshave.structures.onnx_graph import load_onnx
 from spokeshave.targets.cpu_sparse.batch_lanes_engine import BatchLanesEngine
 from spokeshave.targets.cpu_sparse.dense_layer import DenseLayer
+from spokeshave.targets.cpu_sparse.lowering import lower
 from spokeshave.targets.cpu_sparse.network_steps import Convolve, Fallback, Multiply, NetworkSteps
 from spokeshave.targets.cpu_sparse.pixel_lanes_engine import PixelLanesEngine
 from spokeshave.targets.cpu_sparse.sparse_network import SparseNetwork
+from spokeshave.targets.cpu_sparse.step_fusion import fuse
 from spokeshave.targets.cpu_sparse.tuning import TUNE_S
 from spokeshave.user_cache import FactCache
 
@@ -157,17 +161,20 @@ def to_sparse(
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         traced, inputs = trace(model, example, inference=True), as_inputs(example)
         images = batch or batch_of(inputs)
+        with quiet():  # nothing is measured yet that the original's own run could disturb
+            steps, answer = side_by_side([lambda: _steps(traced), lambda: _answer(traced.reference, inputs)])
+        check = partial(_check, reference=traced.reference, inputs=inputs, answer=answer, tolerance=tolerance)
         try:
-            network = SparseNetwork.of(traced, vectors, tune_s, images)
+            network = SparseNetwork.of(traced, vectors, tune_s, images, steps)
             _require_native(network)
             with network.weights_at_hand():
-                error = _check(network, traced.reference, inputs, tolerance, notes)
+                error = check(network, notes)
         except JitRefused as refusal:
             warnings.warn(f"{refusal}; the network runs in torch", RuntimeWarning, stacklevel=2)
             notes.append(str(refusal))
-            network = SparseNetwork.of(traced, None)
+            network = SparseNetwork.of(traced, None, steps=steps)
             _require_native(network)
-            error = _check(network, traced.reference, inputs, tolerance, notes)
+            error = check(network, notes)
     network.train(model.training)
     report = SparseReport(_layers(network), network.vectors.name if network.vectors else "", error, tuple(notes))
     return network, report
@@ -182,15 +189,34 @@ def _require_native(network: SparseNetwork) -> None:
         )
 
 
+def _steps(traced: TracedNetwork) -> NetworkSteps:
+    """The network lowered, with the digests of its weights, which everything that is kept is found by."""
+    steps = fuse(lower(traced))
+    weights = [step.weight for step in steps.steps if isinstance(step, Convolve | Multiply)]
+    side_by_side([lambda weight=weight: weight.digest for weight in weights])
+    return steps
+
+
+@torch.no_grad()
+def _answer(reference: nn.Module, inputs: tuple[object, ...]) -> object:
+    """What the original gives for the example."""
+    return reference(*inputs)
+
+
 def _check(
-    network: SparseNetwork, reference: nn.Module, inputs: tuple[object, ...], tolerance: float, notes: list[str]
+    network: SparseNetwork,
+    notes: list[str],
+    reference: nn.Module,
+    inputs: tuple[object, ...],
+    answer: object,
+    tolerance: float,
 ) -> float:
     """Largest error on the probes; on the example alone where this very network was checked on this machine before."""
     key = network.digest()
     before = _VERIFIED.get(key) if key else None
     known = before if isinstance(before, float) and before <= tolerance else None
     runs = [lambda *probe, layout=layout: network.run(probe, layout) for layout in _LAYOUTS]
-    worst = worst_error(runs if known is None else runs[:1], reference, inputs, tolerance, notes)
+    worst = worst_error(runs if known is None else runs[:1], reference, inputs, tolerance, notes, [answer])
     if key and not notes and known is None:
         _VERIFIED.keep({key: worst})
     return max(worst, known or 0.0)

@@ -56,7 +56,7 @@ def probes_like(inputs: tuple[object, ...], seed: int = 0, count: int = 4) -> li
 
 def _batches(inputs: tuple[object, ...]) -> tuple[int, ...]:
     own = batch_of(inputs)
-    return (own, own + 1, 1) if own != 1 else (1, 2, 5)
+    return (own, own + 1, 1) if own != 1 else (1, 2, 3)
 
 
 def relative_error(new: object, old: object, floor: float = 0.0) -> float:
@@ -158,6 +158,7 @@ def worst_error(
     inputs: tuple[object, ...],
     tolerance: float,
     notes: list[str],
+    answers: Sequence[object] = (),
 ) -> float:
     """Largest relative error of a network that computes in float32 only.
 
@@ -170,12 +171,13 @@ def worst_error(
         inputs: example arguments.
         tolerance: largest relative error.
         notes: remarks are added to it.
+        answers: what the original gives for the first probes, where that is known already.
 
     Raises:
         InexactRewrite: they differ by more.
     """
     worst = failed = 0.0
-    for place, probe, expected in _answered(reference, probes_like(inputs, count=len(new)), notes):
+    for place, probe, expected in _answered(reference, probes_like(inputs, count=len(new)), notes, answers):
         result = new[place](*probe)
         error = relative_error(result, expected)
         worst = max(worst, error)
@@ -197,7 +199,7 @@ def worst_error(
 
 
 def _answered(
-    reference: nn.Module, probes: Sequence[tuple[object, ...]], notes: list[str]
+    reference: nn.Module, probes: Sequence[tuple[object, ...]], notes: list[str], answers: Sequence[object] = ()
 ) -> Iterator[tuple[int, tuple[object, ...], object]]:
     """Place, probe and the original's output, for the probes that the original can run; a note for each other.
 
@@ -206,7 +208,7 @@ def _answered(
     for place, probe in enumerate(probes):
         try:
             with quiet():
-                expected = reference(*probe)
+                expected = answers[place] if place < len(answers) else reference(*probe)
         except Exception as error:
             if place < 2:
                 raise

@@ -219,9 +219,13 @@ class _HastyShapeRecorder(_ShapeRecorder):
 
 
 def _result_shape(layer: nn.Module, x: Any) -> tuple[int, ...] | None:
-    """Shape of what a convolution or linear layer gives for an input that suits it; None for everything else."""
-    if type(layer) not in (nn.Linear, nn.Conv2d) or layer._forward_hooks or layer._forward_pre_hooks:
+    """Shape of what a slow layer gives for an input that suits it; None for everything else."""
+    if type(layer) not in (nn.Linear, nn.Conv2d, nn.LocalResponseNorm) or not isinstance(x, Tensor):
         return None
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        return None
+    if isinstance(layer, nn.LocalResponseNorm):
+        return tuple(x.shape) if x.ndim > 2 and x.is_floating_point() else None
     weight: Any = layer.weight
     bias: Any = layer.bias
     tensors = [x, weight] if bias is None else [x, weight, bias]

@@ -22,6 +22,7 @@ from spokeshave.jit.generated_operation import Operation
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.jit.operation_loops import patch_items
 from spokeshave.jit.operation_sequence import run_sequence_at
+from spokeshave.jit.side_by_side import side_by_side
 from spokeshave.targets.cpu_sparse.compiled_convolution import CompiledConvolution, Planes
 from spokeshave.targets.cpu_sparse.memory_plan import Value, first_fit
 from spokeshave.targets.cpu_sparse.network_steps import (
@@ -288,15 +289,19 @@ class NativeEngine(ABC):
         self._program.append((work_loop(), np.zeros(0, np.int64)))
 
     def _pack_products(self) -> None:
+        missing = [step for _, step in self._products if step.output not in self.code]
+        for step, rows in zip(missing, side_by_side([partial(self._found, step) for step in missing]), strict=True):
+            self.code[step.output] = rows
+            if rows.exact:
+                step.weight.release(partial(rows.unpacked, step.weight.shape))
         for turn, step in self._products:
-            if step.output not in self.code:
-                key = code_key("rows", generator(self.vectors), type(self), step.weight.digest)
-                packed = cached(key, lambda step=step: self._packed(step).arrays())
-                rows = self.code[step.output] = self._rows(packed)
-                if rows.exact:
-                    step.weight.release(partial(rows.unpacked, step.weight.shape))
             self._multiply(step)
             self._program[turn] = self._program.pop()
+
+    def _found(self, step: Multiply) -> PackedRows | WindowedRows:
+        """Matrix of a linear layer, from the cache where it is there."""
+        key = code_key("rows", generator(self.vectors), type(self), step.weight.digest)
+        return self._rows(cached(key, lambda: self._packed(step).arrays()))
 
     def _compile_convolutions(self) -> None:
         for _, step, _ in self._convolutions:

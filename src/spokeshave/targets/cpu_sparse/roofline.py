@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from spokeshave.jit.generated_operation import Operation, generated
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.jit.operation_loops import OperationLoops
 from spokeshave.jit.operation_sequence import run_sequence
+from spokeshave.jit.side_by_side import side_by_side
 from spokeshave.structures.graph_tracing import trace
 from spokeshave.structures.roofline_model import MachineRates
 from spokeshave.targets.cpu_sparse.lowering import lower
@@ -270,13 +272,15 @@ def _layer_rates(vectors: VectorSet, images: int) -> tuple[float, dict[float, fl
         last = x.to(memory_format=torch.channels_last)  # then torch changes the weight's layout in every call
         order, arrays = torch.rand_like(layer.weight), [x.numpy()]
         runs: list[Callable[[], object]] = [lambda: layer(x), lambda: layer(last)]
-        shares = []
+        shares, segments = [], []
         for density in DENSITIES:
             part = copy.deepcopy(layer)
             part.weight.mul_(order <= density)
             shares.append(float((part.weight != 0).float().mean()))
-            segment = Segment(lower(trace(part, x[:1], inference=True)), vectors)
-            runs.append(lambda segment=segment: segment(arrays))
+            segments.append(Segment(lower(trace(part, x[:1], inference=True)), vectors))
+        sparse_runs = [partial(segment, arrays) for segment in segments]
+        side_by_side(sparse_runs)  # code is generated at the first run
+        runs += sparse_runs
         first, second, *sparse = _fastest_s(runs)
     flops = 2.0 * images * layer.weight.numel() * _SIZE * _SIZE
     rates = [share * flops / seconds for share, seconds in zip(shares, sparse, strict=True)]

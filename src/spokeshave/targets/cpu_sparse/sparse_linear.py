@@ -12,7 +12,6 @@ import numpy as np
 from llvmlite import ir
 
 from spokeshave.jit.code_cache import Arrays
-from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.jit.generated_operation import generated
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.jit.native_loops import F32, I32, I64
@@ -89,12 +88,10 @@ class PackedRows:
 
     @classmethod
     def of(cls, arrays: Arrays) -> "PackedRows":
-        """What `arrays` gave, at places in memory that vector loads like."""
-        parts = {name: aligned_zeros(arrays[name].shape, arrays[name].dtype.type) for name in ("values", "columns")}
-        for name, part in parts.items():
-            part[...] = arrays[name]
+        """What `arrays` gave, after it came through the cache of code: vectors are loaded from where it begins."""
         return cls(
-            **parts,
+            values=arrays["values"],
+            columns=arrays["columns"],
             starts=arrays["starts"],
             rows=arrays["rows"],
             passes=int(arrays["passes"][0]),
@@ -104,7 +101,7 @@ class PackedRows:
 
 def _filled(count: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     kind = np.uint16 if columns <= 1 << 16 else np.uint32
-    return aligned_zeros((max(count, 1),)), aligned_zeros((max(count, 1),), kind)
+    return np.zeros(max(count, 1), np.float32), np.zeros(max(count, 1), kind)
 
 
 def _entries(weight: StoredWeight) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

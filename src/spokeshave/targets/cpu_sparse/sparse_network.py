@@ -124,7 +124,12 @@ class SparseNetwork(nn.Module):
 
     @classmethod
     def of(
-        cls, traced: TracedNetwork, vectors: VectorSet | None, tune_s: float = TUNE_S, images: int = 1
+        cls,
+        traced: TracedNetwork,
+        vectors: VectorSet | None,
+        tune_s: float = TUNE_S,
+        images: int = 1,
+        steps: NetworkSteps | None = None,
     ) -> "SparseNetwork":
         """Lower a traced network; modules that torch runs are copied from it.
 
@@ -133,8 +138,9 @@ class SparseNetwork(nn.Module):
             vectors: set of instructions, or none.
             tune_s: as in the constructor.
             images: likewise.
+            steps: of the network, where it has been lowered already.
         """
-        steps = fuse(lower(traced))
+        steps = steps or fuse(lower(traced))
         output = next(node for node in traced.graph.graph.nodes if node.op == "output")
         result = map_arg(output.args[0], lambda node: cast(Any, Slot(steps.aliases.get(node.name, node.name))))
         network = cls(steps, result, vectors, tune_s, images)

@@ -11,6 +11,7 @@ Departs from the paper: Park et al. (ICLR 2017) apply one nonzero at a time.
 
 from dataclasses import dataclass
 from functools import cache
+from heapq import heappop, heappush
 from itertools import combinations
 
 import numpy as np
@@ -105,25 +106,30 @@ def candidate_shapes(kernel: tuple[int, int], most_taps: int) -> list[Taps]:
 
 
 def _occurrences(kernels: np.ndarray, taps: Taps) -> np.ndarray:
-    """Where all taps of a shape are nonzero: (kernel, row, column) of its origin."""
-    height, width = kernels.shape[1:]
+    """At how many places of each kernel, of [height, width, kernels], all taps of a shape are nonzero."""
+    height, width, count = kernels.shape
     tall, wide = (max(tap[axis] for tap in taps) for axis in (0, 1))
-    found = np.ones((len(kernels), height - tall, width - wide), bool)
+    found = np.ones((height - tall, width - wide, count), bool)
     for y, x in taps:
-        found &= kernels[:, y : y + height - tall, x : x + width - wide]
-    return found
+        found &= kernels[y : y + height - tall, x : x + width - wide]
+    return np.add.reduce(found, axis=(0, 1), dtype=np.int32)
 
 
 def _take(kernels: np.ndarray, taps: Taps) -> np.ndarray:
-    """Clear every occurrence that shares no tap with an earlier one; (kernel, row, column) of each, as rows."""
+    """Clear every occurrence that shares no tap with an earlier one; (kernel, row, column) of each, as rows.
+
+    Args:
+        kernels: [height, width, kernels]: what all kernels have at one place lies together, and is compared at once.
+        taps: of a shape.
+    """
     taken = []
-    height, width = kernels.shape[1:]
+    height, width = kernels.shape[:2]
     tall, wide = (max(tap[axis] for tap in taps) for axis in (0, 1))
     for y in range(height - tall):
         for x in range(width - wide):
-            hits = np.flatnonzero(np.logical_and.reduce([kernels[:, y + dy, x + dx] for dy, dx in taps]))
+            hits = np.flatnonzero(np.logical_and.reduce([kernels[y + dy, x + dx] for dy, dx in taps]))
             for dy, dx in taps:
-                kernels[hits, y + dy, x + dx] = False
+                kernels[y + dy, x + dx, hits] = False
             taken.append(np.stack([hits, np.full_like(hits, y), np.full_like(hits, x)], axis=1))
     return np.concatenate(taken) if taken else np.zeros((0, 3), np.int64)
 
@@ -176,21 +182,23 @@ def choose_shapes(kernels: np.ndarray, tile: Tile, most_taps: int, most_shapes: 
     """
     sample = kernels[:: -(-len(kernels) // SAMPLE)] if len(kernels) else kernels
     first, _, weights = _distinct(sample)
-    left = sample[first]
-    saves = {
-        taps: len(taps) * cost(tile, SINGLE) - cost(tile, taps)
-        for taps in candidate_shapes(kernels.shape[1:], most_taps)
-    }
-    saves = {taps: saved for taps, saved in saves.items() if saved > 0}
+    left = np.ascontiguousarray(sample[first].transpose(1, 2, 0))
+    candidates = candidate_shapes(kernels.shape[1:], most_taps)
+    saves = [len(taps) * cost(tile, SINGLE) - cost(tile, taps) for taps in candidates]
+    # Least first: minus what a shape saved when it was looked at last, which was never less than what it saves now.
+    waiting = [(-np.inf, number, 0) for number, saved in enumerate(saves) if saved > 0]
     shapes = [SINGLE]
-    while saves and len(shapes) <= most_shapes:
-        gains = {taps: saved * weights @ _occurrences(left, taps).sum((1, 2)) for taps, saved in saves.items()}
-        best = max(gains, key=gains.__getitem__)
-        if gains[best] <= 0:
+    while waiting and len(shapes) <= most_shapes:
+        gain, number, looked = heappop(waiting)
+        taps = candidates[number]
+        if looked < len(shapes):
+            gain = -float(saves[number] * weights @ _occurrences(left, taps))
+            heappush(waiting, (gain, number, len(shapes)))
+            continue
+        if gain >= 0:
             break
-        _take(left, best)
-        shapes.append(best)
-        del saves[best]
+        _take(left, taps)
+        shapes.append(taps)
     return shapes
 
 
@@ -202,9 +210,9 @@ def cut_kernels(kernels: np.ndarray, shapes: list[Taps]) -> Cut:
         shapes: the single tap first.
     """
     first, which, _ = _distinct(kernels)
-    left = kernels[first]
+    left = np.ascontiguousarray(kernels[first].transpose(1, 2, 0))
     places = [(number, _take(left, taps)) for number, taps in enumerate(shapes) if number]
-    places.insert(0, (0, np.argwhere(left)))
+    places.insert(0, (0, np.argwhere(left.transpose(2, 0, 1))))
     return Cut(shapes, _spread(places, which))
 
 

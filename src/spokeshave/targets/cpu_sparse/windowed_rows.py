@@ -13,7 +13,6 @@ import numpy as np
 from llvmlite import ir
 
 from spokeshave.jit.code_cache import Arrays
-from spokeshave.jit.executable_memory import aligned_zeros
 from spokeshave.jit.generated_operation import generated
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.jit.native_loops import I32, I64
@@ -82,12 +81,8 @@ class WindowedRows:
 
     @classmethod
     def of(cls, arrays: Arrays) -> "WindowedRows":
-        """What `arrays` gave, with room behind it: a vector is loaded wherever a nonzero stands."""
-        parts = {}
-        for name in ("heads", "values", "columns"):
-            parts[name] = aligned_zeros((len(arrays[name]) + 2 * LANES,), arrays[name].dtype.type)[: len(arrays[name])]
-            parts[name][...] = arrays[name]
-        return cls(**parts, starts=np.ascontiguousarray(arrays["starts"]))
+        """What `arrays` gave, with the cache's room behind it: a vector is loaded wherever a nonzero stands."""
+        return cls(**arrays)
 
 
 def nonzeros_a_step(weight: StoredWeight) -> float:
