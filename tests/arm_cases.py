@@ -168,7 +168,7 @@ def pretend_arm(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in _MODULES:
         monkeypatch.setattr(module, "host_cpu", lambda: CPU)
     monkeypatch.setattr(nonzero_finder, "_function", lambda: None)  # it is called here, not in the emulator
-    monkeypatch.setattr(compiled_convolution, "assemble", assemble)
+    monkeypatch.setattr(assembler, "assemble", assemble)
     monkeypatch.setattr(compiled_convolution, "aligned_zeros", guarded)
     monkeypatch.setattr(native_engine, "aligned_zeros", guarded)
     for module in (native_engine, compiled_convolution):

@@ -17,6 +17,7 @@ from spokeshave.rewrites import prune as prune
 from spokeshave.rewrites import shrink as shrink
 from spokeshave.rewrites import sparse_layers as sparse_layers
 from spokeshave.rewrites import to_sparse as to_sparse
+from spokeshave.rewrites.to_sparse import LinearValues as LinearValues
 from spokeshave.structures.magnitude_mask import Scope as Scope
 from spokeshave.structures.roofline_model import MachineRates as MachineRates
 from spokeshave.structures.sparsity import sparsity as sparsity

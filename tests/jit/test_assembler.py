@@ -5,7 +5,7 @@ import pytest
 
 from spokeshave.errors import InvalidArgument
 from spokeshave.jit import assembler, llvm_target
-from spokeshave.jit.assembler import assemble
+from spokeshave.jit.assembler import assemble, assemble_routines
 from spokeshave.jit.host_cpu import HostCpu, host_cpu
 
 X86 = platform.machine() in ("x86_64", "AMD64")
@@ -25,6 +25,25 @@ def test_known_bytes() -> None:
 def test_a_label_that_is_not_there_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="there"):
         assemble("here:\nnop", ["there"])
+
+
+def test_instructions_are_translated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assembler._KNOWN.clear()
+    first, places = assemble_routines(["one:", "nop", "nop", "ret", "two:", "ret"])
+    whole, where = assemble("one:\nnop\nnop\nret\n.p2align 4\ntwo:\nret\nend:", ["one", "two", "end"])
+    assert places == {"one": 0, "two": 16} == {name: where[name] for name in ("one", "two")}
+    assert len(first) == where["end"] and first[:2] + first[16:] == whole[:2] + whole[16 : where["end"]]
+    monkeypatch.setattr(assembler, "assemble", lambda *_: pytest.fail("translated again"))
+    again, places = assemble_routines(["two:", "ret", "other:", "nop", "ret"])
+    assert places == {"two": 0, "other": 16} and again[16:17] == whole[:1]
+    assert assemble_routines([]) == (b"", {})
+
+
+def test_what_is_known_is_forgotten_before_it_takes_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assembler, "_MOST_KNOWN", 1)
+    for _ in range(3):
+        assert assemble_routines(["one:", "nop", "ret"])[1] == {"one": 0}
+    assert len(assembler._KNOWN) <= 2
 
 
 def test_many_threads_get_the_same_code() -> None:

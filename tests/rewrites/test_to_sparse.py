@@ -15,9 +15,11 @@ from sparse_cases import SETS, error, in_double, thin
 from spokeshave.errors import InexactRewrite, InvalidArgument, JitRefused, NothingChanged
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.rewrites.shrink import shrink
-from spokeshave.rewrites.to_sparse import RunsAs, to_sparse
+from spokeshave.rewrites.to_sparse import LinearValues, RunsAs, to_sparse
 from spokeshave.targets.cpu_sparse import segment
+from spokeshave.targets.cpu_sparse.network_steps import Multiply
 from spokeshave.targets.cpu_sparse.sparse_network import SparseNetwork
+from spokeshave.targets.cpu_sparse.sparse_network_file import load_sparse, save_sparse
 
 
 @pytest.mark.parametrize("vectors", SETS)
@@ -41,6 +43,22 @@ def test_a_shrunk_network_can_be_compiled():
     small, _ = shrink(network, example, squeeze=False)
     fast, _ = to_sparse(small, example)
     assert error(fast(example), network(example).detach()) < 1e-5
+
+
+@pytest.mark.parametrize("vectors", SETS)
+def test_linear_weights_can_be_rounded(vectors, tmp_path):
+    network = thin(nn.Sequential(nn.Flatten(), nn.Linear(48, 30), nn.BatchNorm1d(30), nn.ReLU(), nn.Linear(30, 9)), 0.3)
+    x = torch.randn(20, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    whole, _ = to_sparse(network, x[:1], vectors=vectors)
+    fast, report = to_sparse(network, x[:1], vectors=vectors, linear_values=LinearValues.BFLOAT16)
+    assert report.max_relative_error <= 1e-5 and "bfloat16" in report.notes[0]
+    values = [torch.from_numpy(step.weight.values) for step in fast.network.steps if isinstance(step, Multiply)]
+    assert len(values) == 2 and all(one.bfloat16().float().equal(one) for one in values)
+    for count in (1, 20):
+        assert error(fast(x[:count]), fast.definition()(x[:count])) < 1e-5
+        assert 1e-6 < error(fast(x[:count]), whole(x[:count])) < 2e-2
+    save_sparse(fast, tmp_path / "half.safetensors")
+    assert torch.equal(load_sparse(tmp_path / "half.safetensors", vectors=vectors)(x[:1]), fast(x[:1]))
 
 
 def test_bad_arguments_are_refused():

@@ -14,6 +14,7 @@ from spokeshave.rewrites.sparse_layers import sparse_layers as sparse_layers
 from spokeshave.rewrites.squeezed_convolution import CroppedConv2d as CroppedConv2d
 from spokeshave.rewrites.squeezed_convolution import SqueezedConv2d as SqueezedConv2d
 from spokeshave.rewrites.squeezed_linear import SqueezedLinear as SqueezedLinear
+from spokeshave.rewrites.to_sparse import LinearValues as LinearValues
 from spokeshave.rewrites.to_sparse import SparseLayer as SparseLayer
 from spokeshave.rewrites.to_sparse import SparseReport as SparseReport
 from spokeshave.rewrites.to_sparse import to_sparse as to_sparse

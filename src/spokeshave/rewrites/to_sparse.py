@@ -20,8 +20,8 @@ from torch import nn
 from spokeshave.errors import InvalidArgument, JitRefused, NothingChanged
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.jit.side_by_side import side_by_side
-from spokeshave.rewrites.verification import worst_error
-from spokeshave.structures.example_inputs import as_inputs, batch_of
+from spokeshave.rewrites.verification import relative_error, worst_error
+from spokeshave.structures.example_inputs import as_inputs, batch_of, map_tensors
 from spokeshave.structures.graph_tracing import TracedNetwork, quiet, trace
 from spokeshave.structures.onnx_graph import load_onnx
 from spokeshave.targets.cpu_sparse.batch_lanes_engine import BatchLanesEngine
@@ -41,6 +41,13 @@ class RunsAs(Enum):
     GENERATED = "generated code"
     DENSE = "dense, torch"
     TORCH = "torch"
+
+
+class LinearValues(Enum):
+    """How the weights of linear layers are kept; where a layer is bound by memory, their bytes are its time."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,8 @@ class SparseReport:
     Attributes:
         layers: every step, in order of execution.
         vectors: name of the set of instructions; '' where everything runs in torch.
-        max_relative_error: largest max|new - old| / max|old| over the probes.
+        max_relative_error: largest max|new - old| / max|old| over the probes; with rounded weights, old is the original
+            with these.
         notes: remarks.
     """
 
@@ -108,6 +116,7 @@ def to_sparse(
     tolerance: float = 1e-5,
     tune_s: float = TUNE_S,
     batch: int | None = None,
+    linear_values: LinearValues = LinearValues.FLOAT32,
 ) -> tuple[SparseNetwork, SparseReport]:
     """Compile a network for this CPU; zero weights cost nothing.
 
@@ -120,6 +129,8 @@ def to_sparse(
         tune_s: seconds that measuring the fastest tiles may take for each layout; 0 for none. What was found is kept
             in the user's cache.
         batch: images in a usual batch, for which the planner decides what runs dense; the example's if none is given.
+        linear_values: BFLOAT16 rounds the weights of linear layers to 8 significant bits, after batch normalization has
+            become part of them; a nonzero then takes 4 bytes instead of 6. A note says what that changes.
 
     Returns:
         the network, called like the model but for inference only, from any number of threads; and the report.
@@ -162,8 +173,11 @@ def to_sparse(
         traced, inputs = trace(model, example, inference=True), as_inputs(example)
         images = batch or batch_of(inputs)
         with quiet():  # nothing is measured yet that the original's own run could disturb
-            steps, answer = side_by_side([lambda: _steps(traced), lambda: _answer(traced.reference, inputs)])
-        check = partial(_check, reference=traced.reference, inputs=inputs, answer=answer, tolerance=tolerance)
+            steps, answer = side_by_side(
+                [lambda: _steps(traced, linear_values), lambda: _answer(traced.reference, inputs)]
+            )
+        rounded = linear_values is LinearValues.BFLOAT16
+        check = partial(_check_rounded if rounded else _check, traced.reference, inputs, answer, tolerance)
         try:
             network = SparseNetwork.of(traced, vectors, tune_s, images, steps)
             _require_native(network)
@@ -189,9 +203,14 @@ def _require_native(network: SparseNetwork) -> None:
         )
 
 
-def _steps(traced: TracedNetwork) -> NetworkSteps:
+def _steps(traced: TracedNetwork, linear_values: LinearValues) -> NetworkSteps:
     """The network lowered, with the digests of its weights, which everything that is kept is found by."""
     steps = fuse(lower(traced))
+    if linear_values is LinearValues.BFLOAT16:
+        steps.steps = [
+            dataclasses.replace(step, weight=step.weight.rounded()) if isinstance(step, Multiply) else step
+            for step in steps.steps
+        ]
     weights = [step.weight for step in steps.steps if isinstance(step, Convolve | Multiply)]
     side_by_side([lambda weight=weight: weight.digest for weight in weights])
     return steps
@@ -203,21 +222,52 @@ def _answer(reference: nn.Module, inputs: tuple[object, ...]) -> object:
     return reference(*inputs)
 
 
-def _check(
-    network: SparseNetwork,
-    notes: list[str],
+class _Definition(nn.Module):
+    """A sparse network's steps as torch computes them, in float32 whatever the inputs are."""
+
+    def __init__(self, network: SparseNetwork) -> None:
+        super().__init__()
+        self.network = network.definition()
+
+    def forward(self, *inputs: object) -> object:
+        wanted = map_tensors(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor, inputs)
+        assert isinstance(wanted, tuple)
+        return self.network(*wanted)
+
+
+def _check_rounded(
     reference: nn.Module,
     inputs: tuple[object, ...],
     answer: object,
     tolerance: float,
+    network: SparseNetwork,
+    notes: list[str],
+) -> float:
+    """As `_check`, against the definition of the steps with their rounded weights."""
+    definition = _Definition(network)
+    rounded = _answer(definition, inputs)
+    notes.append(
+        f"weights of linear layers are rounded to bfloat16: on the example this changes the result by "
+        f"{relative_error(rounded, answer):.1e} of its largest entry"
+    )
+    return _check(definition, inputs, rounded, tolerance, network, notes)
+
+
+def _check(
+    reference: nn.Module,
+    inputs: tuple[object, ...],
+    answer: object,
+    tolerance: float,
+    network: SparseNetwork,
+    notes: list[str],
 ) -> float:
     """Largest error on the probes; on the example alone where this very network was checked on this machine before."""
-    key = network.digest()
+    key, said = network.digest(), len(notes)
     before = _VERIFIED.get(key) if key else None
     known = before if isinstance(before, float) and before <= tolerance else None
     runs = [lambda *probe, layout=layout: network.run(probe, layout) for layout in _LAYOUTS]
     worst = worst_error(runs if known is None else runs[:1], reference, inputs, tolerance, notes, [answer])
-    if key and not notes and known is None:
+    if key and len(notes) == said and known is None:
         _VERIFIED.keep({key: worst})
     return max(worst, known or 0.0)
 

@@ -64,24 +64,50 @@ def test_rows_side_by_side_hold_every_nonzero_once(lanes):
     assert sorted(row for row in packed.rows if row >= 0) == list(range(37))
 
 
-@pytest.mark.parametrize("pack", [partial(pack_for_gathering, lanes=8), partial(pack_for_images, vector_bytes=64)])
+PACKS = [partial(pack_for_gathering, lanes=8), partial(pack_for_images, vector_bytes=64)]
+
+
+@pytest.mark.parametrize("pack", PACKS)
 @pytest.mark.parametrize("density", [0.0, 0.03, 0.5, 1.0])
-def test_what_is_packed_is_found_again_bit_for_bit(pack, density):
+@pytest.mark.parametrize("half", [False, True])
+def test_what_is_packed_is_found_again_bit_for_bit(pack, density, half):
     weight = matrix(133, 1100, density)
     weight[[3, 8, 130]] = 0
-    weight[5, 3:9] = [np.nan, np.inf, -np.inf, 1e38, 1e-20, -3e-30]
+    weight[5, 3:9] = [np.nan, np.inf, -np.inf, 1e38, 1e-20, -3e-25]
     weight[6], weight[6, 1000] = 0, -np.inf
+    if half:
+        weight = StoredWeight.of(weight).rounded().dense()
     packed = PackedRows.of(pack(StoredWeight.of(weight)).arrays())
     found = packed.unpacked(weight.shape)
-    assert packed.exact
+    assert packed.values.dtype == (np.uint16 if half else np.float32)
     np.testing.assert_array_equal(found.places, StoredWeight.of(weight).places)
     np.testing.assert_array_equal(found.dense().view(np.uint32), weight.view(np.uint32))
 
 
-def test_weights_too_small_to_be_found_again_are_told():
+@pytest.mark.parametrize("pack", PACKS)
+def test_weights_whose_padding_is_no_half_float_stay_whole(pack):
     weight = np.zeros((4, 100), np.float32)
-    weight[2, 7] = 1e-33  # a crumb of it has few digits left
-    assert not pack_for_images(StoredWeight.of(weight), 64).exact
+    weight[2, 7] = np.float32(2.0**-95)
+    packed = pack(StoredWeight.of(weight))
+    assert packed.values.dtype == np.float32
+    np.testing.assert_array_equal(packed.unpacked(weight.shape).dense(), weight)
+
+
+@pytest.mark.parametrize("vectors", SETS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(1, 1), (10, 500), (70, 1300), (20, 70_000)])
+def test_products_with_half_floats_match_torch(vectors, layout, shape):
+    network = thin(nn.Sequential(nn.Linear(shape[1], shape[0]), nn.ReLU()), 0.1 if shape[1] > 1 else 1.0)
+    with torch.no_grad():
+        network[0].weight.copy_(network[0].weight.bfloat16())
+    x = torch.randn(vectors.lanes + 1, shape[1], generator=torch.Generator().manual_seed(0))
+    assert error(through(layout, network, x, vectors, threads=2), in_double(network, x)) < 1e-5
+
+
+def test_rounded_values_are_the_nearest_and_drop_what_becomes_zero():
+    values = np.array([[1.0, 1.00390625, 1.01171875, -3.1415927, 1e-45, np.inf, 0.0]], np.float32)
+    found = StoredWeight.of(values).rounded()
+    assert found.dense().tolist() == [[1.0, 1.0, 1.015625, -3.140625, 0.0, np.inf, 0.0]] and found.nonzeros == 5
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -105,9 +131,10 @@ def test_visits_are_whole_runs_of_the_unrolled_loop():
     assert packed.values.sum() == pytest.approx(matrix(100, 2000, 0.1).sum(), abs=1e-2)
 
 
-def test_bytes_count_six_for_a_nonzero():
-    packed = pack_for_gathering(StoredWeight.of(np.ones((16, 1024), np.float32)), 16)
-    assert 6 * 16 * 1024 <= packed.bytes <= 6.1 * 16 * 1024
+@pytest.mark.parametrize(("value", "wanted"), [(1.1, 6), (1.0, 4)])
+def test_bytes_count_six_for_a_nonzero_and_four_where_halves_do(value, wanted):
+    packed = pack_for_gathering(StoredWeight.of(np.full((16, 1024), value, np.float32)), 16)
+    assert wanted * 16 * 1024 <= packed.bytes <= 1.05 * wanted * 16 * 1024
 
 
 @pytest.mark.parametrize("vectors", SETS)

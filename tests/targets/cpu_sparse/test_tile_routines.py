@@ -3,7 +3,7 @@
 import pytest
 
 from sparse_cases import X86_SETS
-from spokeshave.jit.assembler import assemble
+from spokeshave.jit.assembler import assemble_routines
 from spokeshave.targets.cpu_sparse.tap_shapes import SINGLE, Tile
 from spokeshave.targets.cpu_sparse.tile_routines import TRANSITIONS, Block, Pitches, write_routines
 from spokeshave.targets.cpu_sparse.x86_instructions import X86Instructions
@@ -18,7 +18,8 @@ def test_every_label_has_code(vectors, rectify, residual):
     shapes = [SINGLE, ((0, 0), (0, 1))]
     macros = [((0, 0),), ((1, 0),), ((1, 0), (0, 0))]
     labels = write_routines(code, block, Pitches(640, 640, 6400, residual, residual * 10), shapes, macros)
-    text, places = assemble("\n".join(code.lines), labels)
+    text, places = assemble_routines(code.lines)
+    assert list(places) == labels
     assert len(labels) == len(macros) + 2 + len(TRANSITIONS) == len(set(places.values()))
     assert all(0 <= place < len(text) and place % 16 == 0 for place in places.values())
     fused = [line for line in code.lines if "fmadd" in line or "mulps" in line]

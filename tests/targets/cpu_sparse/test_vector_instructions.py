@@ -14,7 +14,7 @@ def test_the_base_cannot_write_code():
         VectorInstructions(SETS[0])  # type: ignore[abstract]
 
 
-def test_routines_begin_at_a_multiple_of_sixteen_bytes():
+def test_a_label_is_a_line_of_its_own():
     for code in (X86Instructions(VectorSet.SSE), ArmInstructions(VectorSet.NEON)):
         code.label("here")
-        assert code.lines == [".p2align 4", "here:"]
+        assert code.lines == ["here:"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sparse_cases import X86_SETS
-from spokeshave.jit.assembler import assemble
+from spokeshave.jit.assembler import assemble_routines
 from spokeshave.jit.executable_memory import ExecutableMemory, aligned_zeros
 from spokeshave.targets.cpu_sparse.x86_instructions import X86Instructions
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), r
 
 
 def run(code: X86Instructions, data: np.ndarray) -> np.ndarray:
-    text, places = assemble("\n".join(code.lines), ["routine"])
+    text, places = assemble_routines(code.lines)
     target = aligned_zeros((4, code.vectors.lanes))
     source = aligned_zeros(data.shape)
     source[:] = data
@@ -58,7 +58,7 @@ def test_calls_run_in_order_and_return(vectors):
         code.store(0, code.output, offset)
         code.advance(code.output, 2 * vectors.bytes)
         code.give_back()
-    text, places = assemble("\n".join(code.lines), ["one", "two"])
+    text, places = assemble_routines(code.lines)
     text += bytes(-len(text) % 64)
     start = len(text)
     text += code.calls(np.array([places["one"], places["two"]], np.int64), start)

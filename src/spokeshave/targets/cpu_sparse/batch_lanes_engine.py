@@ -147,7 +147,7 @@ class BatchLanesEngine(NativeEngine):
 
     def _multiply(self, step: Multiply) -> None:
         packed = self.code[step.output]
-        operation = images_product(self.vectors, packed.columns.itemsize == 4, step.rectify)
+        operation = images_product(self.vectors, packed.values.itemsize, packed.columns.itemsize, step.rectify)
         self.emit_product(step, operation, -(-len(step.weight) // ROWS_AN_ITEM), packed.passes)
 
     def _softmax(self, step: Softmax) -> None:

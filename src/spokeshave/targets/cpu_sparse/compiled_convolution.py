@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spokeshave.jit.assembler import assemble
+from spokeshave.jit.assembler import assemble_routines
 from spokeshave.jit.executable_memory import ExecutableMemory, aligned_zeros
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.targets.cpu_sparse.arm_instructions import ArmInstructions
@@ -131,7 +131,7 @@ class ConvolutionCode:
         )
         code = (ArmInstructions if vectors is VectorSet.NEON else X86Instructions)(vectors)
         labels = write_routines(code, block, pitches, program.shapes, program.macros)
-        routines, places = assemble("\n".join(code.lines), labels)
+        routines, places = assemble_routines(code.lines)
         where = np.array([places[label] for label in labels], np.int64)
         text, entries = bytearray(routines), []
         for share in program.shares:

@@ -292,8 +292,7 @@ class NativeEngine(ABC):
         missing = [step for _, step in self._products if step.output not in self.code]
         for step, rows in zip(missing, side_by_side([partial(self._found, step) for step in missing]), strict=True):
             self.code[step.output] = rows
-            if rows.exact:
-                step.weight.release(partial(rows.unpacked, step.weight.shape))
+            step.weight.release(partial(rows.unpacked, step.weight.shape))
         for turn, step in self._products:
             self._multiply(step)
             self._program[turn] = self._program.pop()

@@ -175,7 +175,7 @@ class PixelLanesEngine(NativeEngine):
         if isinstance(packed, WindowedRows):
             self.emit_product(step, windowed_product(step.rectify), len(packed.starts) - 1)
         else:
-            operation = gathering_product(self.vectors, packed.columns.itemsize == 4, step.rectify)
+            operation = gathering_product(self.vectors, packed.values.itemsize, packed.columns.itemsize, step.rectify)
             self.emit_product(step, operation, len(packed.rows) // self.vectors.lanes)
 
     def _softmax(self, step: Softmax) -> None:

@@ -1,9 +1,10 @@
 """Sparse linear layers: y = W x + b for a sparse matrix W, for one vector of features and for a vector of images.
 
 For one image the layer is bound by memory: what counts is the bytes of a nonzero, six here (a float and a 16-bit
-column). Sixteen rows of equal length lie side by side in the lanes (SELL, Kreutzer et al., SISC 2014) and gather their
-features from the fastest cache. For a vector of images each nonzero is one multiply-add of a whole vector; the features
-are taken in passes that fit into that cache.
+column), or four where every weight of the layer is a bfloat16, the upper half of a float. Sixteen rows of equal length
+lie side by side in the lanes (SELL, Kreutzer et al., SISC 2014) and gather their features from the fastest cache. For a
+vector of images each nonzero is one multiply-add of a whole vector; the features are taken in passes that fit into that
+cache.
 """
 
 from dataclasses import dataclass
@@ -27,10 +28,8 @@ AHEAD = 256
 """Nonzeros by which the images' product asks for memory in advance: rows are short, and end before the CPU would."""
 GATHER_AHEAD = 1024
 """Likewise of the product for one vector of features."""
-CRUMB = np.float32(2.0**-24)
-"""Part of a weight that each padding entry beside it gets."""
-_SMALLEST = np.float32(2.0**-126)
-"""Normal number: a crumb, or a weight, that is smaller has lost digits."""
+CRUMB = np.float32(2.0**-40)
+"""Part of a weight that each padding entry beside it has: far less than what is lost by rounding."""
 ROWS_AN_ITEM = 64
 """Rows that a thread takes at a time."""
 
@@ -40,12 +39,11 @@ class PackedRows:
     """A sparse matrix in the order in which a kernel reads it.
 
     Attributes:
-        values: float32, padded with zeros.
+        values: float32, or uint16, the upper halves of floats whose lower halves are all zero.
         columns: uint16 or uint32, one for each value.
         starts: int64, first entry of each visit, and the end of the last.
         rows: int64, the row that each lane of a visit computes; empty where visits go row by row.
         passes: how often the rows of an item are visited.
-        exact: whether the matrix can be had again: not where weights are so small that their crumbs are not exact.
     """
 
     values: np.ndarray
@@ -53,7 +51,6 @@ class PackedRows:
     starts: np.ndarray
     rows: np.ndarray
     passes: int = 1
-    exact: bool = True
 
     @property
     def bytes(self) -> int:
@@ -61,7 +58,7 @@ class PackedRows:
         return self.values.nbytes + self.columns.nbytes + self.starts.nbytes + self.rows.nbytes
 
     def unpacked(self, shape: tuple[int, ...]) -> StoredWeight:
-        """The matrix again, bit for bit, if `exact`.
+        """The matrix again, bit for bit.
 
         Args:
             shape: of the matrix.
@@ -75,16 +72,13 @@ class PackedRows:
         kept = np.flatnonzero(row >= 0)
         places = row[kept] * shape[1] + self.columns[kept]
         order = np.argsort(places, kind="stable")  # what pads a weight comes behind it
-        places, values = places[order], self.values[kept[order]]
+        places, values = places[order], floats(self.values[kept[order]])
         first = np.diff(places, prepend=-1) != 0
-        padded = np.flatnonzero(first[:-1] & ~first[1:])
-        whole = values[padded + 1] / CRUMB
-        values[padded] = np.where(whole != 0, whole, values[padded])
         return StoredWeight(shape, places[first].astype(places_kind(shape)), values[first])
 
     def arrays(self) -> Arrays:
         """As plain arrays, to be kept on disk."""
-        return vars(self) | {"passes": np.array([self.passes]), "exact": np.array([self.exact])}
+        return vars(self) | {"passes": np.array([self.passes])}
 
     @classmethod
     def of(cls, arrays: Arrays) -> "PackedRows":
@@ -95,8 +89,18 @@ class PackedRows:
             starts=arrays["starts"],
             rows=arrays["rows"],
             passes=int(arrays["passes"][0]),
-            exact=bool(arrays["exact"][0]),
         )
+
+
+def floats(values: np.ndarray) -> np.ndarray:
+    """Values of `PackedRows` as float32."""
+    return (values.astype(np.uint32) << 16).view(np.float32) if values.dtype == np.uint16 else values
+
+
+def _shortest(values: np.ndarray) -> np.ndarray:
+    """Upper halves of floats, where the lower ones are all zero; else the floats."""
+    halves = values.view("<u2").reshape(-1, 2)
+    return values if halves[:, 0].any() else np.ascontiguousarray(halves[:, 1])
 
 
 def _filled(count: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
@@ -104,62 +108,48 @@ def _filled(count: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros(max(count, 1), np.float32), np.zeros(max(count, 1), kind)
 
 
-def _entries(weight: StoredWeight) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, column and value of each nonzero."""
-    places, values = weight.arrays()
-    row, column = np.divmod(places, places.dtype.type(weight.shape[1]))  # twice as fast in 32 bits
-    return row.astype(np.int64), column.astype(np.int64), values
-
-
-def _divisible(values: np.ndarray) -> np.ndarray:
-    """Weights of which a part can be taken away: 0 for NaN and infinity, which stay whole."""
-    return np.where(np.isfinite(values), values, np.float32(0))
-
-
-def _exact(values: np.ndarray) -> bool:
-    sizes = np.abs(values)
-    return not ((sizes > 0) & (sizes < _SMALLEST)).any()
-
-
 def pack_for_gathering(weight: StoredWeight, lanes: int) -> PackedRows:
     """Rows side by side in the lanes, those of nearly equal length together.
 
-    What pads a row repeats its last column with a tiny part of that column's weight: a NaN in a feature that a row does
-    not use stays out of it, and an infinity in one that it uses gives infinity, as 0 times it would not. Rows without
-    any nonzero are visited apart from the others.
+    What pads a row repeats its last column with a tiny part of that column's weight, which changes no digit of the sum:
+    a NaN in a feature that a row does not use stays out of it, and an infinity in one that it uses gives infinity, as 0
+    times it would not. Rows without any nonzero are visited apart from the others.
 
     Args:
         weight: [rows, columns].
         lanes: of a vector.
     """
-    row, column, nonzeros = _entries(weight)
-    lengths = np.bincount(row, minlength=len(weight))
+    height, width = weight.shape
+    places, nonzeros = weight.arrays()
+    begins = np.arange(height) * width  # of each row, among all elements
+    first = np.append(np.searchsorted(places, begins.astype(places.dtype)), len(places))
+    lengths = np.diff(first)
+    full = lengths > 0
     order = np.argsort(-lengths, kind="stable")
-    used = int(np.count_nonzero(lengths))
+    used = int(np.count_nonzero(full))
     parts = [np.concatenate([part, np.full(-len(part) % lanes, -1)]) for part in (order[:used], order[used:])]
     rows = np.concatenate(parts).reshape(-1, lanes).astype(np.int64)
     slots = -(-lengths[rows[:, 0]] // UNROLL) * UNROLL  # the first of a group is its longest
     starts = np.concatenate([[0], np.cumsum(slots)]) * lanes
-    first = np.concatenate([[0], np.cumsum(lengths)])
-    last = np.where(lengths > 0, np.append(column, 0)[first[1:] - 1], 0)
-    values, columns = _filled(int(starts[-1]), weight.shape[1])
+    ends = first[1:][full] - 1  # each row's last nonzero
+    last = np.zeros(height, np.int64)
+    last[full] = places[ends] - begins[full]
+    values, columns = _filled(int(starts[-1]), width)
     fill = np.where(rows >= 0, last[rows], last[rows[:, :1]])
-    columns[: starts[-1]] = np.repeat(fill, slots, axis=0).ravel()
-    pads = np.repeat(slots, lanes)  # of each row, in the order of the lanes
-    final = np.zeros(len(weight), np.float32)
-    final[lengths > 0] = _divisible(nonzeros[first[1:][lengths > 0] - 1])
+    columns[: starts[-1]] = np.repeat(fill.astype(columns.dtype), slots, axis=0).ravel()
+    final = np.zeros(height, np.float32)
+    final[full] = nonzeros[ends]
     crumbs = np.where(rows >= 0, final[rows], 0) * CRUMB
     values[: starts[-1]] = np.repeat(crumbs, slots, axis=0).ravel()
-    position = np.empty(len(weight), np.int64)  # of a row among the lanes of all groups
+    position = np.empty(height, np.int64)  # of a row among the lanes of all groups
     position[rows[rows >= 0]] = np.flatnonzero(rows.ravel() >= 0)
-    rank = np.arange(len(row)) - first[row]
-    place = (starts[position // lanes] + position % lanes)[row] + rank * lanes
-    values[place], columns[place] = nonzeros, column
-    at = place[first[1:][lengths > 0] - 1]  # of each row's last nonzero
-    count = np.zeros(len(weight), np.int64)
-    count[rows[rows >= 0]] = pads[rows.ravel() >= 0] - lengths[rows[rows >= 0]]
-    values[at] -= count[lengths > 0] * (final[lengths > 0] * CRUMB)
-    return PackedRows(values, columns, starts, rows.ravel(), exact=_exact(values))
+    # Where a row's nonzeros lie: a line of all lanes after another, from where its group begins.
+    origin = starts[position // lanes] + position % lanes - first[:-1] * lanes
+    place = np.repeat(origin, lengths)
+    place += np.arange(0, lanes * len(places), lanes)
+    values[place] = nonzeros
+    columns[place] = places - np.repeat(begins.astype(places.dtype), lengths)
+    return PackedRows(_shortest(values), columns, starts, rows.ravel())
 
 
 def pack_for_images(weight: StoredWeight, vector_bytes: int) -> PackedRows:
@@ -189,23 +179,27 @@ def pack_for_images(weight: StoredWeight, vector_bytes: int) -> PackedRows:
     ends = begins + counts - 1
     for extra in range(UNROLL - 1):  # as for gathering
         short = ends[(counts > 0) & (counts % UNROLL != 0) & (counts % UNROLL + extra < UNROLL)]
-        crumbs = _divisible(nonzeros[short]) * CRUMB
-        columns[place[short] + extra + 1], values[place[short] + extra + 1] = columns[place[short]], crumbs
-        values[place[short]] -= crumbs
-    return PackedRows(values, columns, starts, np.zeros(0, np.int64), passes, _exact(values))
+        padding = place[short] + extra + 1
+        columns[padding], values[padding] = columns[place[short]], nonzeros[short] * CRUMB
+    return PackedRows(_shortest(values), columns, starts, np.zeros(0, np.int64), passes)
 
 
 @generated
-def gathering_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> OperationLoops:
+def gathering_product(vectors: VectorSet, value_bytes: int, column_bytes: int, rectify: bool) -> OperationLoops:
     """Operation for one vector of features; its items are groups of as many rows as there are lanes.
 
     Features are loaded one by one: the CPU's own gather instruction takes 1.6 times as long on Zen 4.
+
+    Args:
+        vectors: set of instructions.
+        value_bytes: of a value, 4 or 2.
+        column_bytes: of a column, likewise.
+        rectify: end with max(0, x).
 
     Fields: source_at, target_at (float32 features), bias_at, values_at, columns_at, starts_at, rows_at.
     """
     loops = OperationLoops("gathering_product", vectors, _FIELDS[:-2] + ("rows_at",))
     given, build, lanes = loops.arguments, loops.builder, vectors.lanes
-    bits = 4 if wide_columns else 2
     with loops.items() as group:
         visit = loops.at(given["starts_at"], loops.times(group, 8))
         start, stop = loops.load(visit, I64, 8), loops.load(loops.at(visit, 8), I64, 8)
@@ -213,18 +207,18 @@ def gathering_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> 
         for total in totals:
             loops.store(splat(loops, 0.0), total, vectors.bytes)
         with loops.loop(start, stop, UNROLL * lanes) as entry:
-            values = loops.at(given["values_at"], loops.times(entry, 4))
-            columns = loops.at(given["columns_at"], loops.times(entry, bits))
-            for start, size in ((values, 4), (columns, bits)):
+            values = loops.at(given["values_at"], loops.times(entry, value_bytes))
+            columns = loops.at(given["columns_at"], loops.times(entry, column_bytes))
+            for start, size in ((values, value_bytes), (columns, column_bytes)):
                 for far in range(0, UNROLL * lanes * size, 64):
                     prefetch(loops, loops.at(start, size * GATHER_AHEAD + far))
             for part, total in enumerate(totals):
                 features = ir.Constant(loops.vector, ir.Undefined)
-                numbers = _numbers(loops, loops.at(columns, part * lanes * bits), bits, lanes)
+                numbers = _numbers(loops, loops.at(columns, part * lanes * column_bytes), column_bytes, lanes)
                 for lane, number in enumerate(numbers):
                     value = loops.load(loops.at(given["source_at"], loops.times(number, 4)), F32)
                     features = build.insert_element(features, value, I64(lane))
-                weight = loops.load(loops.at(values, part * lanes * 4), align=vectors.bytes)
+                weight = _weights(loops, loops.at(values, part * lanes * value_bytes), value_bytes, lanes)
                 loops.store(
                     loops.multiply_add(weight, features, loops.load(total, align=vectors.bytes)), total, vectors.bytes
                 )
@@ -252,14 +246,19 @@ def sum_of(loops: OperationLoops, totals: list[ir.Value]) -> ir.Value:
 
 
 @generated
-def images_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> OperationLoops:
+def images_product(vectors: VectorSet, value_bytes: int, column_bytes: int, rectify: bool) -> OperationLoops:
     """Operation for a vector of images; its items are runs of rows.
+
+    Args:
+        vectors: set of instructions.
+        value_bytes: of a value, 4 or 2.
+        column_bytes: of a column, likewise.
+        rectify: end with max(0, x).
 
     Fields: source_at, target_at ([features, lanes]), bias_at, values_at, columns_at, starts_at, passes, height.
     """
     loops = OperationLoops("images_product", vectors, _FIELDS)
     given, build = loops.arguments, loops.builder
-    bits = 4 if wide_columns else 2
     with loops.items() as item:
         first = loops.times(item, ROWS_AN_ITEM)
         left = build.sub(given["height"], first)
@@ -276,11 +275,11 @@ def images_product(vectors: VectorSet, wide_columns: bool, rectify: bool) -> Ope
             for part, total in enumerate(totals):
                 loops.store(splat(loops, 0.0) if part else begin, total, vectors.bytes)
             with loops.loop(start, stop, UNROLL) as entry:
-                values = loops.at(given["values_at"], loops.times(entry, 4))
-                columns = loops.at(given["columns_at"], loops.times(entry, bits))
-                prefetch(loops, loops.at(values, 4 * AHEAD))
-                prefetch(loops, loops.at(columns, bits * AHEAD))
-                weights, places = _spread(loops, values), _numbers(loops, columns, bits, UNROLL)
+                values = loops.at(given["values_at"], loops.times(entry, value_bytes))
+                columns = loops.at(given["columns_at"], loops.times(entry, column_bytes))
+                prefetch(loops, loops.at(values, value_bytes * AHEAD))
+                prefetch(loops, loops.at(columns, column_bytes * AHEAD))
+                weights, places = _spread(loops, values, value_bytes), _numbers(loops, columns, column_bytes, UNROLL)
                 for total, weight, column in zip(totals, weights, places, strict=True):
                     place = loops.at(given["source_at"], loops.times(column, vectors.bytes))
                     features = loops.load(place, align=vectors.bytes)
@@ -312,20 +311,31 @@ def _numbers(loops: OperationLoops, columns: ir.Value, size: int, count: int) ->
     return found
 
 
-def _spread(loops: OperationLoops, values: ir.Value) -> list[ir.Value]:
+def _weights(loops: OperationLoops, values: ir.Value, size: int, count: int) -> ir.Value:
+    """A vector of some floats, of which memory may hold the upper halves only."""
+    if size == 4:
+        return loops.load(values, ir.VectorType(F32, count), 4 * count)
+    build, words = loops.builder, ir.VectorType(I32, count)
+    halves = build.zext(loops.load(values, ir.VectorType(ir.IntType(16), count), 2 * count), words)
+    return build.bitcast(build.shl(halves, words([16] * count)), ir.VectorType(F32, count))
+
+
+def _spread(loops: OperationLoops, values: ir.Value, size: int) -> list[ir.Value]:
     """`UNROLL` floats, each in all lanes of a vector.
 
     With AVX-512, whose loads are what limits the product, one load brings all four into every quarter of a vector, and
     shuffles do the rest; LLVM would make loads of them again, were they not behind a line of assembly without content.
     """
     build, lanes = loops.builder, loops.vectors.lanes
-    if loops.vectors is not VectorSet.AVX512:
+    if loops.vectors is not VectorSet.AVX512 and size == 4:
         return [splat(loops, loops.load(loops.at(values, 4 * part), F32)) for part in range(UNROLL)]
+    four = _weights(loops, values, size, UNROLL)
+    if loops.vectors is not VectorSet.AVX512:
+        return [splat(loops, build.extract_element(four, I64(part))) for part in range(UNROLL)]
 
     def mask(places: list[int]) -> ir.Constant:
         return ir.Constant(ir.VectorType(I32, lanes), places)
 
-    four = loops.load(values, ir.VectorType(F32, UNROLL))
     nothing = ir.Constant(ir.VectorType(F32, UNROLL), ir.Undefined)
     quarters = build.shuffle_vector(four, nothing, mask([lane % UNROLL for lane in range(lanes)]))
     kind = ir.FunctionType(loops.vector, [loops.vector])

@@ -163,6 +163,12 @@ class SparseNetwork(nn.Module):
         network._called, network._attributes = self._called, self._attributes
         return network
 
+    def definition(self) -> "SparseNetwork":
+        """The same network with every step run by its definition, in torch."""
+        network = SparseNetwork(self.network, self.result, None)
+        network._called, network._attributes = self._called, self._attributes
+        return network
+
     def segment_of(self, piece: Piece) -> Segment | None:
         """What runs a piece as generated code; none where torch runs it."""
         if isinstance(piece, NetworkSteps) and self.vectors is not None:

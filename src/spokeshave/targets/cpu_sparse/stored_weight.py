@@ -5,6 +5,7 @@ from functools import cached_property
 from weakref import ref
 
 import numpy as np
+import torch
 
 from spokeshave.jit.code_cache import code_key
 from spokeshave.targets.cpu_sparse.nonzero_finder import find_nonzeros
@@ -109,6 +110,13 @@ class StoredWeight:
         places, values = self.arrays()
         filters = places // max(1, int(np.prod(self.shape[1:])))
         values = (values * factors[filters]).astype(np.float32)
+        kept = values != 0
+        return StoredWeight(self.shape, places[kept], values[kept])
+
+    def rounded(self) -> "StoredWeight":
+        """The weight with every value rounded to bfloat16, the nearest; nonzeros that become 0 are dropped."""
+        places, values = self.arrays()
+        values = torch.from_numpy(values).bfloat16().float().numpy()
         kept = values != 0
         return StoredWeight(self.shape, places[kept], values[kept])
 

@@ -26,8 +26,8 @@ class VectorInstructions(ABC):
         self.lines: list[str] = []
 
     def label(self, name: str) -> None:
-        """Begin a routine at the next multiple of 16 bytes."""
-        self.lines += [".p2align 4", f"{name}:"]
+        """Begin a routine; the assembler puts it at a multiple of 16 bytes."""
+        self.lines.append(f"{name}:")
 
     @abstractmethod
     def point(self, pointer: str, origin: str, offset: int) -> None:

@@ -58,9 +58,6 @@ class WindowedRows:
         """Of everything that is read for one product."""
         return sum(part.nbytes for part in vars(self).values())
 
-    exact = True
-    """The matrix can be had again."""
-
     def unpacked(self, shape: tuple[int, ...]) -> StoredWeight:
         """The matrix again, bit for bit.
 
