@@ -38,7 +38,7 @@ from spokeshave.targets.cpu_sparse.tile_routines import Block
 from spokeshave.targets.cpu_sparse.work_loop import work_loop
 from spokeshave.user_cache import FactCache
 
-TUNE_S = 0.3
+TUNE_S = 0.2
 """Seconds that tuning may take for a network and layout, unless the caller says otherwise."""
 OTHER_BLOCKS = 3
 ROUNDS = 4
