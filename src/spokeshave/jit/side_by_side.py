@@ -6,7 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
-CPUS = os.cpu_count() or 1
+CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""That this process may use."""
+_MOST_HELPERS = 7
 Result = TypeVar("Result")
 
 
@@ -23,7 +25,7 @@ def side_by_side(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
         >>> side_by_side([lambda: 1, lambda: 2])
         [1, 2]
     """
-    helpers = min(len(tasks), CPUS) - 1
+    helpers = min(len(tasks) - 1, CPUS - 1, _MOST_HELPERS)
     if helpers < 1:
         return [task() for task in tasks]
     with ThreadPoolExecutor(helpers, "spokeshave-helper") as pool:

@@ -38,6 +38,18 @@ def test_candidates_begin_at_the_origin_and_stay_in_the_window():
     assert candidate_shapes((1, 1), 3) == []
 
 
+def test_with_a_stride_taps_that_far_apart_share_what_they_read():
+    kernels = np.ones((50, 11, 11), bool)
+    tile = Tile(1, 11, stride=(4, 4))
+    shapes = choose_shapes(kernels, tile, 3, 7)
+    assert len(shapes) == 8 and all(place % 4 == 0 for taps in shapes for tap in taps for place in tap)
+    assert tile.inputs(((0, 0), (0, 4), (0, 8))) == 13
+    cut = cut_kernels(kernels, shapes)
+    assert sum(len(cut.shapes[shape]) for shape in cut.entries[:, 1]) == kernels.sum()
+    # With a dilation that the stride divides, neighbouring taps share them.
+    assert Tile(2, 13, stride=(2, 2), dilation=(2, 4)).apart == (1, 1)
+
+
 def test_many_kernels_are_chosen_for_by_a_sample():
     rng = np.random.default_rng(0)
     kernels = np.zeros((20000, 3, 3), bool)

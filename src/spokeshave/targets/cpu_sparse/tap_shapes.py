@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from functools import cache
 from heapq import heappop, heappush
 from itertools import combinations
+from math import gcd
 
 import numpy as np
 
 Taps = tuple[tuple[int, int], ...]
 SINGLE: Taps = ((0, 0),)
 WINDOW = 3
-"""Taps of one shape lie in a window of this side: farther apart, tiles share little."""
+"""Taps of one shape lie in a window of this side, counted in steps of `Tile.apart`: beyond, little is shared."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,17 @@ class Tile:
     def outputs(self) -> int:
         """Vectors of outputs."""
         return self.height * self.width
+
+    @property
+    def apart(self) -> tuple[int, int]:
+        """Rows and columns by which taps lie apart that read the same inputs for neighbouring outputs.
+
+        Example:
+            >>> Tile(1, 11, stride=(4, 4)).apart, Tile(1, 11, dilation=(2, 2)).apart
+            ((4, 4), (1, 1))
+        """
+        rows, columns = (step // gcd(step, far) for step, far in zip(self.stride, self.dilation, strict=True))
+        return rows, columns
 
     def reads(self, taps: Taps) -> dict[tuple[int, int], list[tuple[int, int]]]:
         """Input position -> (tap, output) pairs that it takes part in, in reading order.
@@ -89,18 +101,26 @@ CALL_CYCLES = 6.0
 """What entering a routine costs beside its loads and multiply-adds; measured between 4 and 12."""
 
 
-def candidate_shapes(kernel: tuple[int, int], most_taps: int) -> list[Taps]:
-    """Every shape of 2 to `most_taps` taps inside the window.
+def candidate_shapes(kernel: tuple[int, int], most_taps: int, apart: tuple[int, int] = (1, 1)) -> list[Taps]:
+    """Every shape of 2 to `most_taps` taps inside the window, of taps that share inputs if the kernel has three in a row.
+
+    In smaller kernels too few of these are nonzero together: neighbours are taken, which share what an entry costs.
 
     Args:
         kernel: height and width of the kernels.
         most_taps: the most taps of a shape.
+        apart: rows and columns between taps that share inputs, as `Tile.apart` says.
+
+    Example:
+        >>> candidate_shapes((1, 9), 2, (1, 4)), candidate_shapes((1, 3), 2, (1, 2))
+        ([((0, 0), (0, 4)), ((0, 0), (0, 8))], [((0, 0), (0, 1)), ((0, 0), (0, 2))])
     """
-    places = [(y, x) for y in range(min(WINDOW, kernel[0])) for x in range(min(WINDOW, kernel[1]))]
+    steps = [step if (WINDOW - 1) * step < size else 1 for step, size in zip(apart, kernel, strict=True)]
+    rows, columns = (range(0, min(WINDOW * step, size), step) for step, size in zip(steps, kernel, strict=True))
     return [
         taps
         for count in range(2, most_taps + 1)
-        for taps in combinations(places, count)
+        for taps in combinations([(y, x) for y in rows for x in columns], count)
         if min(y for y, _ in taps) == 0 and min(x for _, x in taps) == 0
     ]
 
@@ -183,7 +203,7 @@ def choose_shapes(kernels: np.ndarray, tile: Tile, most_taps: int, most_shapes: 
     sample = kernels[:: -(-len(kernels) // SAMPLE)] if len(kernels) else kernels
     first, _, weights = _distinct(sample)
     left = np.ascontiguousarray(sample[first].transpose(1, 2, 0))
-    candidates = candidate_shapes(kernels.shape[1:], most_taps)
+    candidates = candidate_shapes(kernels.shape[1:], most_taps, tile.apart)
     saves = [len(taps) * cost(tile, SINGLE) - cost(tile, taps) for taps in candidates]
     # Least first: minus what a shape saved when it was looked at last, which was never less than what it saves now.
     waiting = [(-np.inf, number, 0) for number, saved in enumerate(saves) if saved > 0]

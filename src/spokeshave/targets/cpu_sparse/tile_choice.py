@@ -13,7 +13,7 @@ import numpy as np
 
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.targets.cpu_sparse.call_program import Tiling
-from spokeshave.targets.cpu_sparse.tap_shapes import SINGLE, Tile, cost
+from spokeshave.targets.cpu_sparse.tap_shapes import SINGLE, Taps, Tile, candidate_shapes, cost
 from spokeshave.targets.cpu_sparse.tile_routines import Block
 
 PASS_BYTES = 48 << 10
@@ -115,6 +115,12 @@ def taps_beside(sums: int, vectors: VectorSet) -> int:
     return max(0, min(MOST_TAPS, vectors.registers - sums - (2 if vectors is VectorSet.SSE else 1)))
 
 
+def _typical_pair(outputs: Outputs) -> Taps:
+    """Two taps that a shape may well have, in a row if there are such."""
+    pairs = candidate_shapes(outputs.kernel, 2, Tile(1, 1, outputs.stride, outputs.dilation).apart)
+    return min(pairs, key=lambda taps: taps[1], default=SINGLE)
+
+
 def choose_blocks(
     outputs: Outputs, vectors: VectorSet, density: Density, rectify: bool, threads: int = 1
 ) -> list[Block]:
@@ -128,7 +134,7 @@ def choose_blocks(
         threads: that will run it.
     """
     most = max(sums for sums in range(vectors.registers) if taps_beside(sums, vectors))
-    pair = ((0, 0), (0, 1)) if outputs.kernel[1] > 1 else ((0, 0), (1, 0)) if outputs.kernel[0] > 1 else SINGLE
+    pair = _typical_pair(outputs)
     found: list[tuple[float, Block]] = []
     for height in range(1, min(outputs.rows, most) + 1):
         for width in range(1, min(outputs.columns, most // height) + 1):

@@ -44,7 +44,7 @@ OTHER_BLOCKS = 3
 ROUNDS = 4
 HOPELESS = 1.2
 """Choices this much slower than the best in the first timed turn get no more turns."""
-_METHOD = 3
+_METHOD = 4
 """Number of the way of measuring: what another way found is not taken from the user's cache."""
 MOST_BYTES = 256 << 20
 """Layers whose activations take more are not tuned: what tuning allocates would stand out in the memory of the run."""
