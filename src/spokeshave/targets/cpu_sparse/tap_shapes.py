@@ -20,7 +20,7 @@ import numpy as np
 Taps = tuple[tuple[int, int], ...]
 SINGLE: Taps = ((0, 0),)
 WINDOW = 3
-"""Taps of one shape lie in a window of this side, counted in steps of `Tile.apart`: beyond, little is shared."""
+"""Taps of one shape lie in a window of this side, in steps of `Tile.apart`: beyond, little is shared."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,9 @@ CALL_CYCLES = 6.0
 
 
 def candidate_shapes(kernel: tuple[int, int], most_taps: int, apart: tuple[int, int] = (1, 1)) -> list[Taps]:
-    """Every shape of 2 to `most_taps` taps inside the window, of taps that share inputs if the kernel has three in a row.
+    """Every shape of 2 to `most_taps` taps inside the window, of such that share inputs if a row has three of them.
 
-    In smaller kernels too few of these are nonzero together: neighbours are taken, which share what an entry costs.
+    In narrower kernels too few of these are nonzero together: neighbours are taken, which share what an entry costs.
 
     Args:
         kernel: height and width of the kernels.
@@ -115,8 +115,8 @@ def candidate_shapes(kernel: tuple[int, int], most_taps: int, apart: tuple[int, 
         >>> candidate_shapes((1, 9), 2, (1, 4)), candidate_shapes((1, 3), 2, (1, 2))
         ([((0, 0), (0, 4)), ((0, 0), (0, 8))], [((0, 0), (0, 1)), ((0, 0), (0, 2))])
     """
-    steps = [step if (WINDOW - 1) * step < size else 1 for step, size in zip(apart, kernel, strict=True)]
-    rows, columns = (range(0, min(WINDOW * step, size), step) for step, size in zip(steps, kernel, strict=True))
+    down, across = apart if (WINDOW - 1) * apart[1] < kernel[1] else (1, 1)
+    rows, columns = range(0, min(WINDOW * down, kernel[0]), down), range(0, min(WINDOW * across, kernel[1]), across)
     return [
         taps
         for count in range(2, most_taps + 1)

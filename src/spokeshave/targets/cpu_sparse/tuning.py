@@ -38,13 +38,13 @@ from spokeshave.targets.cpu_sparse.tile_routines import Block
 from spokeshave.targets.cpu_sparse.work_loop import work_loop
 from spokeshave.user_cache import FactCache
 
-TUNE_S = 0.2
+TUNE_S = 0.3
 """Seconds that tuning may take for a network and layout, unless the caller says otherwise."""
 OTHER_BLOCKS = 3
 ROUNDS = 4
 HOPELESS = 1.2
 """Choices this much slower than the best in the first timed turn get no more turns."""
-_METHOD = 4
+_METHOD = 6
 """Number of the way of measuring: what another way found is not taken from the user's cache."""
 MOST_BYTES = 256 << 20
 """Layers whose activations take more are not tuned: what tuning allocates would stand out in the memory of the run."""
