@@ -176,6 +176,7 @@ def to_sparse(
             steps, answer = side_by_side(
                 [lambda: _steps(traced, linear_values), lambda: _answer(traced.reference, inputs)]
             )
+        assert isinstance(steps, NetworkSteps)
         rounded = linear_values is LinearValues.BFLOAT16
         check = partial(_check_rounded if rounded else _check, traced.reference, inputs, answer, tolerance)
         try:

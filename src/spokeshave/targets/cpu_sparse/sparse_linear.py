@@ -152,7 +152,7 @@ def pack_for_gathering(weight: StoredWeight, lanes: int) -> PackedRows:
     origin = starts[position // lanes] + position % lanes - first[:-1] * lanes
     kind = _index(lanes * len(places), int(starts[-1]))
     place = np.repeat(origin.astype(kind), lengths)
-    place += np.arange(0, lanes * len(places), lanes, kind)
+    place += np.arange(0, lanes * len(places), lanes, dtype=kind)
     values[place] = nonzeros
     columns[place] = places - np.repeat(begins.astype(places.dtype), lengths)
     return PackedRows(_shortest(values), columns, starts, rows.ravel())
