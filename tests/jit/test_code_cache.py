@@ -89,6 +89,8 @@ def _with_header(header: object, data: bytes = bytes(64)) -> bytes:
                 {"data_offsets": [0, 1 << 60], "shape": [1 << 58]},
                 {"data_offsets": ["a", "b"]},
                 {"data_offsets": 5},
+                {"data_offsets": [0, 0], "shape": [0, 10**30]},
+                {"data_offsets": [0, 0], "shape": [0, 10**19]},
             )
         ),
         b"\x00\x20\x00\x00\x00\x00\x00\x00" + b"[" * (1 << 13),

@@ -1,6 +1,8 @@
 """The public verb: exactness, report, refusals."""
 
+import copy
 import json
+import threading
 
 import numpy as np
 import onnx
@@ -59,6 +61,44 @@ def test_linear_weights_can_be_rounded(vectors, tmp_path):
         assert 1e-6 < error(fast(x[:count]), whole(x[:count])) < 2e-2
     save_sparse(fast, tmp_path / "half.safetensors")
     assert torch.equal(load_sparse(tmp_path / "half.safetensors", vectors=vectors)(x[:1]), fast(x[:1]))
+
+
+def test_weights_that_rounding_ruins_are_refused():
+    network = nn.Sequential(nn.Linear(2, 1))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([[1.001, -1.0]]))
+        network[0].bias.zero_()
+    with pytest.raises(InexactRewrite, match="keep them in float32"):
+        to_sparse(network, torch.ones(1, 2), linear_values=LinearValues.BFLOAT16)
+    to_sparse(network, torch.ones(1, 2))
+
+
+def test_the_definition_of_rounded_weights_runs_in_double():
+    """So that a sum that cancels can be told from a defect, as with the original's own weights."""
+    network = thin(nn.Sequential(nn.Conv2d(2, 4, 3), nn.Flatten(), nn.Linear(144, 30), nn.Softplus()), 0.5)
+    x = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    fast, _ = to_sparse(network, x, linear_values=LinearValues.BFLOAT16)
+    exact = copy.deepcopy(fast.definition()).double()(x.double())
+    assert exact.dtype == torch.float64 and 0 < error(fast.definition()(x).double(), exact) < 1e-6
+
+
+def test_the_model_runs_in_the_caller_s_thread():
+    class Remembering(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.threads = nn.Linear(4, 3), []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.threads.append((threading.current_thread(), torch.is_inference_mode_enabled()))
+            return self.layer(x)
+
+    threads = Remembering.threads = []
+    network = Remembering().eval()
+    network.__dict__["threads"] = threads
+    network.__deepcopy__ = lambda memo: network  # type: ignore[method-assign] # the same list in every copy
+    with torch.inference_mode():
+        to_sparse(network, torch.ones(1, 4))
+    assert threads and set(threads) == {(threading.current_thread(), True)}
 
 
 def test_bad_arguments_are_refused():

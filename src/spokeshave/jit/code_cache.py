@@ -123,7 +123,7 @@ def found(key: str) -> Arrays | None:
         recorded, arrays = _read(path)
         if recorded != _digest(path, arrays):
             return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return None
     with suppress(OSError):  # a cache that may only be read is as good
         os.utime(path)
@@ -136,7 +136,7 @@ def _read(path: Path) -> tuple[object, Arrays]:
     The library would put them elsewhere first, which takes longer than reading them.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError: it is damaged.
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError: it is damaged.
     """
     with open(path, "rb") as file:
         size, end = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
@@ -148,7 +148,12 @@ def _read(path: Path) -> tuple[object, Arrays]:
             first, last = facts["data_offsets"]
             kind, shape = _KINDS[facts["dtype"]], tuple(facts["shape"])
             count = prod(shape)
-            if min(first, *shape) < 0 or last - first != count * np.dtype(kind).itemsize or 8 + size + last > end:
+            if (
+                first < 0
+                or not all(0 <= length <= end for length in shape)
+                or last - first != count * np.dtype(kind).itemsize
+                or 8 + size + last > end
+            ):
                 raise ValueError("an array lies outside of the file")
             arrays[name] = _room(shape, kind)
             file.seek(8 + size + first)

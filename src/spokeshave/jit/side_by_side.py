@@ -16,10 +16,11 @@ def side_by_side(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
     """Results of some calls, in order; the calling thread works as well.
 
     Args:
-        tasks: that do not wait for each other, and leave Python's lock to others most of the time.
+        tasks: that do not wait for each other, and leave Python's lock to others most of the time. The first runs in
+            the calling thread. One may run twice where the system starts no thread any more.
 
     Raises:
-        BaseException: of the first task that failed, when all have ended.
+        BaseException: of the first task that failed, when all that were begun have ended.
 
     Example:
         >>> side_by_side([lambda: 1, lambda: 2])

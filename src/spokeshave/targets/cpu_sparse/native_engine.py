@@ -292,15 +292,16 @@ class NativeEngine(ABC):
         missing = [step for _, step in self._products if step.output not in self.code]
         for step, rows in zip(missing, side_by_side([partial(self._found, step) for step in missing]), strict=True):
             self.code[step.output] = rows
-            step.weight.release(partial(rows.unpacked, step.weight.shape))
         for turn, step in self._products:
             self._multiply(step)
             self._program[turn] = self._program.pop()
 
     def _found(self, step: Multiply) -> PackedRows | WindowedRows:
-        """Matrix of a linear layer, from the cache where it is there."""
+        """Matrix of a linear layer, from the cache where it is there; from then on it alone holds the nonzeros."""
         key = code_key("rows", generator(self.vectors), type(self), step.weight.digest)
-        return self._rows(cached(key, lambda: self._packed(step).arrays()))
+        rows = self._rows(cached(key, lambda: self._packed(step).arrays()))
+        step.weight.release(partial(rows.unpacked, step.weight.shape))
+        return rows
 
     def _compile_convolutions(self) -> None:
         for _, step, _ in self._convolutions:

@@ -116,7 +116,7 @@ def _index(*largest: int) -> type[np.signedinteger]:
 def pack_for_gathering(weight: StoredWeight, lanes: int) -> PackedRows:
     """Rows side by side in the lanes, those of nearly equal length together.
 
-    What pads a row repeats its last column with a tiny part of that column's weight, which changes no digit of the sum:
+    What pads a row repeats its last column with a tiny part of that column's weight, far less than what rounding loses:
     a NaN in a feature that a row does not use stays out of it, and an infinity in one that it uses gives infinity, as 0
     times it would not. Rows without any nonzero are visited apart from the others.
 

@@ -305,7 +305,7 @@ class SparseNetwork(nn.Module):
                     f"network was compiled, got {tuple(value.shape)} on {value.device}; resize the input, or compile "
                     "again with an example of the new size"
                 )
-            if value.dtype != torch.float32 and value.is_floating_point():
+            if value.dtype != torch.float32 and value.is_floating_point() and not self.plain:
                 raise InvalidArgument(f"{name}: expected float32, got {value.dtype}; call .float() on it")
 
     def _fall_back(self, step: Fallback, known: dict[str, object]) -> object:

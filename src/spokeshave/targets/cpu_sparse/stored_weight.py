@@ -1,7 +1,6 @@
 """Stored weight: positions and values of the nonzeros, which is all that a sparse network keeps of a weight."""
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from weakref import ref
 
 import numpy as np
@@ -37,6 +36,7 @@ class StoredWeight:
         self._arrays: tuple[np.ndarray, np.ndarray] | None = (places, values)
         self._alive = tuple(map(ref, self._arrays))
         self._restore: Callable[[], StoredWeight] | None = None
+        self._digest: str | None = None
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Places and values; once released, those that somebody still has, or new ones that are not kept."""
@@ -86,10 +86,12 @@ class StoredWeight:
         flat = np.ascontiguousarray(dense, np.float32).ravel()
         return cls(tuple(dense.shape), *find_nonzeros(flat, places_kind(flat.shape)))
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """SHA-256 of the whole."""
-        return code_key(self.shape, *self.arrays())
+        if self._digest is None:  # not a cached property: Python 3.11 makes those wait for each other
+            self._digest = code_key(self.shape, *self.arrays())
+        return self._digest
 
     def __len__(self) -> int:
         return self.shape[0]
