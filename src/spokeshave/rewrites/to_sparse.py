@@ -179,7 +179,8 @@ def to_sparse(
         answer, steps = side_by_side([lambda: _answer(traced.reference, inputs), lambda: _steps(traced, linear_values)])
         assert isinstance(steps, NetworkSteps)
         rounded = linear_values is LinearValues.BFLOAT16
-        check = partial(_check_rounded if rounded else _check, traced.reference, inputs, answer, tolerance)
+        original = _Original(traced.reference, inputs, answer, tolerance)
+        check = partial(_check_rounded if rounded else _check, original)
         try:
             network = SparseNetwork.of(traced, vectors, tune_s, images, steps)
             _require_native(network)
@@ -225,18 +226,21 @@ def _answer(reference: nn.Module, inputs: tuple[object, ...]) -> object:
     return reference(*inputs)
 
 
-def _check_rounded(
-    reference: nn.Module,
-    inputs: tuple[object, ...],
-    answer: object,
-    tolerance: float,
-    network: SparseNetwork,
-    notes: list[str],
-) -> float:
+@dataclass(frozen=True)
+class _Original:
+    """What a sparse network is held to: a network, its answer to the example, and how far another may be from it."""
+
+    reference: nn.Module
+    inputs: tuple[object, ...]
+    answer: object
+    tolerance: float
+
+
+def _check_rounded(original: _Original, network: SparseNetwork, notes: list[str]) -> float:
     """As `_check`, against the definition of the steps with rounded weights, which has to resemble the original."""
     definition = network.definition()
-    rounded = _answer(definition, inputs)
-    change = relative_error(rounded, answer)
+    rounded = _answer(definition, original.inputs)
+    change = relative_error(rounded, original.answer)
     if not change <= MOST_ROUNDED:
         raise InexactRewrite(
             f"weights of linear layers rounded to bfloat16 change the result on the example by {change:.1e} of its "
@@ -246,25 +250,20 @@ def _check_rounded(
         f"weights of linear layers are rounded to bfloat16: on the example this changes the result by {change:.1e} of "
         "its largest entry"
     )
-    return _check(definition, inputs, rounded, tolerance, network, notes, "rounded")
+    held_to = dataclasses.replace(original, reference=definition, answer=rounded)
+    return _check(held_to, network, notes, "rounded")
 
 
-def _check(
-    reference: nn.Module,
-    inputs: tuple[object, ...],
-    answer: object,
-    tolerance: float,
-    network: SparseNetwork,
-    notes: list[str],
-    against: str = "",
-) -> float:
+def _check(original: _Original, network: SparseNetwork, notes: list[str], against: str = "") -> float:
     """Largest error on the probes; on the example alone where this very network was checked on this machine before."""
     key, said = network.digest(), len(notes)
     key = key and key + against
+    tolerance = original.tolerance
     before = _VERIFIED.get(key) if key else None
     known = before if isinstance(before, float) and before <= tolerance else None
     runs = [lambda *probe, layout=layout: network.run(probe, layout) for layout in _LAYOUTS]
-    worst = worst_error(runs if known is None else runs[:1], reference, inputs, tolerance, notes, [answer])
+    runs = runs if known is None else runs[:1]
+    worst = worst_error(runs, original.reference, original.inputs, tolerance, notes, [original.answer])
     if key and len(notes) == said and known is None:
         _VERIFIED.keep({key: worst})
     return max(worst, known or 0.0)
