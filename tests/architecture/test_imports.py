@@ -10,7 +10,7 @@ from spokeshave.optional import EXTRAS
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "files", "optional", "processes", "tensor_digest", "user_cache"}),
     frozenset({"structures", "data", "models", "timing", "jit"}),
-    frozenset({"regularizers", "rewrites", "measure", "export", "ledger", "targets"}),
+    frozenset({"regularizers", "rewrites", "measure", "export", "ledger", "targets", "communication"}),
     frozenset({"cpu_benchmark"}),
     frozenset({"checkpoints", "divergence", "progress", "train_settings", "training", "tensorboard_log", "report"}),
     frozenset({"shaping", "run_output", "road", "strength_search"}),
