@@ -25,7 +25,7 @@ from spokeshave.communication.wire_bytes import Exchange, GradientSize
 from spokeshave.errors import InvalidArgument
 
 PROFILE = StepProfile(0.010, 0.030, 0.004, images=16, size=GradientSize(8_000_000, 1000, 5), buckets=3)
-CODEC = CodecCost(encode_s=1e-9, decode_s=0.1e-9, bfloat16_s=0.5e-9)
+CODEC = CodecCost(encode_s=1e-9, sum_s=0.15e-9, decode_s=0.05e-9, bfloat16_s=0.5e-9)
 CLUSTER = Cluster(Layout(4), Link(1e9, 50e-6), CODEC)
 
 
@@ -53,7 +53,7 @@ def test_communication_hides_behind_the_backward_pass_and_a_codec_where_it_overl
     quick = at_bandwidth(CLUSTER, 1e12)
     assert predict(Exchange.FLOAT32, PROFILE, quick).step_s == pytest.approx(0.040)
     assert predict(Exchange.BFLOAT16, PROFILE, quick).step_s == pytest.approx(0.040 + 8_001_000 * 0.5e-9)
-    hidden = Cluster(Layout(4), Link(1e12), CodecCost(1e-9, 0.1e-9, overlapped=0.75))
+    hidden = Cluster(Layout(4), Link(1e12), CodecCost(1e-9, 0.0, 0.1e-9, overlapped=0.75))
     step = predict(Exchange.LANES, PROFILE, hidden)
     assert step.step_s == pytest.approx(0.040 + 0.25 * 8_000_000 * 1.1e-9)
 
@@ -108,10 +108,10 @@ def test_break_even_is_where_a_search_finds_it(exchange, against, workers):
 
 
 def test_break_even_of_a_codec_that_costs_nothing_and_of_one_that_never_pays():
-    free = Cluster(Layout(2), Link(1e9), CodecCost(0.0, 0.0))
+    free = Cluster(Layout(2), Link(1e9), CodecCost(0.0, 0.0, 0.0))
     bare = StepProfile(0.0, 0.0, 0.0, 1, GradientSize(1000))
     assert break_even_bit_per_s(Exchange.ALLGATHER, Exchange.FLOAT32, bare, free) == math.inf
-    many = Cluster(Layout(40), Link(1e9), CodecCost(0.0, 0.0))
+    many = Cluster(Layout(40), Link(1e9), CodecCost(0.0, 0.0, 0.0))
     assert break_even_bit_per_s(Exchange.ALLGATHER, Exchange.FLOAT32, bare, many) is None
 
 
@@ -138,8 +138,8 @@ def test_base_3_sends_less():
         (lambda: Layout(0), "at least one machine"),
         (lambda: StepProfile(1.0, 1.0, 2.0, 1, GradientSize(1)), "within backward's"),
         (lambda: StepProfile(1.0, 1.0, 0.0, 0, GradientSize(1)), "at least one image"),
-        (lambda: CodecCost(-1.0, 0.0), "at least 0 s"),
-        (lambda: CodecCost(0.0, 0.0, overlapped=1.5), "0..1 overlap"),
+        (lambda: CodecCost(-1.0, 0.0, 0.0), "at least 0 s"),
+        (lambda: CodecCost(0.0, 0.0, 0.0, overlapped=1.5), "0..1 overlap"),
     ],
 )
 def test_what_cannot_be_is_refused(make, says):

@@ -1,6 +1,6 @@
 """Performance model of a training step over our own wires: when ternary gradients pay off, and below which bandwidth.
 
-Latency and bandwidth (Hockney's alpha and beta), DDP's overlap of communication and backward pass, and the codec's time:
+Latency and bandwidth (Hockney's alpha and beta), DDP's overlap of communication and backward, the codec's time:
 
     T_step = T_fwd + max(T_bwd, T_first bucket + T_comm) + (1 - overlapped) T_codec
     T_comm = alpha * messages(N) + 8 * bytes(N) / bandwidth
@@ -109,37 +109,40 @@ class CodecCost:
 
     Attributes:
         encode_s: an element's code, its part of the layer's statistics included.
-        decode_s: an element of what one worker sent, added up or made a float again.
+        sum_s: a code of one worker, added to those of the others.
+        decode_s: a code, or a sum, made a float again.
         bfloat16_s: an element to bfloat16 and back.
         overlapped: share of it, 0..1, that hides behind other work.
     """
 
     encode_s: float
+    sum_s: float
     decode_s: float
     bfloat16_s: float = 0.0
     overlapped: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.encode_s, self.decode_s, self.bfloat16_s) < 0 or not 0 <= self.overlapped <= 1:
+        if min(self.encode_s, self.sum_s, self.decode_s, self.bfloat16_s) < 0 or not 0 <= self.overlapped <= 1:
             raise InvalidArgument(f"expected times of at least 0 s, of which 0..1 overlap, got {self}")
 
     def seconds(self, exchange: Exchange, size: GradientSize, workers: int) -> float:
         """Seconds of a step, hidden or not.
 
         Args:
-            exchange: which; an all-gather decodes the codes of every worker, an all-to-all codes and sums.
+            exchange: which; an all-gather decodes the codes of every worker, an all-to-all sums a share of all codes.
             size: of the gradient.
             workers: N.
 
         Example:
-            >>> cost = CodecCost(encode_s=3.0, decode_s=1.0, bfloat16_s=0.5)
+            >>> cost = CodecCost(encode_s=3.0, sum_s=2.0, decode_s=1.0, bfloat16_s=0.5)
             >>> [cost.seconds(exchange, GradientSize(1, floats=1), 4) for exchange in Exchange]
-            [0.0, 1.0, 7.0, 5.0, 4.0]
+            [0.0, 1.0, 7.0, 6.0, 4.0]
         """
         if not exchange.ternary:
             return size.elements * self.bfloat16_s if exchange is Exchange.BFLOAT16 else 0.0
-        decoded = {Exchange.ALLGATHER: workers, Exchange.ALLTOALL: 2, Exchange.LANES: 1}[exchange]
-        return size.ternary * (self.encode_s + decoded * self.decode_s)
+        summed_s = self.sum_s if exchange is Exchange.ALLTOALL else 0.0
+        decoded = workers if exchange is Exchange.ALLGATHER else 1
+        return size.ternary * (self.encode_s + summed_s + decoded * self.decode_s)
 
 
 @dataclass(frozen=True)
@@ -250,7 +253,7 @@ def predict(exchange: Exchange, profile: StepProfile, cluster: Cluster) -> Predi
 
     Example:
         >>> profile = StepProfile(0.1, 0.2, 0.0, images=32, size=GradientSize(25_000_000))
-        >>> cluster = Cluster(Layout(2), Link(1e9), CodecCost(0.0, 0.0))
+        >>> cluster = Cluster(Layout(2), Link(1e9), CodecCost(0.0, 0.0, 0.0))
         >>> step = predict(Exchange.FLOAT32, profile, cluster)  # 100 MB at 1 Gbit/s: 0.8 s; 0.1 s forward
         >>> round(step.step_s, 6), round(step.images_per_s, 3)
         (0.9, 71.111)
@@ -279,7 +282,7 @@ def at_workers(cluster: Cluster, workers: int) -> Cluster:
         workers: a multiple of a machine's, or fewer than those.
 
     Example:
-        >>> at_workers(Cluster(Layout(2, 4), Link(1e9), CodecCost(0.0, 0.0)), 16).layout
+        >>> at_workers(Cluster(Layout(2, 4), Link(1e9), CodecCost(0.0, 0.0, 0.0)), 16).layout
         Layout(machines=4, devices=4)
     """
     devices = math.gcd(workers, cluster.layout.devices)
@@ -300,7 +303,7 @@ def break_even_bit_per_s(exchange: Exchange, against: Exchange, profile: StepPro
 
     Example:
         >>> profile = StepProfile(0.0, 0.0, 0.0, images=1, size=GradientSize(1_000_000))
-        >>> cluster = Cluster(Layout(2), Link(1e9), CodecCost(encode_s=2.4e-9, decode_s=1e-9))
+        >>> cluster = Cluster(Layout(2), Link(1e9), CodecCost(encode_s=2.4e-9, sum_s=0.0, decode_s=1e-9))
         >>> found = break_even_bit_per_s(Exchange.ALLGATHER, Exchange.FLOAT32, profile, cluster)
         >>> round(found / 1e9, 3)  # 30 bits an element less, 4.4 ns an element more
         6.818
@@ -315,7 +318,7 @@ def break_even_bit_per_s(exchange: Exchange, against: Exchange, profile: StepPro
         return None
     if gained_s(high) > 0:
         return math.inf
-    # What is gained, over seconds a bit, falls at most once before it rises: there is one place where it turns positive.
+    # Over seconds a bit, the gain falls at most once before it rises: it turns positive in one place.
     for _ in range(_HALVINGS):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if gained_s(middle) > 0 else (low, middle)
