@@ -1,6 +1,6 @@
 """Counter-based random numbers: a pure function of (seed, rank, step, tensor, element), on any device the same bits.
 
-Nothing is drawn from the random state of torch, nothing has to be kept to resume, no two workers or steps share a stream.
+Nothing is drawn from torch's random state and nothing has to be kept to resume; no two workers or steps share a stream.
 The mixing is lowbias32 (Wellons, "Prospecting for hash functions", 2018), keyed twice, so that 64 bits would have to
 agree for two streams to meet; Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, for the idea.
 """
