@@ -97,6 +97,7 @@ def ternarize(
     scaler: Float32[Tensor, ""],
     key: StreamKey,
     clip_at: Float32[Tensor, ""] | None = None,
+    first: int = 0,
 ) -> Int64[Tensor, " elements"]:
     """Draw the codes of a layer.
 
@@ -105,6 +106,7 @@ def ternarize(
         scaler: s, shared by the workers or this one's own.
         key: of the random numbers.
         clip_at: this worker's own scaler, at which it clips: larger absolute values count as it.
+        first: number of the first element in its layer, where this is a part of one.
 
     Returns:
         -1, 0 or 1; all 0 where the scaler is 0 or infinite.
@@ -115,7 +117,7 @@ def ternarize(
     """
     sizes = gradient.abs() if clip_at is None else torch.minimum(gradient.abs(), clip_at)
     # An infinity of the gradient times a factor of 0 is NaN, which no number is below.
-    drawn = random_numbers(key, gradient.numel(), gradient.device).float() < sizes * draw_factors(scaler[None])
+    drawn = random_numbers(key, gradient.numel(), gradient.device, first).float() < sizes * draw_factors(scaler[None])
     return torch.where(drawn, torch.where(gradient < 0, -1, 1), 0)
 
 
