@@ -47,6 +47,20 @@ def statistics_of(gradient: Float32[Tensor, " elements"]) -> Float64[Tensor, "4"
     return torch.stack([count, largest, wide.sum(), wide.square().sum()])
 
 
+def joint_statistics(statistics: Float64[Tensor, "layers 4"]) -> Float64[Tensor, "layers 4"]:
+    """The statistics of some layers as if they were one, for each of them.
+
+    Example:
+        >>> joint_statistics(torch.tensor([[1.0, 2.0, 2.0, 4.0], [1.0, 3.0, -3.0, 9.0]]).double())[0].tolist()
+        [2.0, 3.0, -1.0, 13.0]
+    """
+    if not len(statistics):
+        return statistics
+    whole = statistics.sum(0)
+    whole[LARGEST] = statistics[:, LARGEST].amax()
+    return whole.expand(len(statistics), -1)
+
+
 def local_scalers(
     statistics: Float64[Tensor, "layers 4"], clip_factor: float | None, deviation: Deviation = Deviation.ABOUT_ZERO
 ) -> Float32[Tensor, " layers"]:

@@ -128,7 +128,8 @@ class PlainCodec:
 
     def statistics(self, gradients: Sequence[Tensor], totals: bool = True) -> Float64[Tensor, "layers 4"]:
         """As the protocol says."""
-        return torch.stack([statistics_of(gradient.flatten()) for gradient in gradients])
+        found = [statistics_of(gradient.flatten()) for gradient in gradients]
+        return torch.stack(found) if found else torch.zeros(0, 4, dtype=torch.float64)
 
     def encode(
         self,
