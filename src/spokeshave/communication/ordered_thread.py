@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+import torch
 from torch import Tensor
 from torch.futures import Future
 
@@ -20,7 +21,6 @@ class OrderedThread:
     After a job that failed, no further one is done: the workers would no longer be in step.
 
     Example:
-        >>> import torch
         >>> thread = OrderedThread()
         >>> thread.submit(lambda: torch.ones(2)).wait()
         tensor([1., 1.])
@@ -30,7 +30,7 @@ class OrderedThread:
         self._jobs: SimpleQueue[Job] | None = None
         self._failure: Exception | None = None
 
-    def submit(self, job: Callable[[], Tensor]) -> Future[Tensor]:
+    def submit(self, job: Callable[[], Tensor]) -> torch._C.Future[Tensor]:
         """Have a job done.
 
         Args:
