@@ -138,7 +138,8 @@ class Crew:
                 rank, line = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 missing = sorted(set(range(len(self._processes))) - set(answers))
-                raise RankFailed(f"no answer from rank {missing} within {self._timeout_s:g} s") from None
+                said = f"no answer from rank {missing} within {self._timeout_s:g} s"
+                raise RankFailed("\n".join([said, *map(self._log, missing)])) from None
             answers[rank] = json.loads(line) if line else {}
             if not answers[rank] or "error" in answers[rank]:
                 raise RankFailed(self._what_failed(answers))
