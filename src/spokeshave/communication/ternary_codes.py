@@ -8,11 +8,10 @@ The functions are the definition, on any device; what runs on CPUs by default is
 """
 
 import math
-from dataclasses import dataclass
 from enum import Enum
 
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from spokeshave.communication.counter_random import RANDOM_BITS, StreamKey, random_numbers
@@ -28,129 +27,109 @@ class Deviation(Enum):
     ABOUT_MEAN = "about-mean"
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """What a scaler is made from.
-
-    Attributes:
-        elements: of the tensor.
-        largest: max|g|; infinite or NaN where an element is.
-        total: sum of g.
-        squares: sum of g**2.
-    """
-
-    elements: int
-    largest: float
-    total: float
-    squares: float
+ELEMENTS, LARGEST, TOTAL, SQUARES = range(4)
+"""Columns of a layer's statistics: number of elements, max|g|, sum of g, sum of g**2."""
 
 
-def statistics_of(gradient: Float32[Tensor, " elements"]) -> Statistics:
-    """Sums and the largest absolute value, in float64.
+def statistics_of(gradient: Float32[Tensor, " elements"]) -> Float64[Tensor, "4"]:
+    """What a layer's scaler is made from, in the order of the columns above; not finite where an element is not.
 
     Args:
-        gradient: of a layer.
+        gradient: of a layer, on any device.
 
     Example:
-        >>> statistics_of(torch.tensor([3.0, -4.0]))
-        Statistics(elements=2, largest=4.0, total=-1.0, squares=25.0)
+        >>> statistics_of(torch.tensor([3.0, -4.0])).tolist()
+        [2.0, 4.0, -1.0, 25.0]
     """
-    if not gradient.numel():
-        return Statistics(0, 0.0, 0.0, 0.0)
     wide = gradient.double()
-    return Statistics(gradient.numel(), float(wide.abs().max()), float(wide.sum()), float(wide.square().sum()))
+    count = torch.full((), gradient.numel(), dtype=torch.float64, device=gradient.device)
+    largest = wide.abs().max() if gradient.numel() else count
+    return torch.stack([count, largest, wide.sum(), wide.square().sum()])
 
 
-def local_scaler(
-    statistics: Statistics, clip_factor: float | None, deviation: Deviation = Deviation.ABOUT_ZERO
-) -> float:
-    """A worker's own scaler: min(max|g|, c * sigma), a float32.
+def local_scalers(
+    statistics: Float64[Tensor, "layers 4"], clip_factor: float | None, deviation: Deviation = Deviation.ABOUT_ZERO
+) -> Float32[Tensor, " layers"]:
+    """A worker's own scalers, where it clips as well: min(max|g|, c * sigma).
 
     Args:
-        statistics: of the layer.
+        statistics: of the layers.
         clip_factor: c, positive; None for no clipping.
         deviation: sigma of what.
 
     Returns:
-        infinity where the gradient is not finite: it survives a maximum over workers, as NaN does not. 0 where all
+        infinity where a gradient is not finite: it survives a maximum over workers, as NaN does not. 0 where all
         elements are (nearly) zero.
 
     Example:
-        >>> local_scaler(Statistics(4, 3.0, 0.0, 4.0), 2.5), local_scaler(Statistics(4, 3.0, 0.0, 4.0), None)
-        (2.5, 3.0)
+        >>> four = torch.tensor([[4.0, 3.0, 0.0, 4.0]], dtype=torch.float64)
+        >>> local_scalers(four, 2.5), local_scalers(four, None)
+        (tensor([2.5000]), tensor([3.]))
     """
-    if not math.isfinite(statistics.largest):
-        return math.inf
-    scaler = statistics.largest
-    if clip_factor is not None and statistics.elements:
-        mean = statistics.total / statistics.elements if deviation is Deviation.ABOUT_MEAN else 0.0
-        variance = max(0.0, statistics.squares / statistics.elements - mean * mean)
-        scaler = min(scaler, clip_factor * math.sqrt(variance))
-    return as_float32(scaler) if scaler >= SMALLEST_SCALER else 0.0
+    largest, squares = statistics[:, LARGEST], statistics[:, SQUARES]
+    finite = torch.isfinite(squares) & torch.isfinite(largest)
+    scalers = largest
+    if clip_factor is not None:
+        count = statistics[:, ELEMENTS].clamp(min=1)
+        mean = statistics[:, TOTAL] / count if deviation is Deviation.ABOUT_MEAN else torch.zeros_like(count)
+        variance = (squares / count - mean * mean).clamp(min=0)
+        scalers = torch.minimum(scalers, clip_factor * variance.sqrt())
+    scalers = torch.where(scalers < SMALLEST_SCALER, 0.0, scalers)
+    return torch.where(finite, scalers, math.inf).float()
 
 
-def as_float32(value: float) -> float:
-    """The float32 nearest to a number."""
-    return float(torch.tensor(value, dtype=torch.float32))
-
-
-def draw_factor(scaler: float) -> float:
-    """What an absolute value is multiplied by, as a float32, to be compared with a random number; 0 for no draw.
+def draw_factors(scalers: Float32[Tensor, " layers"]) -> Float32[Tensor, " layers"]:
+    """What absolute values are multiplied by to be compared with random numbers; 0 for no draw.
 
     Args:
-        scaler: s; 0 or infinite ones draw nothing: all codes are zero.
+        scalers: s; where it is 0 or infinite nothing is drawn: all codes are zero.
 
     Example:
-        >>> draw_factor(2.0) == 2.0**23, draw_factor(float("inf"))
-        (True, 0.0)
+        >>> draw_factors(torch.tensor([2.0, float("inf"), 0.0])).tolist() == [2.0**23, 0.0, 0.0]
+        True
     """
-    return as_float32(2.0**RANDOM_BITS / scaler) if math.isfinite(scaler) and scaler > 0 else 0.0
+    usable = torch.isfinite(scalers) & (scalers > 0)
+    return torch.where(usable, 2.0**RANDOM_BITS / torch.where(usable, scalers, 1.0), 0.0)
 
 
 def ternarize(
-    gradient: Float32[Tensor, " elements"], scaler: float, key: StreamKey, clip_at: float = math.inf
+    gradient: Float32[Tensor, " elements"],
+    scaler: Float32[Tensor, ""],
+    key: StreamKey,
+    clip_at: Float32[Tensor, ""] | None = None,
 ) -> Int64[Tensor, " elements"]:
     """Draw the codes of a layer.
 
     Args:
         gradient: of the layer.
-        scaler: s, shared by the workers or this one's own, a float32.
+        scaler: s, shared by the workers or this one's own.
         key: of the random numbers.
-        clip_at: this worker's own clipping threshold; absolute values above it count as it.
+        clip_at: this worker's own scaler, at which it clips: larger absolute values count as it.
 
     Returns:
         -1, 0 or 1; all 0 where the scaler is 0 or infinite.
 
     Example:
-        >>> ternarize(torch.tensor([1.0, -1.0, 0.0]), 1.0, StreamKey(0, 0)).tolist()
+        >>> ternarize(torch.tensor([1.0, -1.0, 0.0]), torch.tensor(1.0), StreamKey(0, 0)).tolist()
         [1, -1, 0]
     """
+    sizes = gradient.abs() if clip_at is None else torch.minimum(gradient.abs(), clip_at)
     # An infinity of the gradient times a factor of 0 is NaN, which no number is below.
-    chance = gradient.abs().clamp(max=clip_at) * draw_factor(scaler)
-    drawn = random_numbers(key, gradient.numel(), gradient.device).float() < chance
+    drawn = random_numbers(key, gradient.numel(), gradient.device).float() < sizes * draw_factors(scaler[None])
     return torch.where(drawn, torch.where(gradient < 0, -1, 1), 0)
 
 
-def decode_factor(scaler: float, workers: int) -> float:
-    """What a sum of codes is multiplied by to be the mean gradient: s / N as a float32.
+def decode_factors(scalers: Float32[Tensor, " layers"], workers: int) -> Float32[Tensor, " layers"]:
+    """What sums of codes are multiplied by to be the workers' mean gradient: s / N.
 
-    Example:
-        >>> decode_factor(3.0, 2)
-        1.5
-    """
-    return as_float32(scaler / workers)
-
-
-def mean_gradient(sums: Int64[Tensor, " elements"], scaler: float, workers: int) -> Float32[Tensor, " elements"]:
-    """The workers' mean gradient from the sum of their codes.
+    An infinite scaler makes every element of its layer NaN or infinite, so that loss scaling sees it.
 
     Args:
-        sums: of codes, -N..N.
-        scaler: shared by the workers; an infinite one makes elements NaN or infinite, so that loss scaling sees it.
+        scalers: shared by the workers.
         workers: N.
 
     Example:
-        >>> mean_gradient(torch.tensor([2, -1, 0]), 3.0, 2).tolist()
-        [3.0, -1.5, 0.0]
+        >>> decode_factors(torch.tensor([3.0]), 2) * torch.tensor([2, -1, 0])
+        tensor([ 3.0000, -1.5000,  0.0000])
     """
-    return sums.float() * decode_factor(scaler, workers)
+    return scalers / workers

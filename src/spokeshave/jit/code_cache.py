@@ -55,7 +55,8 @@ def code_key(*parts: object) -> str:
 def _sources() -> str:
     """SHA-256 over what writes code; of nothing that comes again where it cannot be read."""
     total, package = hashlib.sha256(), Path(__file__).parent.parent
-    found = sorted([*package.glob("jit/*.py"), *package.glob("targets/cpu_sparse/*.py")])
+    writers = ("jit", "targets/cpu_sparse", "communication")
+    found = sorted(path for folder in writers for path in package.glob(f"{folder}/*.py"))
     try:
         for path in found:
             total.update(path.read_bytes())
