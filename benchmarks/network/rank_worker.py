@@ -21,7 +21,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from gradient_exchanges import EXCHANGES
+from exchange_contestants import CONTESTANTS
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from trained_networks import network_and_images
@@ -56,7 +56,7 @@ class Rank:
             )
             self.sizes = [weight.numel() for weight in network.parameters()]
             self._networks[name] = DistributedDataParallel(network)
-            EXCHANGES[name].register(self._networks[name])
+            CONTESTANTS[name].register(self._networks[name])
             self._optimizers[name] = torch.optim.SGD(network.parameters(), lr=0.01)
 
     def steps(self, contestant: str, count: int) -> dict[str, Any]:

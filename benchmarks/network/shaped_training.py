@@ -1,8 +1,8 @@
 """DDP training over a slow network, the gradients as float32, bfloat16 and ternary: seconds and bytes of a step.
 
-    python benchmarks/network/network_benchmark.py                       # as root: 2 ranks, 100mbit and 1gbit
-    python benchmarks/network/network_benchmark.py --workers 2 4 --rates 100mbit --networks mlp alexnet-like
-    python benchmarks/network/network_benchmark.py --quick               # a tiny network, half a minute
+    python benchmarks/network/shaped_training.py                       # as root: 2 ranks, 100mbit and 1gbit
+    python benchmarks/network/shaped_training.py --workers 2 4 --rates 100mbit --networks mlp alexnet-like
+    python benchmarks/network/shaped_training.py --quick               # a tiny network, half a minute
 
 Every rank is a process in a network namespace whose port is limited to the rate (network_namespaces.py: what that
 needs, and its traps). Contestants train networks of their own, all alike, in the same processes, and take turns in a
@@ -24,7 +24,7 @@ from statistics import mean
 from typing import Any
 
 import tyro
-from gradient_exchanges import BFLOAT16, EXCHANGES, PLAIN
+from exchange_contestants import BFLOAT16, CONTESTANTS, PLAIN
 from network_namespaces import (
     NetworkRefused,
     Traffic,
@@ -128,7 +128,7 @@ def check(options: Options) -> Options:
         options = replace(options, networks=("tiny",), rates=("100mbit",), rounds=1)
     for what, given, known in (
         ("--networks", options.networks, NETWORKS),
-        ("--contestants", options.contestants, EXCHANGES),
+        ("--contestants", options.contestants, CONTESTANTS),
     ):
         for name in given:
             if name not in known:
@@ -146,7 +146,7 @@ def check(options: Options) -> Options:
     ):
         if number < least:
             raise SystemExit(f"{what}: expected at least {least}, got {number}")
-    contestants = tuple(name for name in EXCHANGES if name in (options.contestants or EXCHANGES))
+    contestants = tuple(name for name in CONTESTANTS if name in (options.contestants or CONTESTANTS))
     return replace(options, contestants=contestants)
 
 
@@ -203,7 +203,7 @@ def measure(options: Options, network: str, workers: int, rate: str | None, crew
             sent_bytes=None if rate is None else mean(one.sent_bytes for one in traffic[name]) / steps,
             received_bytes=None if rate is None else mean(one.received_bytes for one in traffic[name]) / steps,
             payload_bytes=None if rate is None else mean(one.sent_payload for one in traffic[name]) / steps,
-            formula_bytes=EXCHANGES[name].bytes_sent(crew.sizes, workers),
+            formula_bytes=CONTESTANTS[name].sent_bytes(crew.sizes, workers),
         )
         for name in options.contestants
     }

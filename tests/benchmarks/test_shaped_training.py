@@ -3,21 +3,21 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import network_benchmark
 import pytest
-from gradient_exchanges import BFLOAT16, EXCHANGES, PLAIN
-from network_benchmark import Options, check, main, measure, started
+import shaped_training
+from exchange_contestants import BFLOAT16, CONTESTANTS, PLAIN
 from network_namespaces import why_not
+from shaped_training import Options, check, main, measure, started
 from trained_networks import NETWORKS, network_and_images
 
 TINY = Options(networks=("tiny",), contestants=(PLAIN, BFLOAT16), steps=2, rounds=1)
 
 
-def test_formulas_of_the_plain_exchanges() -> None:
+def test_formulas_of_the_contestants() -> None:
     # Two ranks each send half of the gradients twice: to be added up, and the sums.
-    assert EXCHANGES[PLAIN].bytes_sent([100, 50], 2) == 2 * 75 * 4
-    assert EXCHANGES[PLAIN].bytes_sent([100], 4) == 2 * 75 * 4
-    assert EXCHANGES[BFLOAT16].bytes_sent([100], 4) == 2 * 75 * 2
+    assert CONTESTANTS[PLAIN].sent_bytes([100, 50], 2) == 2 * 75 * 4
+    assert CONTESTANTS[PLAIN].sent_bytes([100], 4) == 2 * 75 * 4
+    assert CONTESTANTS[BFLOAT16].sent_bytes([100], 4) == 2 * 75 * 2
 
 
 def test_networks_are_alike_and_images_are_not() -> None:
@@ -36,7 +36,7 @@ def test_networks_are_alike_and_images_are_not() -> None:
     ("options", "said"),
     [
         (Options(networks=("vgg",)), "--networks: expected some of mlp"),
-        (Options(contestants=("smoke-signals",)), "--contestants: expected some of float32"),
+        (Options(contestants=("smoke-signals",)), "--contestants: expected some of fp32"),
         (Options(rates=("quick",)), "--rates: expected a rate such as 100mbit"),
         (Options(workers=(1,)), "--workers: expected at least 2, got 1"),
         (Options(workers=()), "--workers: expected at least 2"),
@@ -61,13 +61,13 @@ def test_real_ranks_send_what_the_formulas_say() -> None:
         assert one.sent_bytes == pytest.approx(one.received_bytes, rel=0.02)
         assert one.sent_bytes > 1.03 * one.payload_bytes, "a header of 66 bytes for each 1448 of payload"
     assert setting.outcomes[PLAIN].faster_than.keys() == {BFLOAT16}
-    assert network_benchmark.table(setting).row_count == 2
+    assert shaped_training.table(setting).row_count == 2
 
 
 def test_without_namespaces_it_trains_over_loopback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(network_benchmark, "why_not", lambda: "there is no root")
+    monkeypatch.setattr(shaped_training, "why_not", lambda: "there is no root")
     main(replace(TINY, contestants=(PLAIN,)))
     shown = capsys.readouterr().out
     assert "no shaped network: there is no root" in shown and "loopback, no limit" in shown
@@ -75,7 +75,7 @@ def test_without_namespaces_it_trains_over_loopback(
 
 
 def test_a_failing_run_ends_with_the_reason() -> None:
-    command = [sys.executable, network_benchmark.__file__, "--quick", "--timeout-s", "0.01"]
+    command = [sys.executable, shaped_training.__file__, "--quick", "--timeout-s", "0.01"]
     before = set(Path("/run/netns").glob("spokeshave-*"))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "no answer from rank" in done.stderr
