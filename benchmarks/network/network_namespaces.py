@@ -13,7 +13,7 @@ Traps:
   of a step's ternary gradients past a 100 Mbit/s limit: here it is 2 ms of the rate, at least 32 KB.
 - Packets of the kernel's offloads (64 KB) above the burst are split by tbf, which costs time of a core above 1 Gbit/s.
 - tbf counts Ethernet frames: of a rate R, one TCP stream gets 0.957 R of payload at most (1448 of 1514 bytes). Measured
-  on two cores: 94 of 100 Mbit/s, but 850 of 1000, with any burst; without a limit 4000.
+  on two cores, not idle: 94 of 100 Mbit/s, but 700 to 850 of 1000, with any burst and with htb too; unlimited 4000.
 - TCP's congestion control (written into results) made no difference to that: bbr, reno. netem (delay, loss) is
   missing in many kernels, so latency is not emulated.
 - Counters count packets as the port sees them: split ones (below 1 Gbit/s here) with a header for each 1448 bytes, as a
