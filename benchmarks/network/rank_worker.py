@@ -47,6 +47,7 @@ class Rank:
             world_size=start["ranks"],
             timeout=timedelta(seconds=start["timeout_s"]),
         )
+        self._states: dict[str, Any] = {}
         self._networks: dict[str, DistributedDataParallel] = {}
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
         self.sizes: list[int] = []
@@ -56,13 +57,14 @@ class Rank:
             )
             self.sizes = [weight.numel() for weight in network.parameters()]
             self._networks[name] = DistributedDataParallel(network)
-            CONTESTANTS[name].register(self._networks[name])
+            self._states[name] = CONTESTANTS[name].register(self._networks[name])
             self._optimizers[name] = torch.optim.SGD(network.parameters(), lr=0.01)
 
     def steps(self, contestant: str, count: int) -> dict[str, Any]:
-        """Train for some steps; seconds of each, and the last loss."""
+        """Train for some steps: seconds of each, what the hook counted (None: no hook that counts), what it says."""
         network, optimizer = self._networks[contestant], self._optimizers[contestant]
-        seconds, loss = [], 0.0
+        state, seconds = self._states[contestant], []
+        before = None if state is None else state.bytes_sent
         for _ in range(count):
             began = time.perf_counter()
             optimizer.zero_grad()
@@ -70,8 +72,9 @@ class Rank:
             error.backward()
             optimizer.step()
             seconds.append(time.perf_counter() - began)
-            loss = float(error)
-        return {"seconds": seconds, "loss": loss}
+        if state is None:
+            return {"seconds": seconds, "counted_bytes": None, "said": None}
+        return {"seconds": seconds, "counted_bytes": state.bytes_sent - before, "said": state.verdict}
 
     def digest(self, contestant: str) -> dict[str, str]:
         """Of the weights: the same on every rank, or the gradients were not."""

@@ -87,6 +87,8 @@ class Outcome:
         received_bytes: likewise.
         payload_bytes: of those sent, without headers.
         formula_bytes: that it has to send, without headers.
+        counted_bytes: that the hook says it sends; None for those that do not count.
+        said: by the hook: what its trial found.
     """
 
     step_s: tuple[float, float]
@@ -95,6 +97,8 @@ class Outcome:
     received_bytes: float | None
     payload_bytes: float | None
     formula_bytes: float
+    counted_bytes: float | None
+    said: str | None
 
 
 @dataclass(frozen=True)
@@ -177,8 +181,10 @@ def measure(options: Options, network: str, workers: int, rate: str | None, crew
     order = random.Random(options.seed)
     seconds: dict[str, list[float]] = {name: [] for name in options.contestants}
     traffic: dict[str, list[Traffic]] = {name: [] for name in options.contestants}
+    counted: dict[str, list[float]] = {name: [] for name in options.contestants}
+    said: dict[str, str | None] = {}
     for name in options.contestants:
-        crew.ask(do="steps", contestant=name, count=2)  # DDP forms its buckets
+        crew.ask(do="steps", contestant=name, count=CONTESTANTS[name].first_steps)
     steps = options.steps + 1
     for _ in range(options.rounds):
         names = list(options.contestants)
@@ -188,6 +194,8 @@ def measure(options: Options, network: str, workers: int, rate: str | None, crew
             answers = crew.ask(do="steps", contestant=name, count=steps)
             after = crew.traffic()
             seconds[name].append(max(mean(answer["seconds"][1:]) for answer in answers))
+            counted[name] += [answer["counted_bytes"] for answer in answers if answer["counted_bytes"] is not None]
+            said[name] = answers[0]["said"]
             traffic[name] += [late - early for early, late in zip(before, after, strict=True)]
     for name in options.contestants:
         if len({answer["digest"] for answer in crew.ask(do="digest", contestant=name)}) != 1:
@@ -204,6 +212,8 @@ def measure(options: Options, network: str, workers: int, rate: str | None, crew
             received_bytes=None if rate is None else mean(one.received_bytes for one in traffic[name]) / steps,
             payload_bytes=None if rate is None else mean(one.sent_payload for one in traffic[name]) / steps,
             formula_bytes=CONTESTANTS[name].sent_bytes(crew.sizes, workers),
+            counted_bytes=mean(counted[name]) / steps if counted[name] else None,
+            said=said[name],
         )
         for name in options.contestants
     }
@@ -236,6 +246,7 @@ def table(setting: Setting) -> Table:
         "payload",
         "formula",
         "payload/formula",
+        "payload/counted",
     ):
         shown.add_column(heading, justify="left" if heading == "gradients" else "right")
     for name, one in setting.outcomes.items():
@@ -246,8 +257,11 @@ def table(setting: Setting) -> Table:
         sent = "-" if one.sent_bytes is None else f"{one.sent_bytes / 1e6:.3f}"
         payload = "-" if one.payload_bytes is None else f"{one.payload_bytes / 1e6:.3f}"
         against = "-" if one.payload_bytes is None else f"{one.payload_bytes / one.formula_bytes:.3f}"
+        counted = "-"
+        if one.payload_bytes is not None and one.counted_bytes:
+            counted = f"{one.payload_bytes / one.counted_bytes:.3f}"
         step = f"{1e3 * one.step_s[0]:.1f} ± {1e3 * one.step_s[1]:.1f}"
-        shown.add_row(name, step, *ratios, sent, payload, f"{one.formula_bytes / 1e6:.3f}", against)
+        shown.add_row(name, step, *ratios, sent, payload, f"{one.formula_bytes / 1e6:.3f}", against, counted)
     return shown
 
 
@@ -270,7 +284,7 @@ def main(options: Options) -> None:
     """Train in every setting and print tables."""
     began = time.perf_counter()
     options = check(options)
-    console = Console(width=140 if not sys.stdout.isatty() else None)
+    console = Console(width=150 if not sys.stdout.isatty() else None)
     refusal = why_not()
     rates: Sequence[str | None] = options.rates
     if refusal:
@@ -284,6 +298,9 @@ def main(options: Options) -> None:
                     with started(options, network, workers, rate) as crew:
                         settings.append(measure(options, network, workers, rate, crew))
                     console.print(table(settings[-1]))
+                    for name, one in settings[-1].outcomes.items():
+                        if one.said:
+                            console.print(f"  {name}: {one.said}", markup=False)
     except (RankFailed, NetworkRefused) as error:
         raise SystemExit(str(error)) from error
     if options.ledger is not None:
