@@ -10,7 +10,7 @@ from network_namespaces import why_not
 from shaped_training import Options, check, main, measure, started
 from trained_networks import NETWORKS, network_and_images
 
-TINY = Options(networks=("tiny",), contestants=(PLAIN, BFLOAT16), steps=2, rounds=1)
+TINY = Options(networks=("tiny",), contestants=(PLAIN, BFLOAT16, "alltoall"), steps=2, rounds=1)
 
 
 def test_formulas_of_the_contestants() -> None:
@@ -18,6 +18,12 @@ def test_formulas_of_the_contestants() -> None:
     assert CONTESTANTS[PLAIN].sent_bytes([100, 50], 2) == 2 * 75 * 4
     assert CONTESTANTS[PLAIN].sent_bytes([100], 4) == 2 * 75 * 4
     assert CONTESTANTS[BFLOAT16].sent_bytes([100], 4) == 2 * 75 * 2
+    # 2 bits of a code to three others, for them to have; a scaler of 4 bytes with it. The bias stays in floats.
+    assert CONTESTANTS["allgather"].sent_bytes([4096, 8], 4) == 3 * (4096 / 4 + 4) + 2 * 6 * 4
+    # Codes of three quarters to who adds them, sums of one's own quarter (0..8: 4 bits) to three others.
+    assert CONTESTANTS["alltoall"].sent_bytes([4096], 4) == 3 * 1024 / 4 + 3 * 1024 / 2 + 2 * 3
+    for ranks, chosen in ((2, "allgather"), (3, "alltoall"), (8, "alltoall")):
+        assert CONTESTANTS["auto"].sent_bytes([4096], ranks) == CONTESTANTS[chosen].sent_bytes([4096], ranks)
 
 
 def test_networks_are_alike_and_images_are_not() -> None:
@@ -61,7 +67,11 @@ def test_real_ranks_send_what_the_formulas_say() -> None:
         assert one.sent_bytes == pytest.approx(one.received_bytes, rel=0.02)
         assert one.sent_bytes > 1.03 * one.payload_bytes, "a header of 66 bytes for each 1448 of payload"
     assert setting.outcomes[PLAIN].faster_than.keys() == {BFLOAT16}
-    assert shaped_training.table(setting).row_count == 2
+    ternary = setting.outcomes["alltoall"]
+    # Codes of 2 bits and sums of 3 for half of the gradients; blocks are filled up, rounds have messages of their own.
+    assert ternary.payload_bytes == pytest.approx((2 + 3) / 8 / 2 * setting.parameters, rel=0.03)
+    assert ternary.counted_bytes == pytest.approx(ternary.payload_bytes, rel=0.03)
+    assert shaped_training.table(setting).row_count == 3
 
 
 def test_without_namespaces_it_trains_over_loopback(

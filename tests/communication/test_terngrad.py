@@ -98,7 +98,12 @@ def compare_with_the_definition(rank: int, workers: int) -> list[float]:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         for step in range(4):
             means = expected(
-                model, workers, step, case.get("clip_factor", 2.5), case.get("share_scaler", True), case.get("min_numel", 1024)
+                model,
+                workers,
+                step,
+                case.get("clip_factor", 2.5),
+                case.get("share_scaler", True),
+                case.get("min_numel", 1024),
             )
             optimizer.zero_grad()
             inputs, labels = batch(rank, step)
