@@ -290,6 +290,9 @@ def _text(kind: str, x: float, y: float, words: str, anchor: str = "start") -> s
 def _tick(value: float, axis: Axis) -> str:
     if axis.percent:
         return f"{value * 100:.4g}%"
+    for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= max(size, 1e5):
+            return f"{value / size:,.5g} {prefix}"
     return f"{value:,.5g}"
 
 
