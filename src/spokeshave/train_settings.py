@@ -25,6 +25,7 @@ class Schedule(Enum):
     CONSTANT = "constant"
     STEPS = "steps"
     COSINE = "cosine"
+    POLYNOMIAL = "polynomial"
 
 
 class Precision(Enum):
@@ -56,6 +57,9 @@ class TrainSettings:
         keep_best: end with the weights of the best validation epoch instead of the last.
         checkpoint_every: steps between checkpoints; 0 for one an epoch.
         seed: of dropout and anything else that the model draws.
+        steps: length of the stage in place of `epochs`; 0 for epochs.
+        power: of the polynomial schedule, (1 - step / steps) ** power, positive.
+        decayed: names of the modules whose weights decay; empty for all.
     """
 
     epochs: int = 10
@@ -74,6 +78,9 @@ class TrainSettings:
     keep_best: bool = False
     checkpoint_every: int = 0
     seed: int = 0
+    steps: int = 0
+    power: float = 0.5
+    decayed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or not self.learning_rate > 0 or self.checkpoint_every < 0:
@@ -81,6 +88,12 @@ class TrainSettings:
                 "epochs must be at least 1, learning_rate positive, checkpoint_every at least 0; got "
                 f"{self.epochs}, {self.learning_rate}, {self.checkpoint_every}"
             )
+        if self.steps < 0 or not self.power > 0:
+            raise InvalidArgument(f"steps must be at least 0, power positive; got {self.steps}, {self.power}")
+
+    def total_steps(self, steps_an_epoch: int) -> int:
+        """Length of the stage, in steps."""
+        return self.steps or self.epochs * steps_an_epoch
 
     def to_dict(self) -> dict[str, Any]:
         """Settings as JSON values."""
@@ -88,9 +101,21 @@ class TrainSettings:
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Make the optimizer of a stage; weight decay is left off biases and normalization."""
-    matrices = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
+    """Make the optimizer of a stage; weight decay is left off biases and normalization.
+
+    Raises:
+        InvalidArgument: where `settings.decayed` names what is no module of the model.
+    """
+    unknown = set(settings.decayed) - {name for name, _ in model.named_modules()}
+    if unknown:
+        raise InvalidArgument(f"decayed: the model has no module called {', '.join(sorted(unknown))}")
+
+    def decays(name: str, parameter: nn.Parameter) -> bool:
+        return parameter.dim() > 1 and (not settings.decayed or name.rpartition(".")[0] in settings.decayed)
+
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    matrices = [parameter for name, parameter in trained if decays(name, parameter)]
+    vectors = [parameter for name, parameter in trained if not decays(name, parameter)]
     groups = [
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
@@ -110,7 +135,7 @@ def rate_at(settings: TrainSettings, step: int, steps_an_epoch: int) -> float:
         >>> [rate_at(s, step, 10) for step in (0, 9, 10)]
         [1.0, 1.0, 0.1]
     """
-    total, warmup = settings.epochs * steps_an_epoch, settings.warmup_epochs * steps_an_epoch
+    total, warmup = settings.total_steps(steps_an_epoch), settings.warmup_epochs * steps_an_epoch
     if step < warmup:
         return settings.learning_rate * (step + 1) / (warmup + 1)
     if settings.schedule is Schedule.CONSTANT:
@@ -118,4 +143,7 @@ def rate_at(settings: TrainSettings, step: int, steps_an_epoch: int) -> float:
     if settings.schedule is Schedule.STEPS:
         passed = sum(step >= milestone * total for milestone in settings.milestones)
         return settings.learning_rate * settings.gamma**passed
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    done = (step - warmup) / max(1, total - warmup)
+    if settings.schedule is Schedule.POLYNOMIAL:
+        return settings.learning_rate * (1 - done) ** settings.power
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))

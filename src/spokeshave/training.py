@@ -22,6 +22,7 @@ from spokeshave.checkpoints import Checkpoint, has_checkpoint, load_checkpoint, 
 from spokeshave.data import Batches
 from spokeshave.divergence import first_non_finite
 from spokeshave.errors import CheckpointError, TrainingDiverged
+from spokeshave.gradient_exchange import GradientExchange
 from spokeshave.processes import is_first, wait_for_all
 from spokeshave.progress import Progress
 from spokeshave.regularizers import Regularizer
@@ -50,7 +51,7 @@ class History:
 
     Attributes:
         rows: JSON values: epoch, step, train_loss, validation_accuracy, validation_loss, learning_rate, sparsity
-            ({layer: {elements, filters, channels, shapes}}), wall_s.
+            ({layer: {elements, filters, channels, shapes}}), wall_s, and exchange where there is one.
         best_epoch: of the best validation accuracy so far, -1 before the first.
     """
 
@@ -101,6 +102,7 @@ def train(
     resume: bool = False,
     label: str = "training",
     log: Callable[[dict[str, Any]], None] | None = None,
+    exchange: GradientExchange | None = None,
 ) -> History:
     """Train a classifier in place.
 
@@ -114,6 +116,8 @@ def train(
         resume: go on from the checkpoint in `run_dir`, if there is one; a finished stage is loaded, not run again.
         label: shown beside the progress bar.
         log: called with each row of the history.
+        exchange: how workers make one gradient of theirs; None for the plain mean under `torchrun`, and for the
+            gradient of the whole batch in one process.
 
     Returns:
         The history, whole, also of what ran before a resume.
@@ -124,7 +128,7 @@ def train(
             `resume` is false.
         FileError: where a checkpoint cannot be written; the one before it is kept.
     """
-    state = _State(model, batches, validation, settings, regularizers, run_dir, label)
+    state = _State(model, batches, validation, settings, regularizers, run_dir, label, exchange)
     found = run_dir is not None and has_checkpoint(run_dir)
     wait_for_all()  # no process may write a checkpoint before every process has looked for one
     if found:
@@ -134,10 +138,11 @@ def train(
             )
         state.load()
     try:
-        with Progress(label, settings.epochs * len(batches), state.step, quiet=not is_first()) as progress:
-            while state.step < settings.epochs * len(batches):
+        total = settings.total_steps(len(batches))
+        with Progress(label, total, state.step, quiet=not is_first()) as progress:
+            while state.step < total:
                 progress.advance(state.train_step())
-                if state.step % len(batches) == 0:
+                if state.step % len(batches) == 0 or state.step == total:
                     row = state.end_epoch()
                     progress.row(row)
                     if log is not None:
@@ -163,8 +168,10 @@ class _State:
         regularizers: Sequence[Regularizer],
         run_dir: Path | None,
         label: str,
+        exchange: GradientExchange | None,
     ) -> None:
         self.model, self.batches, self.validation, self.settings = model, batches, validation, settings
+        self.exchange = exchange
         self.regularizers, self.run_dir, self.label = regularizers, run_dir, label
         if settings.channels_last:
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -181,6 +188,8 @@ class _State:
         )
         shares = distributed.is_available() and distributed.is_initialized()
         self.forward: nn.Module = DistributedDataParallel(model) if shares else model
+        if exchange is not None:
+            exchange.attach(self.forward)
         torch.manual_seed(settings.seed)
 
     def train_step(self) -> float:
@@ -192,15 +201,10 @@ class _State:
         inputs, labels = self.batches.batch(epoch, index)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        dtype = torch.float16 if self.settings.precision is Precision.FLOAT16 else torch.bfloat16
-        mixed = self.settings.precision is not Precision.FLOAT32
-        with torch.autocast(inputs.device.type, dtype, enabled=mixed):
-            scores = self.forward(inputs)
-        loss = functional.cross_entropy(scores.float(), labels, label_smoothing=self.settings.label_smoothing)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise self._diverged(inputs, value)
-        self.scaler.scale(loss).backward()
+        if self.exchange is None:
+            value = self.backward(inputs, labels)
+        else:
+            value = self.exchange.backward(self.step, inputs, labels, self.backward)
         if self.settings.clip_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
@@ -210,19 +214,35 @@ class _State:
         self.loss_sum += value
         return value
 
+    def backward(self, inputs: Tensor, labels: Tensor) -> float:
+        """Add the gradient of one batch to `.grad`; return its loss."""
+        dtype = torch.float16 if self.settings.precision is Precision.FLOAT16 else torch.bfloat16
+        mixed = self.settings.precision is not Precision.FLOAT32
+        with torch.autocast(inputs.device.type, dtype, enabled=mixed):
+            scores = self.forward(inputs)
+        loss = functional.cross_entropy(scores.float(), labels, label_smoothing=self.settings.label_smoothing)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise self._diverged(inputs, value)
+        self.scaler.scale(loss).backward()
+        return value
+
     def end_epoch(self) -> dict[str, Any]:
         """Validate, note a row, write a checkpoint."""
         score = evaluate(self.model, self.validation)
+        steps = (self.step - 1) % len(self.batches) + 1  # fewer where `settings.steps` end inside an epoch
         row = {
-            "epoch": self.step // len(self.batches),
+            "epoch": -(-self.step // len(self.batches)),
             "step": self.step,
-            "train_loss": float(self.loss_sum) / len(self.batches),
+            "train_loss": float(self.loss_sum) / steps,
             "validation_accuracy": score.accuracy,
             "validation_loss": score.loss,
             "learning_rate": rate_at(self.settings, self.step - 1, len(self.batches)),
             "sparsity": {name: asdict(layer) for name, layer in sparsity(self.model).items()},
             "wall_s": self.earlier_s + time.perf_counter() - self.started,
         }
+        if self.exchange is not None:
+            row["exchange"] = self.exchange.report()
         if score.accuracy > self.history.best_accuracy or not self.history.rows:
             self.history.best_epoch = row["epoch"]
             if self.settings.keep_best:
@@ -310,7 +330,8 @@ class _State:
         settings = {k: list(v) if isinstance(v, tuple) else v for k, v in self.settings.to_dict().items()}
         settings.pop("checkpoint_every")
         batches = {"images": len(self.batches.split), "batch_size": self.batches.batch_size, "order": self.batches.seed}
-        return {"label": self.label, **batches, **settings}
+        exchange = {} if self.exchange is None else {"exchange": self.exchange.settings()}
+        return {"label": self.label, **batches, **settings, **exchange}
 
     def _diverged(self, inputs: Tensor, loss: float, weight: str | None = None) -> TrainingDiverged:
         where = f"the weight {weight}" if weight else first_non_finite(self.model, inputs)

@@ -11,7 +11,7 @@ from spokeshave.data.augmentation import Augmentation
 from spokeshave.data.batches import Batches
 from spokeshave.data.data_folders import existing_folder, locate_source
 from spokeshave.data.image_folder import load_image_folder
-from spokeshave.data.normalization import Normalization, normalization_of
+from spokeshave.data.normalization import ImageStandardization, Normalization, normalization_of
 from spokeshave.data.sources import DatasetName, Source
 from spokeshave.data.splits import Split, Splits
 from spokeshave.errors import InvalidArgument
@@ -21,6 +21,7 @@ __all__ = [
     "Augmentation",
     "Batches",
     "DatasetName",
+    "ImageStandardization",
     "Normalization",
     "Split",
     "Splits",

@@ -5,7 +5,7 @@ batch 17 of epoch 3 again gives what the first run saw, on every device and in e
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float, Int64
@@ -25,8 +25,8 @@ class Batches:
         split: the images; moved to `device` once, as uint8.
         batch_size: images a batch and process, 1 or more. The last batch is smaller unless `drop_last`.
         seed: of the order and the augmentation.
-        normalize: None scales grey levels to 0..1.
-        augment: None leaves the images as they are.
+        normalize: from grey levels to what the network is fed: a `Normalization` or the like; None scales to 0..1.
+        augment: None leaves the images as they are; of its parts, evaluation sees the size of the crop only.
         device: where the batches come out.
         drop_last: leave out an incomplete last batch.
         channels_last: give the memory format that is faster for convolutions on CPU and GPU.
@@ -50,7 +50,7 @@ class Batches:
         split: Split,
         batch_size: int,
         seed: int = 0,
-        normalize: Normalization | None = None,
+        normalize: Callable[[Tensor], Tensor] | None = None,
         augment: Augmentation | None = None,
         device: torch.device | str = "cpu",
         drop_last: bool = False,
@@ -135,7 +135,8 @@ class Batches:
         """
         for start in range(self.rank, len(self.split), self.batch_size * self.world_size):
             chosen = slice(start, start + self.batch_size * self.world_size, self.world_size)
-            yield self._finish(self._images[chosen]), self._labels[chosen]
+            images = self._images[chosen]
+            yield self._finish(images if self.augment is None else self.augment.centre(images)), self._labels[chosen]
 
     def _finish(self, images: Tensor) -> Tensor:
         normalised = self.normalize(images)

@@ -63,7 +63,7 @@ def render_page(record: RunRecord) -> str:
         command=record.command or f"spokeshave run {record.recipe} --row {record.row}",
         machine=record.machine,
         versions=record.versions,
-        config=_flat(record.config),
+        config=flat_config(record.config),
         words=wording,
     )
 
@@ -106,12 +106,17 @@ def _tiles(record: RunRecord) -> list[dict[str, Any]]:
     return tiles
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Give nested settings as dotted names and texts."""
+def flat_config(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Give nested settings as dotted names and texts.
+
+    Args:
+        config: settings.
+        prefix: of the names.
+    """
     pairs: list[tuple[str, str]] = []
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
-            pairs += _flat(value, f"{prefix}{key}.")
+            pairs += flat_config(value, f"{prefix}{key}.")
         else:
             pairs.append((f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
     return pairs

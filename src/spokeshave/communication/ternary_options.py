@@ -1,0 +1,99 @@
+"""Ternary options: how gradients are made ternary, and which parameters' are; hook and virtual workers share it.
+
+TernGrad, Wen et al., NIPS 2017: clipping at c * sigma with c = 2.5, a scaler a layer, the maximum over the workers
+(eq. 4); the last layer stays in floating point for AlexNet (`skip_last_layer`), not for MNIST and CIFAR-10.
+Departs from the paper: tensors of fewer than `min_numel` elements travel as floats by default: a bias costs little and
+is often not spread around zero. A "layer" is a parameter tensor, as in the authors' code: a bias has its own scaler.
+"""
+
+import math
+from dataclasses import dataclass
+
+from torch import nn
+
+from spokeshave.communication.ternary_codes import Deviation
+from spokeshave.errors import InvalidArgument
+
+
+@dataclass(frozen=True)
+class TernaryOptions:
+    """How gradients become codes; the same on every worker.
+
+    Attributes:
+        clip_factor: c of the clipping at c * sigma, positive; None for none.
+        deviation: sigma about what.
+        share_scaler: all workers take the largest scaler, so that their codes can be added as integers; else each its
+            own.
+        min_numel: parameters of fewer elements travel as floats; 1 or less for none.
+        skip: names of parameters, or of modules with all that is in them, whose gradients travel as floats.
+        skip_last_layer: the same for the last module, in the order of `model.modules()`, that has a weight.
+        seed: of the random numbers.
+
+    Raises:
+        InvalidArgument: for a factor that is not positive and finite, or a name that is empty.
+
+    Example:
+        >>> TernaryOptions(clip_factor=None, skip=("fc10",)).skip
+        ('fc10',)
+    """
+
+    clip_factor: float | None = 2.5
+    deviation: Deviation = Deviation.ABOUT_ZERO
+    share_scaler: bool = True
+    min_numel: int = 1024
+    skip: tuple[str, ...] = ()
+    skip_last_layer: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        factor = self.clip_factor
+        if factor is not None and not (math.isfinite(factor) and factor > 0):
+            raise InvalidArgument(f"clip_factor must be positive and finite, or None for no clipping, got {factor}")
+        if not all(self.skip):
+            raise InvalidArgument(f"skip must hold names of parameters or modules, got {self.skip!r}")
+
+
+def compressed_parameters(model: nn.Module, options: TernaryOptions) -> dict[str, bool]:
+    """Say which parameters' gradients become ternary.
+
+    Args:
+        model: the bare one, not wrapped for several processes.
+        options: what is skipped.
+
+    Returns:
+        name -> whether, for all parameters in the order of `model.named_parameters()`; the number of a parameter in
+        the random streams is its place here. Frozen ones have no gradient: False.
+
+    Raises:
+        InvalidArgument: where `skip` names nothing of the model; the message names its modules.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 32))
+        >>> compressed_parameters(model, TernaryOptions(skip=("2",)))
+        {'0.weight': True, '0.bias': False, '2.weight': False, '2.bias': False}
+    """
+    parameters = dict(model.named_parameters())
+    skipped = set(options.skip)
+    modules = {name for name, _ in model.named_modules() if name}
+    unknown = sorted(skipped - modules - set(parameters))
+    if unknown:
+        raise InvalidArgument(
+            f"skip: no parameter or module of the model is called {', '.join(unknown)}; "
+            f"its modules are {', '.join(sorted(modules)) or 'none'}"
+        )
+    if options.skip_last_layer:
+        weighted = [name for name, module in model.named_modules() if _has_weight(module)]
+        if not weighted:
+            raise InvalidArgument("skip_last_layer: no module of the model has a parameter called weight")
+        # A model that is one layer has the empty name, a prefix of all its parameters.
+        skipped.add(weighted[-1])
+    return {
+        name: parameter.requires_grad
+        and parameter.numel() >= options.min_numel
+        and not any(not part or name == part or name.startswith(f"{part}.") for part in skipped)
+        for name, parameter in parameters.items()
+    }
+
+
+def _has_weight(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "weight", None), nn.Parameter)

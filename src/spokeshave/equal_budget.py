@@ -1,0 +1,160 @@
+"""Equal budget: the same network trained with exact gradients and with exchanged ones, everything else the same.
+
+For a seed, both start from the same weights and see the same batches in the same order. The float network depends on
+neither the number of workers nor the options of the exchange, so all runs in one folder share it. The test split is
+looked at once a seed, by the finished networks.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spokeshave.data import Augmentation, Batches, ImageStandardization, Normalization, Split, Splits
+from spokeshave.gradient_exchange import GradientExchange
+from spokeshave.processes import join_processes
+from spokeshave.train_settings import TrainSettings
+from spokeshave.training import Evaluation, evaluate, train
+
+FLOAT, EXCHANGED = "float", "ternary"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What both networks are trained with.
+
+    Attributes:
+        name: of the network, for folders.
+        network: makes the untrained network; called after seeding.
+        settings: of the training.
+        batch_size: images a step, over all workers.
+        normalize: what images are fed as.
+        augment: of the training images.
+        validation: images held out of the training split.
+    """
+
+    name: str
+    network: Callable[[], nn.Module]
+    settings: TrainSettings
+    batch_size: int
+    normalize: Normalization | ImageStandardization
+    augment: Augmentation | None = None
+    validation: int = 5000
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One of the two networks.
+
+    Attributes:
+        network: with the weights of the last step.
+        history: of its training.
+        validation: its score on the validation split.
+        test: its score on the test split.
+    """
+
+    network: nn.Module
+    history: list[dict[str, Any]]
+    validation: Evaluation
+    test: Evaluation
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What one seed gave."""
+
+    seed: int
+    exact: Trained
+    exchanged: Trained
+
+    @property
+    def gap(self) -> float:
+        """Test error of the exchanged network above the float one's, as a share."""
+        return self.exact.test.accuracy - self.exchanged.test.accuracy
+
+
+class Course:
+    """A budget on a data set.
+
+    Args:
+        budget: what is trained, and how.
+        splits: the data.
+        run_dir: of the run; float networks go beside it.
+        resume: go on from the checkpoints in it. Finished float networks are taken over in any case.
+        device: of the training.
+    """
+
+    def __init__(
+        self, budget: Budget, splits: Splits, run_dir: Path, resume: bool = False, device: str = "cpu"
+    ) -> None:
+        self.budget, self.splits, self.run_dir, self.resume, self.device = budget, splits, run_dir, resume, device
+        self.rank, self.world_size = join_processes()
+        held_out = min(budget.validation, len(splits.train) // 5)
+        self.training, self.validation = splits.hold_out(held_out, seed=0)
+
+    def exact(self, seed: int) -> tuple[nn.Module, list[dict[str, Any]]]:
+        """Train the float network of a seed, or load it where a run beside this one has trained it.
+
+        Returns:
+            The network, and the history of its training.
+        """
+        folder = self.run_dir.parent / f"float-{self.budget.name}-seed-{seed}-{self._digest()}"
+        return self._train(seed, folder, FLOAT, None, resume=True)
+
+    def exchanged(self, seed: int, exchange: GradientExchange) -> tuple[nn.Module, list[dict[str, Any]]]:
+        """Train the network of a seed with exchanged gradients.
+
+        Returns:
+            The network, and the history of its training.
+
+        Raises:
+            CheckpointError: where the run's folder holds another run.
+        """
+        return self._train(seed, self.run_dir / f"seed-{seed}", EXCHANGED, exchange, self.resume)
+
+    def score(self, network: nn.Module, history: list[dict[str, Any]]) -> Trained:
+        """Look at the validation and the test split, once."""
+        held_out, test = (evaluate(network, self._evaluation(split)) for split in (self.validation, self.splits.test))
+        return Trained(network, history, held_out, test)
+
+    def example(self) -> Tensor:
+        """Two images as the network is fed."""
+        return next(iter(self._evaluation(self.validation)))[0][:2]
+
+    def _train(
+        self, seed: int, folder: Path, stage: str, exchange: GradientExchange | None, resume: bool
+    ) -> tuple[nn.Module, list[dict[str, Any]]]:
+        budget = self.budget
+        torch.manual_seed(seed)
+        network = budget.network().to(self.device)
+        # Workers get equal shares of every batch.
+        batches = Batches(
+            self.training, budget.batch_size // self.world_size, seed, budget.normalize, budget.augment, self.device,
+            drop_last=True, channels_last=budget.settings.channels_last, rank=self.rank, world_size=self.world_size,
+        )  # fmt: skip
+        settings, label = replace(budget.settings, seed=seed), f"{stage} (seed {seed})"
+        held_out = self._evaluation(self.validation)
+        history = train(network, batches, held_out, settings, (), folder, resume, label, exchange=exchange)
+        return network, history.rows
+
+    def _evaluation(self, split: Split) -> Batches:
+        budget = self.budget
+        layout = budget.settings.channels_last
+        return Batches(split, 500, 0, budget.normalize, budget.augment, self.device, channels_last=layout)
+
+    def _digest(self) -> str:
+        """Of all that the float network depends on but the seed, so that others are never taken for it."""
+        budget = self.budget
+        facts = {
+            "settings": {k: v for k, v in budget.settings.to_dict().items() if k not in ("seed", "checkpoint_every")},
+            "data": [self.splits.name, len(self.training), *self.splits.train.image_shape],
+            "batch": [budget.batch_size, self.world_size],
+            "augment": None if budget.augment is None else asdict(budget.augment),
+            "normalize": budget.normalize.to_dict(),
+        }
+        return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=4).hexdigest()
