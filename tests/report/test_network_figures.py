@@ -48,7 +48,7 @@ def test_break_evens_outside_the_figure_are_left_out():
 
 def test_bytes_have_a_line_for_each_exchange():
     figure = bytes_figure(made_up_benchmark())
-    assert figure.chart.count("<polyline") == len(Exchange) and "fp32: from 243.6 to 486.2" in figure.chart
+    assert figure.chart.count("<polyline") == len(Exchange) and "fp32: from 243.6 to 486.3" in figure.chart
 
 
 @pytest.mark.parametrize(("workers", "devices", "first", "last"), [(4, 1, 1, 512), (8, 4, 8, 512), (12, 3, 6, 384), (700, 1, 1, 700)])  # fmt: skip

@@ -164,6 +164,7 @@ def scatter_chart(
         for place in place_labels(points, (_LEFT, _TOP, width, height - _BOTTOM)):
             parts.append(_text("mark-label", place.x, place.y, place.text, place.anchor))
     spoken = "; ".join(f"{mark.label}: {_number(mark.x, x)}, {_number(mark.y, y)}" for mark in marks[:12])
+    spoken = spoken or _spoken(lines, y)
     return _svg(title, spoken, parts, width, height, "chart wide" if width > _NARROW else "chart")
 
 

@@ -27,7 +27,7 @@ TONES = {
     Exchange.LANES: 0.3,
 }
 MOST_WORKERS = 512
-_BANDWIDTHS = np.geomspace(1e6, 1e11, 101)
+_BANDWIDTHS = tuple(np.geomspace(1e6, 1e11, 101).tolist())
 _MBIT = 1e6
 _SAME_LINK = 0.1
 """Measured throughput is drawn beside predictions where its bandwidth differs from theirs by less than this share."""
@@ -89,7 +89,7 @@ def speedup_figure(bench: NetworkBenchmark) -> Figure:
         bench: of a model.
     """
     rates = _BANDWIDTHS
-    xs = (rates / _MBIT).tolist()
+    xs = [rate / _MBIT for rate in rates]
     floats = [_step(bench, Exchange.FLOAT32, rate) for rate in rates]
     lines, highest = [], 1.0
     for exchange in list(Exchange)[1:]:
