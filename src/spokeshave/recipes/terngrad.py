@@ -142,5 +142,7 @@ def run(config: Config) -> dict[str, Any]:
         exchanged = course.exchanged(seed, exchange)
         pairs.append(Pair(seed, course.score(*exact), course.score(*exchanged)))
     for pair in pairs:
-        console.print(f"seed {pair.seed}: float {pair.exact.test.accuracy:.2%}, ternary {pair.exchanged.test.accuracy:.2%}, gap {100*pair.gap:+.2f} points")
+        console.print(
+            f"seed {pair.seed}: float {pair.exact.test.accuracy:.2%}, ternary {pair.exchanged.test.accuracy:.2%}, gap {100 * pair.gap:+.2f} points"
+        )
     return {}
