@@ -24,8 +24,9 @@ MEASURED = (
 )
 
 
-def made_up_probe(link: Link = Link(1e9, 50e-6), workers: int = 4) -> LinkProbe:
+def made_up_probe(workers: int = 4) -> LinkProbe:
     """Times of collectives that fit a link."""
+    link = Link(1e9, 50e-6)
     times, layout = [], Layout(workers)
     for size in (1 << 10, 1 << 16, 1 << 22):
         for collective in Collective:

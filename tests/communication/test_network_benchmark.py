@@ -83,6 +83,11 @@ def test_measured_rows_are_read(tmp_path, wrap):
     assert read_measured(path) == (MeasuredThroughput(Exchange.BFLOAT16, 2, 1e8, 12.5),)
 
 
+def row(workers: str = "2", bit_per_s: str = "1", images_per_s: str = "1") -> str:
+    numbers = f'"workers": {workers}, "bit_per_s": {bit_per_s}, "images_per_s": {images_per_s}'
+    return f'[{{"exchange": "fp32", {numbers}}}]'
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -92,12 +97,12 @@ def test_measured_rows_are_read(tmp_path, wrap):
         ("3", "expected a list of rows"),
         ('[{"exchange": "int8"}]', "row 0: expected an exchange of fp32, bf16"),
         ("[[1]]", "row 0: expected an exchange"),
-        ('[{"exchange": "fp32", "workers": 2, "bit_per_s": 0, "images_per_s": 1}]', "bit_per_s: expected a number above 0"),
-        ('[{"exchange": "fp32", "workers": 2.5, "bit_per_s": 1, "images_per_s": 1}]', "workers: expected a whole number"),
-        ('[{"exchange": "fp32", "workers": true, "bit_per_s": 1, "images_per_s": 1}]', "workers: expected a number"),
-        ('[{"exchange": "fp32", "workers": 2, "bit_per_s": 1}]', "images_per_s: expected a number"),
+        (row(bit_per_s="0"), "bit_per_s: expected a number above 0"),
+        (row(workers="2.5"), "workers: expected a whole number"),
+        (row(workers="true"), "workers: expected a number"),
+        (row(images_per_s="null"), "images_per_s: expected a number"),
     ],
-)  # fmt: skip
+)
 def test_rows_that_are_refused(tmp_path, text, says):
     path = tmp_path / "rows.json"
     if text is not None:

@@ -51,7 +51,9 @@ def test_bytes_have_a_line_for_each_exchange():
     assert figure.chart.count("<polyline") == len(Exchange) and "fp32: from 243.6 to 486.3" in figure.chart
 
 
-@pytest.mark.parametrize(("workers", "devices", "first", "last"), [(4, 1, 1, 512), (8, 4, 8, 512), (12, 3, 6, 384), (700, 1, 1, 700)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("workers", "devices", "first", "last"), [(4, 1, 1, 512), (8, 4, 8, 512), (12, 3, 6, 384), (700, 1, 1, 700)]
+)
 def test_curves_go_over_whole_machines(workers, devices, first, last):
     counts = worker_counts(made_up_benchmark(workers=workers, devices=devices))
     assert (counts[0], counts[-1]) == (first, last) and workers in counts

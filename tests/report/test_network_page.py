@@ -24,7 +24,12 @@ def plain(page: Page) -> str:
 def test_everything_is_on_the_page():
     bench = made_up_benchmark(probe=made_up_probe())
     page = Page(render_network_page(bench))
-    wanted = ["AlexNet over the network", verdict(bench).replace("x over", "× over"), bench.command, "Some CPU at 3 GHz"]
+    wanted = [
+        "AlexNet over the network",
+        verdict(bench).replace("x over", "× over"),
+        bench.command,
+        "Some CPU at 3 GHz",
+    ]
     steps = bench.predictions()
     for exchange, step in steps.items():
         wanted += [exchange.value, seconds(step.step_s), count(step.bytes_sent, "B"), f"{step.images_per_s:,.1f}"]

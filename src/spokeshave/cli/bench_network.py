@@ -1,4 +1,4 @@
-"""spokeshave bench-network: whether ternary gradients pay off for a model on this cluster, and below which bandwidth."""
+"""spokeshave bench-network: whether ternary gradients pay off for a model here, and below which bandwidth."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ RECORD_FILE = "bench.json"
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Predict whether ternary gradients pay off for a model: under torchrun on measured links, otherwise on given ones."""
+    """Predict whether ternary gradients pay off for a model: on links measured under torchrun, or given ones."""
 
     model: tyro.conf.Positional[str]
     """package.module:factory, file.py:factory, or a .pt2 file; it returns one score for each class."""

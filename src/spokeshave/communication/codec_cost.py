@@ -22,6 +22,7 @@ from spokeshave.timing import using_threads
 ELEMENTS = 1 << 22
 """Enough that calls cost nothing beside them, and more than most caches hold."""
 _CLIP_FACTOR = 2.5
+_CPU = torch.device("cpu")
 _MOST_STREAMS = 8
 _WARM_UP = 1
 
@@ -29,7 +30,7 @@ _WARM_UP = 1
 def measure_codec(
     workers: int,
     pack: Pack = Pack.TWO_BIT,
-    device: torch.device = torch.device("cpu"),
+    device: torch.device = _CPU,
     elements: int = ELEMENTS,
     rounds: int = 5,
     threads: int | None = None,

@@ -203,7 +203,8 @@ def read_measured(path: Path) -> tuple[MeasuredThroughput, ...]:
     """Read rows of measured throughput: a JSON list, or an object with one under "measured".
 
     Args:
-        path: of the file; rows have exchange (fp32, bf16, allgather, alltoall, lanes), workers, bit_per_s, images_per_s.
+        path: of the file; rows have exchange (fp32, bf16, allgather, alltoall, lanes), workers, bit_per_s and
+            images_per_s.
 
     Raises:
         DataError: where the file or a row is not of that form.

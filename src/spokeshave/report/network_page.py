@@ -113,7 +113,8 @@ def _tiles(bench: NetworkBenchmark) -> list[dict[str, Any]]:
             {
                 "label": label,
                 "value": wording.times(base.step_s / best.step_s),
-                "detail": f"{wording.seconds(base.step_s)} → {wording.seconds(best.step_s)} a step ({best.exchange.value})",
+                "detail": f"{wording.seconds(base.step_s)} → {wording.seconds(best.step_s)} a step "
+                f"({best.exchange.value})",
                 "share": best.step_s / base.step_s,
             }
         )
@@ -148,7 +149,9 @@ def _rows(bench: NetworkBenchmark) -> list[dict[str, Any]]:
         if exchange.ternary:
             against = (Exchange.FLOAT32, Exchange.BFLOAT16)
             bounds = tuple(wording.bound(bench.break_even(exchange, each)) for each in against)
-        here = [row.images_per_s for row in on_this_link(bench) if (row.exchange, row.workers) == (exchange, bench.workers)]
+        here = [
+            row.images_per_s for row in on_this_link(bench) if (row.exchange, row.workers) == (exchange, bench.workers)
+        ]
         rows.append(
             {
                 "exchange": exchange,
