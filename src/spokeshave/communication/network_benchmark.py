@@ -221,6 +221,8 @@ def read_measured(path: Path) -> tuple[MeasuredThroughput, ...]:
 
 def _measured(row: Any, where: str) -> MeasuredThroughput:
     known = {each.value: each for each in Exchange}
+    if not isinstance(row, dict) or row.get("exchange") not in known:
+        raise DataError(f"{where}: expected an exchange of {', '.join(known)}, got {row!r}")
     workers, bit_per_s, images_per_s = (
         _positive(row.get(name), f"{where}: {name}") for name in ("workers", "bit_per_s", "images_per_s")
     )
