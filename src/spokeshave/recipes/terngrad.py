@@ -7,19 +7,18 @@ weights; weight decay is added after the exchange, not ternarized; mean and spre
 """
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from spokeshave.communication.ternary_options import TernaryOptions
 from spokeshave.communication.virtual_workers import VirtualWorkers
 from spokeshave.data import DatasetName, load
 from spokeshave.equal_budget import Course, Pair
 from spokeshave.errors import InvalidArgument
-from spokeshave.processes import is_first, usable_device
+from spokeshave.processes import usable_device
 from spokeshave.recipes.terngrad_rows import ROWS, RowPlan
 from spokeshave.road import small_digits
 from spokeshave.run_output import refuse_finished
@@ -142,5 +141,7 @@ def run(config: Config) -> dict[str, Any]:
         exchanged = course.exchanged(seed, exchange)
         pairs.append(Pair(seed, course.score(*exact), course.score(*exchanged)))
     for pair in pairs:
-        console.print(f"seed {pair.seed}: float {pair.exact.test.accuracy:.2%}, ternary {pair.exchanged.test.accuracy:.2%}, gap {100*pair.gap:+.2f} points")
+        console.print(
+            f"seed {pair.seed}: float {pair.exact.test.accuracy:.2%}, ternary {pair.exchanged.test.accuracy:.2%}, gap {100 * pair.gap:+.2f} points"
+        )
     return {}
