@@ -1,5 +1,6 @@
 """The public names of Spokeshave: the one list, read by `__init__.py` and by type checkers."""
 
+from spokeshave.communication.bfloat16_hook import bfloat16_hook as bfloat16_hook
 from spokeshave.export import export as export
 from spokeshave.export import load_safetensors as load_safetensors
 from spokeshave.measure import compare as compare

@@ -22,6 +22,7 @@ SUBCOMMANDS: dict[str, str] = {
     "show": "show",
     "measure": "measure_model",
     "bench-cpu": "bench_cpu",
+    "bench-network": "bench_network",
     "compress": "compress",
     "doctor": "doctor",
     "where": "where",

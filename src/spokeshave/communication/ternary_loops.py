@@ -5,7 +5,6 @@ gradient and the bytes on the wire is ever in memory. `ternary_packing` calls wh
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -24,8 +23,11 @@ _SUMS_AT_ONCE = 4
 
 
 @generated
-def statistics_loops(vectors: VectorSet) -> Loops:
-    """Rows of (address, elements) -> rows of (max|g|, sum g, sum g**2), float64; the sums tell what is not finite."""
+def statistics_loops(totals: bool, vectors: VectorSet) -> Loops:
+    """Rows of (address, elements) -> rows of (max|g|, sum g, sum g**2), float64; the squares tell what is not finite.
+
+    Without `totals` the sum of g is left at 0.
+    """
     loops = PackingLoops("statistics", vectors, rows=POINTER, count=I64, found=POINTER)
     build, given = loops.builder, loops.arguments
     lanes, half = vectors.lanes, vectors.lanes // 2
@@ -50,9 +52,11 @@ def statistics_loops(vectors: VectorSet) -> Loops:
                 chosen = ir.VectorType(I32, half)(list(range(part * half, (part + 1) * half)))
                 wide = build.fpext(build.shuffle_vector(value, value, chosen), pairs)
                 total, squares = sums[0][2 * turn + part], sums[1][2 * turn + part]
-                loops.store(build.fadd(loops.load(total, pairs, 8), wide), total, 8)
-                squared = build.fadd(loops.load(squares, pairs, 8), build.fmul(wide, wide))
-                loops.store(squared, squares, 8)
+                if totals:
+                    loops.store(build.fadd(loops.load(total, pairs, 8), wide), total, 8)
+                # The product of two float32 is exact in float64: fused or not, the sum is the same.
+                fused = f"llvm.fmuladd.v{half}f64"
+                loops.store(loops.call(fused, pairs, wide, wide, loops.load(squares, pairs, 8)), squares, 8)
 
         with loops.loop(0, whole, step) as first:
             for turn in range(_SUMS_AT_ONCE):
@@ -86,6 +90,8 @@ def _memory(loops: Loops, kind: ir.Type) -> ir.Value:
     return place
 
 
+_NEGATE_BY_SIGN = {VectorSet.AVX2: "llvm.x86.avx2.psign.d", VectorSet.SSE: "llvm.x86.ssse3.psign.d.128"}
+"""One instruction that takes the sign of one register's elements to another's, in place of three."""
 ENCODE_FIELDS = ("source", "elements", "packed", "first_key", "second_key", "factor", "clip_at")
 """Words of a row that says what to encode; the last two are float32 bits."""
 
@@ -98,6 +104,8 @@ def encode_loops(packing: Packing, vectors: VectorSet) -> Loops:
     words, narrow = ir.VectorType(I32, lanes), ir.VectorType(ir.IntType(packing.word_bits), lanes)
     bias = sum(packing.levels**row if packing.radix else 1 << row * packing.digit_bits for row in range(packing.digits))
     spare = loops.scratch(4 * packing.block_digits)
+    # Then numbers within a block have no bit in common with those of blocks, and the key goes into these.
+    apart = packing.block_digits & packing.block_digits - 1 == 0
     with loops.loop(0, given["count"]) as row:
         at = loops.at(given["rows"], loops.times(row, 8 * len(ENCODE_FIELDS)))
         field = {name: loops.at(at, 8 * number) for number, name in enumerate(ENCODE_FIELDS)}
@@ -120,13 +128,16 @@ def encode_loops(packing: Packing, vectors: VectorSet) -> Loops:
             begin = build.select(partial, spare, inside)
             out = loops.at(packed, loops.times(block, packing.block_bytes))
             counter = loops.splat(build.trunc(first, I32), words)
+            if apart:
+                counter = build.xor(counter, keys[0])
             for lane in range(0, LANES, lanes):
                 total = None
                 for digit in range(packing.digits):
                     number = digit * LANES + lane
-                    counted = build.add(counter, words([number + element for element in range(lanes)]))
+                    numbers = words([number + element for element in range(lanes)])
+                    counted = build.xor(counter, numbers) if apart else build.xor(build.add(counter, numbers), keys[0])
                     value = loops.load(loops.at(begin, 4 * number))
-                    code = _draw(loops, value, counted, keys, factor, clip_at)
+                    code = _draw(loops, value, counted, keys[1], factor, clip_at)
                     total = _append(loops, packing, total, code, digit)
                 value = build.add(total, loops.splat(bias & 0xFFFFFFFF, words))
                 if packing.radix:
@@ -141,31 +152,42 @@ def _append(loops: PackingLoops, packing: Packing, total: Any, code: ir.Value, d
     """A word's sum with one more code of -1, 0 or 1."""
     build = loops.builder
     if packing.radix:
-        return code if total is None else build.add(build.mul(total, loops.splat(packing.levels, code.type)), code)
+        return code if total is None else build.add(_times(loops, total, packing.levels), code)
     shift = digit * packing.digit_bits
     placed = build.shl(code, loops.splat(shift, code.type)) if shift else code
     return placed if total is None else build.add(total, placed)
 
 
+def _times(loops: PackingLoops, value: ir.Value, factor: int) -> ir.Value:
+    """A product as sums: multiplying 32-bit integers takes several times as long as adding them."""
+    build, whole = loops.builder, None
+    for bit in reversed(bin(factor)[2:]):
+        if bit == "1":
+            whole = value if whole is None else build.add(whole, value)
+        value = build.add(value, value)
+    return whole
+
+
 def _draw(
-    loops: PackingLoops, value: ir.Value, mixed: ir.Value, keys: Sequence[ir.Value], factor: Any, clip_at: Any
+    loops: PackingLoops, value: ir.Value, counted: ir.Value, key: ir.Value, factor: Any, clip_at: Any
 ) -> ir.Value:
     """Write what `ternarize` does to a register of gradients: -1, 0 or 1 as 32-bit integers."""
-    build, words = loops.builder, mixed.type
+    build, words = loops.builder, counted.type
 
     def shifted(number: ir.Value, bits: int) -> ir.Value:
         return build.lshr(number, loops.splat(bits, words))
 
-    mixed = build.xor(mixed, keys[0])
-    mixed = build.xor(mixed, shifted(mixed, 16))
-    mixed = build.add(build.mul(mixed, loops.splat(FIRST_FACTOR, words)), keys[1])
+    mixed = build.xor(counted, shifted(counted, 16))
+    mixed = build.add(build.mul(mixed, loops.splat(FIRST_FACTOR, words)), key)
     mixed = build.xor(mixed, shifted(mixed, 15))
     mixed = build.mul(mixed, loops.splat(SECOND_FACTOR, words))
-    drawn = build.sitofp(shifted(build.xor(mixed, shifted(mixed, 16)), 32 - RANDOM_BITS), loops.vector)
+    drawn = build.sitofp(shifted(mixed, 32 - RANDOM_BITS), loops.vector)
     bits = build.bitcast(value, words)
     size = build.bitcast(build.and_(bits, loops.splat(_ABS, words)), loops.vector)
     size = build.select(build.fcmp_ordered("<", size, clip_at), size, clip_at)
     fires = build.sext(build.fcmp_ordered("<", drawn, build.fmul(size, factor)), words)
+    if loops.vectors in _NEGATE_BY_SIGN:
+        return build.neg(loops.call(_NEGATE_BY_SIGN[loops.vectors], words, fires, bits))
     sign = build.or_(build.ashr(bits, loops.splat(31, words)), loops.splat(1, words))
     return build.and_(fires, sign)
 

@@ -1,15 +1,15 @@
 """Ternary packing: gradients to packed codes, sums of codes, and back, each as one pass over memory.
 
 TernGrad, Wen et al., NIPS 2017, algorithm 1: what a worker does to its gradients, what the server does to the workers'
-codes, and what a worker makes of the sums. `GeneratedCodec` is machine code for this CPU, `PlainCodec` the definition in
-torch, on any device. Both give the same bits.
+codes, and what a worker makes of the sums. `GeneratedCodec` is machine code for this CPU, `PlainCodec` the definition
+in torch, on any device. Both give the same bits.
 """
 
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -43,11 +43,19 @@ class Place:
     elements: int
 
 
+@runtime_checkable
 class TernaryCodec(Protocol):
     """What a worker and a server do to gradients and codes."""
 
-    def statistics(self, gradients: Sequence[Float32[Tensor, "..."]]) -> Float64[Tensor, "layers 4"]:
-        """What the scalers of some layers are made from: see `ternary_codes.statistics_of`."""
+    def statistics(
+        self, gradients: Sequence[Float32[Tensor, "..."]], totals: bool = True
+    ) -> Float64[Tensor, "layers 4"]:
+        """What the scalers of some layers are made from: see `ternary_codes.statistics_of`.
+
+        Args:
+            gradients: contiguous.
+            totals: False where the sums of g are not needed: they may then be anything.
+        """
         ...
 
     def encode(
@@ -113,7 +121,7 @@ class TernaryCodec(Protocol):
 class PlainCodec:
     """The definition, in torch."""
 
-    def statistics(self, gradients: Sequence[Tensor]) -> Float64[Tensor, "layers 4"]:
+    def statistics(self, gradients: Sequence[Tensor], totals: bool = True) -> Float64[Tensor, "layers 4"]:
         """As the protocol says."""
         return torch.stack([statistics_of(gradient.flatten()) for gradient in gradients])
 
@@ -178,11 +186,11 @@ class GeneratedCodec:
         host_cpu().require(chosen)
         self._vectors = chosen
 
-    def statistics(self, gradients: Sequence[Tensor]) -> Float64[Tensor, "layers 4"]:
+    def statistics(self, gradients: Sequence[Tensor], totals: bool = True) -> Float64[Tensor, "layers 4"]:
         """As the protocol says."""
         rows = np.array([(_address(one), one.numel()) for one in gradients], np.int64).reshape(-1, 2)
         found = np.empty((len(rows), 3))
-        statistics_loops(self._vectors).function(rows.ctypes.data, len(rows), found.ctypes.data)
+        statistics_loops(totals, self._vectors).function(rows.ctypes.data, len(rows), found.ctypes.data)
         return torch.from_numpy(np.concatenate([rows[:, 1:].astype(np.float64), found], axis=1))
 
     def encode(

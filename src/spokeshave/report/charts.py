@@ -27,6 +27,7 @@ class Line:
     ys: Sequence[float | None]
     tone: float = 0.0
     dashed: bool = False
+    dotted: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def _curves(lines: Sequence[Line], x: _Scale, y: _Scale) -> list[str]:
     """Draw curves with the gaps that they have; a single point becomes a dot."""
     parts = []
     for line in lines:
-        dash = " dashed" if line.dashed else ""
+        dash = " dashed" if line.dashed else " dotted" if line.dotted else ""
         for segment in _segments(line, y.axis):
             points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in segment)
             hint = f"<title>{escape(line.label)}</title>"

@@ -27,6 +27,7 @@ class LegendEntry:
     tone: float = 0.0
     dashed: bool = False
     mark: str = ""
+    dotted: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Numbers as a reader wants them: percent, SI prefixes, milliseconds, "27× fewer", and the run in one sentence."""
 
+import math
 import re
 
+from spokeshave.communication.link_units import bandwidth_words
 from spokeshave.measure import LatencyRatio
 from spokeshave.report.run_record import RunRecord
 
@@ -116,6 +118,18 @@ def times_faster(ratio: float) -> str:
     if 0.95 < ratio < 1.05:
         return "as fast"
     return f"{times(ratio)} faster" if ratio > 1 else f"{times(1 / ratio)} slower"
+
+
+def bound(bit_per_s: float | None) -> str:
+    """Write the bandwidth below which something holds; none where it holds for no bandwidth.
+
+    Example:
+        >>> bound(2.5e9), bound(None), bound(float("inf"))
+        ('below 2.5 Gbit/s', 'never', 'always')
+    """
+    if bit_per_s is None:
+        return "never"
+    return f"below {bandwidth_words(bit_per_s)}" if math.isfinite(bit_per_s) else "always"
 
 
 def condition(row: LatencyRatio) -> str:
