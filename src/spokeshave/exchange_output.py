@@ -1,4 +1,4 @@
-"""What a comparison of exact and exchanged gradients leaves: run.json, the page, the printed table, the ledger's row."""
+"""What a comparison of exact and exchanged gradients leaves: run.json, page, printed table, row of the ledger."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

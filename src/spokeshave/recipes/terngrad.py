@@ -6,22 +6,26 @@ Departs from the paper: fewer steps; Caffe's LeNet, without padding; CifarNet's 
 weights; weight decay is added after the exchange, not ternarized; mean and spread of several seeds.
 """
 
-import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from torch import nn
 
+from spokeshave.communication.digit_packing import Pack
+from spokeshave.communication.ternary_options import TernaryOptions, compressed_parameters
 from spokeshave.communication.virtual_workers import VirtualWorkers
+from spokeshave.communication.wire_bytes import Exchange, GradientSize, sent_bytes
 from spokeshave.data import DatasetName, load
 from spokeshave.equal_budget import Course, Pair
 from spokeshave.errors import InvalidArgument
-from spokeshave.processes import usable_device
+from spokeshave.exchange_output import print_exchange, write_exchange, write_exchange_ledger
+from spokeshave.processes import is_first, usable_device
 from spokeshave.recipes.terngrad_rows import ROWS, RowPlan
 from spokeshave.road import small_digits
-from spokeshave.run_output import refuse_finished
+from spokeshave.run_output import command_line, refuse_finished
 
 # Test accuracy, percent; momentum SGD for LeNet, whose values were read off the published figure.
 PAPER: dict[str, dict[str, Any]] = {
@@ -63,6 +67,8 @@ class Config:
     """c of clipping at c * sigma; inf for no clipping."""
     min_numel: int = 0
     """Parameters of fewer elements travel as floats."""
+    pack: Pack = Pack.TWO_BIT
+    """How codes travel."""
     steps: int = 0
     """Length of both trainings."""
     learning_rate: float = 0.0
@@ -123,7 +129,6 @@ def run(config: Config) -> dict[str, Any]:
     Raises:
         SpokeshaveError: what is wrong with the options, the data, the run's folder or the training.
     """
-    started = time.perf_counter()
     plan = plan_of(config)
     run_dir = config.run_dir or Path("runs") / f"terngrad-{config.row.value}"
     refuse_finished(run_dir, config.resume)
@@ -140,8 +145,60 @@ def run(config: Config) -> dict[str, Any]:
         exchange = VirtualWorkers(plan.workers, replace(plan.options, seed=seed))
         exchanged = course.exchanged(seed, exchange)
         pairs.append(Pair(seed, course.score(*exact), course.score(*exchanged)))
-    for pair in pairs:
-        console.print(
-            f"seed {pair.seed}: float {pair.exact.test.accuracy:.2%}, ternary {pair.exchanged.test.accuracy:.2%}, gap {100 * pair.gap:+.2f} points"
-        )
-    return {}
+    if not pairs or not is_first():
+        return {}
+    size = gradient_size(pairs[0].exchanged.network, plan.options)
+    exchange = cheapest(size, plan.workers, config.pack)
+    record = write_exchange(
+        pairs,
+        splits,
+        run_dir,
+        recipe="terngrad",
+        row=config.row.value,
+        title=f"TernGrad: {config.row.value} on {splits.name}, {plan.workers} workers",
+        config=_settings(config, plan) | {"exchange": exchange.value},
+        float_bytes=round(sent_bytes(Exchange.FLOAT32, size, plan.workers)),
+        sent_bytes=round(sent_bytes(exchange, size, plan.workers, config.pack)),
+        paper=PAPER.get(config.row.value),
+        command=command_line(["spokeshave", "run", "terngrad"], config),
+    )
+    print_exchange(record, run_dir, console)
+    if config.ledger is not None:
+        write_exchange_ledger(record, config.ledger)
+    return asdict(record)
+
+
+def _settings(config: Config, plan: RowPlan) -> dict[str, Any]:
+    """What a reader needs to know of a run, as JSON values."""
+    budget, options = plan.budget, plan.options
+    return {
+        "workers": plan.workers, "clip_factor": options.clip_factor, "deviation": options.deviation.value,
+        "share_scaler": options.share_scaler, "min_numel": options.min_numel, "pack": config.pack.value,
+        "batch_size": budget.batch_size, "validation_images": budget.validation,
+        "augment": None if budget.augment is None else asdict(budget.augment),
+        "normalize": budget.normalize.to_dict(), "training": budget.settings.to_dict(), "smoke": config.smoke,
+    }  # fmt: skip
+
+
+def gradient_size(network: nn.Module, options: TernaryOptions) -> GradientSize:
+    """Elements of a network's gradient that become codes, and of those that do not.
+
+    Args:
+        network: the bare one.
+        options: what is skipped.
+    """
+    compressed = compressed_parameters(network, options)
+    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    codes = sum(count for name, count in sizes.items() if compressed[name])
+    return GradientSize(codes, sum(sizes.values()) - codes, sum(compressed.values()))
+
+
+def cheapest(size: GradientSize, workers: int, pack: Pack) -> Exchange:
+    """The exchange that sends the fewest bytes: an all-gather among few workers, else an all-to-all of codes and sums.
+
+    Args:
+        size: of the gradient.
+        workers: N.
+        pack: of the codes.
+    """
+    return min((Exchange.ALLGATHER, Exchange.ALLTOALL), key=lambda one: sent_bytes(one, size, workers, pack))
