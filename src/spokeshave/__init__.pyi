@@ -1,6 +1,12 @@
 """The public names of Spokeshave: the one list, read by `__init__.py` and by type checkers."""
 
 from spokeshave.communication.bfloat16_hook import bfloat16_hook as bfloat16_hook
+from spokeshave.communication.digit_packing import Pack as Pack
+from spokeshave.communication.ternary_codes import Deviation as Deviation
+from spokeshave.communication.ternary_options import Granularity as Granularity
+from spokeshave.communication.ternary_wire import Wire as Wire
+from spokeshave.communication.terngrad import TernGradState as TernGradState
+from spokeshave.communication.terngrad import terngrad_hook as terngrad_hook
 from spokeshave.export import export as export
 from spokeshave.export import load_safetensors as load_safetensors
 from spokeshave.measure import compare as compare

@@ -55,3 +55,7 @@ class LedgerError(SpokeshaveError):
 
 class JitRefused(SpokeshaveError):
     """The system does not let this process run code that it generated."""
+
+
+class ExchangeFailed(SpokeshaveError):
+    """Workers could not exchange gradients: one of them ended, hung, or took another turn than the others."""

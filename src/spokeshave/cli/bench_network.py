@@ -229,4 +229,3 @@ def _table(bench: "NetworkBenchmark") -> Table:
             wording.bound(bench.break_even(exchange, Exchange.BFLOAT16)) if exchange.ternary else "",
         )
     return table
-

@@ -46,19 +46,22 @@ def stream_key(seed: int, rank: int, step: int, tensor: int) -> StreamKey:
     return StreamKey(int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little"))
 
 
-def random_numbers(key: StreamKey, count: int, device: torch.device | str = "cpu") -> Int64[Tensor, " count"]:
-    """Give the numbers of a stream's first elements, each 0..2**24-1.
+def random_numbers(
+    key: StreamKey, count: int, device: torch.device | str = "cpu", first: int = 0
+) -> Int64[Tensor, " count"]:
+    """Give the numbers of some of a stream's elements, each 0..2**24-1.
 
     Args:
         key: of the stream.
-        count: of elements, at most 2**32.
+        count: of elements.
         device: where they come out.
+        first: number of the first element; first + count is at most 2**32.
 
     Example:
         >>> random_numbers(StreamKey(1, 2), 3).tolist()
         [6271147, 579917, 7241121]
     """
-    mixed = torch.arange(count, dtype=torch.int64, device=device) ^ key.first
+    mixed = torch.arange(first, first + count, dtype=torch.int64, device=device) ^ key.first
     mixed = mixed ^ mixed >> 16
     mixed = _times(mixed, FIRST_FACTOR) + key.second & _WORD
     mixed = mixed ^ mixed >> 15

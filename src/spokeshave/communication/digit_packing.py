@@ -174,7 +174,7 @@ def pack_digits(digits: Int64[Tensor, " digits"], packing: Packing) -> UInt8[Ten
         # The fraction rounded up: multiplying by the base then brings digit after digit over the point.
         words = ((value << packing.word_bits) + whole - 1).div(whole, rounding_mode="floor")[:, None]
     else:
-        words = torch.zeros(len(rows), packing.words, LANES, dtype=torch.int64)
+        words = rows.new_zeros(len(rows), packing.words, LANES)
         for row in range(packing.digits):
             word, shift = divmod(row * packing.digit_bits, packing.word_bits)
             shifted = rows[:, row] << shift
@@ -218,4 +218,4 @@ def unpack_digits(packed: UInt8[Tensor, " bytes"], packing: Packing) -> Int64[Te
             if shift + packing.digit_bits > packing.word_bits:
                 digit = digit | words[:, word + 1] << (packing.word_bits - shift)
             rows.append(digit & ((1 << packing.digit_bits) - 1))
-    return torch.stack(rows, dim=1).flatten() if rows else torch.zeros(0, dtype=torch.int64)
+    return torch.stack(rows, dim=1).flatten()

@@ -47,6 +47,20 @@ def statistics_of(gradient: Float32[Tensor, " elements"]) -> Float64[Tensor, "4"
     return torch.stack([count, largest, wide.sum(), wide.square().sum()])
 
 
+def joint_statistics(statistics: Float64[Tensor, "layers 4"]) -> Float64[Tensor, "layers 4"]:
+    """The statistics of some layers as if they were one, for each of them.
+
+    Example:
+        >>> joint_statistics(torch.tensor([[1.0, 2.0, 2.0, 4.0], [1.0, 3.0, -3.0, 9.0]]).double())[0].tolist()
+        [2.0, 3.0, -1.0, 13.0]
+    """
+    if not len(statistics):
+        return statistics
+    whole = statistics.sum(0)
+    whole[LARGEST] = statistics[:, LARGEST].amax()
+    return whole.expand(len(statistics), -1)
+
+
 def local_scalers(
     statistics: Float64[Tensor, "layers 4"], clip_factor: float | None, deviation: Deviation = Deviation.ABOUT_ZERO
 ) -> Float32[Tensor, " layers"]:
@@ -97,6 +111,7 @@ def ternarize(
     scaler: Float32[Tensor, ""],
     key: StreamKey,
     clip_at: Float32[Tensor, ""] | None = None,
+    first: int = 0,
 ) -> Int64[Tensor, " elements"]:
     """Draw the codes of a layer.
 
@@ -105,6 +120,7 @@ def ternarize(
         scaler: s, shared by the workers or this one's own.
         key: of the random numbers.
         clip_at: this worker's own scaler, at which it clips: larger absolute values count as it.
+        first: number of the first element in its layer, where this is a part of one.
 
     Returns:
         -1, 0 or 1; all 0 where the scaler is 0 or infinite.
@@ -115,7 +131,7 @@ def ternarize(
     """
     sizes = gradient.abs() if clip_at is None else torch.minimum(gradient.abs(), clip_at)
     # An infinity of the gradient times a factor of 0 is NaN, which no number is below.
-    drawn = random_numbers(key, gradient.numel(), gradient.device).float() < sizes * draw_factors(scaler[None])
+    drawn = random_numbers(key, gradient.numel(), gradient.device, first).float() < sizes * draw_factors(scaler[None])
     return torch.where(drawn, torch.where(gradient < 0, -1, 1), 0)
 
 

@@ -92,8 +92,8 @@ def _memory(loops: Loops, kind: ir.Type) -> ir.Value:
 
 _NEGATE_BY_SIGN = {VectorSet.AVX2: "llvm.x86.avx2.psign.d", VectorSet.SSE: "llvm.x86.ssse3.psign.d.128"}
 """One instruction that takes the sign of one register's elements to another's, in place of three."""
-ENCODE_FIELDS = ("source", "elements", "packed", "first_key", "second_key", "factor", "clip_at")
-"""Words of a row that says what to encode; the last two are float32 bits."""
+ENCODE_FIELDS = ("source", "elements", "packed", "first_key", "second_key", "factor", "clip_at", "first_number")
+"""Words of a row that says what to encode; factor and clipping are float32 bits."""
 
 
 @generated
@@ -110,7 +110,7 @@ def encode_loops(packing: Packing, vectors: VectorSet) -> Loops:
         at = loops.at(given["rows"], loops.times(row, 8 * len(ENCODE_FIELDS)))
         field = {name: loops.at(at, 8 * number) for number, name in enumerate(ENCODE_FIELDS)}
         source, packed = (loops.load(field[name], POINTER, 8) for name in ("source", "packed"))
-        elements = loops.load(field["elements"], I64, 8)
+        elements, counted_from = (loops.load(field[name], I64, 8) for name in ("elements", "first_number"))
         keys = [loops.splat(loops.load(field[name], I32, 8), words) for name in ("first_key", "second_key")]
         factor, clip_at = (loops.splat(loops.load(field[name], F32, 8), loops.vector) for name in ("factor", "clip_at"))
         blocks = build.udiv(build.add(elements, I64(packing.block_digits - 1)), I64(packing.block_digits))
@@ -127,7 +127,7 @@ def encode_loops(packing: Packing, vectors: VectorSet) -> Loops:
                     loops.store(loops.load(loops.at(inside, far), F32), loops.at(spare, far))
             begin = build.select(partial, spare, inside)
             out = loops.at(packed, loops.times(block, packing.block_bytes))
-            counter = loops.splat(build.trunc(first, I32), words)
+            counter = loops.splat(build.trunc(build.add(counted_from, first), I32), words)
             if apart:
                 counter = build.xor(counter, keys[0])
             for lane in range(0, LANES, lanes):

@@ -8,11 +8,19 @@ is often not spread around zero. A "layer" is a parameter tensor, as in the auth
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 
 from torch import nn
 
 from spokeshave.communication.ternary_codes import Deviation
 from spokeshave.errors import InvalidArgument
+
+
+class Granularity(Enum):
+    """What shares a scaler: a layer, that is a parameter tensor, or all layers of a bucket of DDP."""
+
+    LAYER = "layer"
+    BUCKET = "bucket"
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,7 @@ class TernaryOptions:
     Attributes:
         clip_factor: c of the clipping at c * sigma, positive; None for none.
         deviation: sigma about what.
+        granularity: what has a scaler of its own.
         share_scaler: all workers take the largest scaler, so that their codes can be added as integers; else each its
             own.
         min_numel: parameters of fewer elements travel as floats; 1 or less for none.
@@ -39,6 +48,7 @@ class TernaryOptions:
 
     clip_factor: float | None = 2.5
     deviation: Deviation = Deviation.ABOUT_ZERO
+    granularity: Granularity = Granularity.LAYER
     share_scaler: bool = True
     min_numel: int = 1024
     skip: tuple[str, ...] = ()

@@ -20,6 +20,8 @@ from spokeshave.communication.counter_random import MOST_ELEMENTS, StreamKey
 from spokeshave.communication.digit_packing import LANES, Packing, pack_digits, unpack_digits
 from spokeshave.communication.ternary_codes import draw_factors, statistics_of, ternarize
 from spokeshave.communication.ternary_loops import (
+    DECODE_FIELDS,
+    ENCODE_FIELDS,
     decode_loops,
     encode_loops,
     reduce_loops,
@@ -32,15 +34,18 @@ from spokeshave.jit.host_cpu import VectorSet, host_cpu
 
 @dataclass(frozen=True)
 class Place:
-    """Where a layer's digits lie in a stream: from which row of 32, and how many there are.
+    """Where the digits of a layer, or of a part of one, lie in a stream.
 
     Attributes:
-        first_row: a multiple of the rows of a block of codes.
-        elements: of the layer.
+        first_row: number of its first row of 32 digits; a multiple of the rows of a block of codes.
+        elements: how many there are.
+        first_element: number of its first element in the layer, for the random numbers; a multiple of the digits of a
+            block.
     """
 
     first_row: int
     elements: int
+    first_element: int = 0
 
 
 @runtime_checkable
@@ -123,7 +128,8 @@ class PlainCodec:
 
     def statistics(self, gradients: Sequence[Tensor], totals: bool = True) -> Float64[Tensor, "layers 4"]:
         """As the protocol says."""
-        return torch.stack([statistics_of(gradient.flatten()) for gradient in gradients])
+        found = [statistics_of(gradient.flatten()) for gradient in gradients]
+        return torch.stack(found) if found else torch.zeros(0, 4, dtype=torch.float64)
 
     def encode(
         self,
@@ -137,7 +143,8 @@ class PlainCodec:
     ) -> None:
         """As the protocol says."""
         for number, (gradient, key, place) in enumerate(zip(gradients, keys, places, strict=True)):
-            digits = ternarize(gradient.flatten(), scalers[number], key, clips[number]) + 1
+            codes = ternarize(gradient.flatten(), scalers[number], key, clips[number], place.first_element)
+            digits = codes + 1
             filled = torch.nn.functional.pad(digits, (0, -len(digits) % packing.block_digits), value=1)
             start = place.first_row // packing.digits * packing.block_bytes
             written = pack_digits(filled, packing)
@@ -204,13 +211,14 @@ class GeneratedCodec:
         packed: UInt8[Tensor, " bytes"],
     ) -> None:
         """As the protocol says."""
-        rows = np.empty((len(gradients), 7), np.int64)
+        rows = np.empty((len(gradients), len(ENCODE_FIELDS)), np.int64)
         start = _address(packed)
         for row, gradient, key, place in zip(rows, gradients, keys, places, strict=True):
             _check(gradient, place)
             begin = place.first_row // packing.digits * packing.block_bytes
             _inside(packed, begin + -(-place.elements // packing.block_digits) * packing.block_bytes)
             row[:5] = _address(gradient), place.elements, start + begin, key.first, key.second
+            row[7] = place.first_element
         rows[:, 5], rows[:, 6] = _bits(draw_factors(scalers)), _bits(clips)
         encode_loops(packing, self._vectors).function(rows.ctypes.data, len(rows))
 
@@ -240,7 +248,7 @@ class GeneratedCodec:
         add: bool = False,
     ) -> None:
         """As the protocol says."""
-        rows = np.empty((len(targets), 4), np.int64)
+        rows = np.empty((len(targets), len(DECODE_FIELDS)), np.int64)
         for row, target, place in zip(rows, targets, places, strict=True):
             _check(target, place)
             last_row = place.first_row + -(-place.elements // LANES)
@@ -282,7 +290,11 @@ def _address(tensor: Tensor) -> int:
 
 
 def _check(tensor: Tensor, place: Place) -> None:
-    if tensor.numel() != place.elements or tensor.dtype != torch.float32 or place.elements > MOST_ELEMENTS:
+    if (
+        tensor.numel() != place.elements
+        or tensor.dtype != torch.float32
+        or place.first_element + place.elements > MOST_ELEMENTS
+    ):
         raise InvalidArgument(
             f"expected {place.elements} float32 elements (at most {MOST_ELEMENTS}), got {tensor.numel()} of "
             f"{tensor.dtype}"
