@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spokeshave.communication.counter_random import stream_key
 from spokeshave.communication.ternary_codes import Deviation, decode_factors, local_scalers, statistics_of, ternarize
-from spokeshave.communication.ternary_options import TernaryOptions
+from spokeshave.communication.ternary_options import Granularity, TernaryOptions
 from spokeshave.communication.virtual_workers import VirtualWorkers
 from spokeshave.data import Batches, Split
 from spokeshave.errors import InvalidArgument
@@ -147,6 +147,8 @@ def test_what_cannot_be_dealt_out_is_refused() -> None:
         virtual.backward(0, torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64), lambda *_: 0.0)
     with pytest.raises(InvalidArgument, match="at least one worker"):
         VirtualWorkers(0, TernaryOptions())
+    with pytest.raises(InvalidArgument, match="no buckets"):
+        VirtualWorkers(2, TernaryOptions(granularity=Granularity.BUCKET))
 
 
 def test_training_resumes_bit_for_bit_and_refuses_other_workers(tmp_path) -> None:

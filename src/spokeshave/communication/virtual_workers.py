@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from spokeshave.communication.counter_random import stream_key
 from spokeshave.communication.digit_packing import LANES, Pack, code_packing, packed_bytes, unpack_digits
 from spokeshave.communication.ternary_codes import decode_factors, local_scalers
-from spokeshave.communication.ternary_options import TernaryOptions, compressed_parameters
+from spokeshave.communication.ternary_options import Granularity, TernaryOptions, compressed_parameters
 from spokeshave.communication.ternary_packing import Place, codec_for
 from spokeshave.errors import InvalidArgument
 
@@ -33,7 +33,7 @@ class VirtualWorkers:
         options: how gradients become codes.
 
     Raises:
-        InvalidArgument: for less than one worker.
+        InvalidArgument: for less than one worker, or scalers of buckets, which only DistributedDataParallel knows.
 
     Example:
         >>> model = nn.Linear(64, 32)
@@ -51,6 +51,8 @@ class VirtualWorkers:
     def __init__(self, workers: int, options: TernaryOptions) -> None:
         if workers < 1:
             raise InvalidArgument(f"expected at least one worker, got {workers}")
+        if options.granularity is not Granularity.LAYER:
+            raise InvalidArgument(f"virtual workers have no buckets: expected {Granularity.LAYER}, got {options}")
         self.workers, self.options = workers, options
         self._parameters: dict[str, nn.Parameter] = {}
         self._compressed: dict[str, bool] = {}
@@ -124,12 +126,7 @@ class VirtualWorkers:
 
     def settings(self) -> dict[str, Any]:
         """The options, and the number of workers."""
-        options = self.options
-        return {
-            "workers": self.workers, "clip_factor": options.clip_factor, "deviation": options.deviation.value,
-            "share_scaler": options.share_scaler, "min_numel": options.min_numel, "skip": list(options.skip),
-            "skip_last_layer": options.skip_last_layer, "seed": options.seed,
-        }  # fmt: skip
+        return self.options.to_dict() | {"workers": self.workers}
 
     def _exchange(self, step: int, gradients: list[dict[str, Tensor]]) -> None:
         """What the hook does on N workers and between them, for the parameters that are compressed."""
