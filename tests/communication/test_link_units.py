@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from spokeshave.communication.link_units import bandwidth_words, parse_bandwidth, parse_latency
+from spokeshave.communication.link_units import bandwidth_words, latency_words, parse_bandwidth, parse_latency
 from spokeshave.errors import InvalidArgument
 
 
@@ -48,3 +48,8 @@ def test_what_is_no_latency(text):
 def test_what_is_written_is_read_again(rate):
     assert parse_bandwidth(bandwidth_words(rate)) == pytest.approx(rate)
     assert bandwidth_words(math.inf) == "any bandwidth"
+
+
+@pytest.mark.parametrize("seconds", [5e-7, 5e-5, 9.99e-4, 1e-3, 0.25, 2.0])
+def test_latencies_that_are_written_are_read_again(seconds):
+    assert parse_latency(latency_words(seconds)) == pytest.approx(seconds)

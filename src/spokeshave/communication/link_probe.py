@@ -7,7 +7,6 @@ All-reduce, all-gather and all-to-all of several sizes are timed in turns; media
 with the least sum of |log(fitted / measured)|: a few outliers move nothing, and small messages count as large ones do.
 """
 
-import math
 import os
 import statistics
 import time
@@ -19,6 +18,7 @@ import torch
 from scipy.optimize import minimize
 from torch import distributed
 
+from spokeshave.communication.link_units import bandwidth_words, latency_words
 from spokeshave.communication.performance_model import Collective, Layout, Link, Order, messages
 from spokeshave.errors import InvalidArgument
 
@@ -226,9 +226,8 @@ def summary(probe: LinkProbe) -> str:
     """
     if probe.link is None:
         return "one process: there is no link to measure"
-    rate, latency = probe.link.bit_per_s, probe.link.latency_s
-    digits = 0 if math.isclose(rate, round(rate / 1e6) * 1e6) else 1
+    link = f"{bandwidth_words(probe.link.bit_per_s)}, {latency_words(probe.link.latency_s)} a message"
     return (
-        f"{probe.layout.workers} processes over {probe.backend}: {rate / 1e6:,.{digits}f} Mbit/s, "
-        f"{latency * 1e6:.3g} µs a message; collectives within {probe.misfit:.0%} of that (median)"
+        f"{probe.layout.workers} processes over {probe.backend}: {link}; collectives within {probe.misfit:.0%} of that "
+        "(median)"
     )

@@ -80,5 +80,18 @@ def bandwidth_words(bit_per_s: float) -> str:
     return f"{bit_per_s:.3g} bit/s"
 
 
+def latency_words(latency_s: float) -> str:
+    """Write a latency with three digits.
+
+    Args:
+        latency_s: at least 0.
+
+    Example:
+        >>> latency_words(5e-5), latency_words(1.21e-3), latency_words(0.0)
+        ('50 µs', '1.21 ms', '0 µs')
+    """
+    return f"{latency_s * 1e3:.3g} ms" if latency_s >= 0.9995e-3 else f"{latency_s * 1e6:.3g} µs"
+
+
 def _number(found: re.Match[str]) -> float:
     return float(f"{found[1]}e{found[2] or 0}")

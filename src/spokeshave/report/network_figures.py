@@ -29,7 +29,7 @@ TONES = {
 MOST_WORKERS = 512
 _BANDWIDTHS = tuple(np.geomspace(1e6, 1e11, 101).tolist())
 _MBIT = 1e6
-_SAME_LINK = 0.1
+_SAME_LINK = 0.25
 """Measured throughput is drawn beside predictions where its bandwidth differs from theirs by less than this share."""
 _COLLECTIVES = {Collective.ALL_REDUCE: "after", Collective.ALL_GATHER: "before", Collective.ALL_TO_ALL: "paper"}
 
