@@ -58,4 +58,6 @@ def bfloat16_hook(
         return gradients.copy_(future.value()[0])
 
     # The only round: another one from inside `then` would start in an order of its own on each worker.
-    return distributed.all_reduce(sent, group=group, async_op=True).get_future().then(write_back)
+    work = distributed.all_reduce(sent, group=group, async_op=True)
+    assert work is not None
+    return work.get_future().then(write_back)
