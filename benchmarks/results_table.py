@@ -103,6 +103,36 @@ def shrink_benchmark(directory: Path) -> str:
     return "\n".join(lines)
 
 
+def terngrad_accuracy(directory: Path) -> str:
+    """Ternary against exact gradients at equal budget; only the rows that were measured."""
+    lines = [
+        "| row | workers | published: float, ternary, gap | here: float | here: ternary | gap, points (seeds) "
+        "| zero codes | fewer bytes sent |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    rows = read_rows("terngrad", directory) if (directory / "terngrad").is_dir() else ()
+    for row in rows:
+        numbers, published = row.numbers, row.numbers["published"]
+        spread = numbers["gap_points_spread"]
+        paper = "-"
+        if published:
+            exact, ternary = 100 - published["float_accuracy"], 100 - published["accuracy"]
+            paper = f"{exact:.2f} %, {ternary:.2f} %, {published['gap']:+.2f}"
+        codes = numbers["zero_codes"].values()
+        cells = [
+            row.row,
+            str(row.config["workers"]),
+            paper,
+            f"{100 * numbers['float_error']:.2f} %",
+            f"**{100 * numbers['error']:.2f} %**",
+            f"**{numbers['gap_points']:+.2f}**{'' if spread is None else f' ± {spread:.2f}'} ({len(row.seeds)})",
+            f"{100 * min(codes):.0f} to {100 * max(codes):.0f} %",
+            f"{numbers['float_bytes'] / numbers['sent_bytes']:.1f}x",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def _faster(line: dict) -> str:
     return f"{line['ratio']:.2f} ± {line['ratio_spread']:.2f}x"
 
@@ -112,6 +142,7 @@ PLACES: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
     ("docs/papers/ssl.md", "measured", ssl_rows),
     ("docs/papers/ssl.md", "alexnet", alexnet_layers),
     ("docs/shrink.md", "benchmark", shrink_benchmark),
+    ("docs/papers/terngrad.md", "accuracy", terngrad_accuracy),
 )
 """File, the mark around the table in it, what writes the table from the ledger's folder."""
 

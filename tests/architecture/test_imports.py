@@ -12,8 +12,11 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"structures", "data", "models", "timing", "jit"}),
     frozenset({"regularizers", "rewrites", "measure", "export", "ledger", "targets", "communication"}),
     frozenset({"cpu_benchmark"}),
-    frozenset({"checkpoints", "divergence", "progress", "train_settings", "training", "tensorboard_log", "report"}),
-    frozenset({"shaping", "run_output", "road", "strength_search"}),
+    frozenset(
+        {"checkpoints", "divergence", "progress", "gradient_exchange", "train_settings", "training", "tensorboard_log"}
+    )
+    | {"report"},
+    frozenset({"shaping", "run_output", "road", "strength_search", "equal_budget", "exchange_output"}),
     frozenset({"recipes"}),
     frozenset({"cli"}),
 )

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from exchange_cases import made_up
 from spokeshave.cli.main import main
 from spokeshave.measure import compare, measure
 from spokeshave.report.run_record import Outcome, RunRecord
@@ -71,3 +72,14 @@ def test_damaged_run_says_which_file(runs: Path, content: str, capsys: pytest.Ca
     (runs / "demo" / "run.json").write_text(content)
     assert main(["show", "demo"]) == 2
     assert "run.json" in capsys.readouterr().err
+
+
+def test_a_comparison_of_gradients_is_shown_in_its_own_words(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_up().save(runs / "terngrad")
+    assert main(["show", "terngrad"]) == 0
+    shown = capsys.readouterr().out
+    for expected in ("1.30 ± 0.10 %", "+0.20 ± 0.10 points", "zero codes", "abc1234", "0-1-2", "61 s", "gap"):
+        assert expected in shown
+    (runs / "terngrad" / "run.json").write_text('{"kind": "exchange"}')
+    assert main(["show", "terngrad"]) == 2
+    assert "missing fields" in capsys.readouterr().err
