@@ -50,8 +50,9 @@ class Options:
 
 
 def torch_step(gradient: Tensor, received: Tensor, returned: Tensor, workers: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The same in torch: codes of two bits, four contiguous quarters side by side in a byte; sums of four bits (N = 8 would need
-    five: they get off lightly there).
+    """The same in torch: codes of two bits, four contiguous quarters side by side in a byte; sums of four bits.
+
+    (N = 8 would need five: torch gets off lightly there.)
 
     Returns:
         packed codes, packed sums of the server's share, mean gradient.
@@ -141,11 +142,12 @@ def main(options: Options) -> None:
                     "ratio": ratio, "ratio_spread": ratio_spread,
                 })  # fmt: skip
     table = Table(title=f"{elements:,} gradients, {host_cpu().name}, one thread", box=None, title_justify="left")
-    for heading in ("workers", "contestant", "ns an element: median", "fastest", "best torch takes"):
+    for heading in ("workers", "contestant", "ns an element: median", "fastest", "best of torch takes"):
         table.add_column(heading, justify="left" if heading == "contestant" else "right")
     for row in rows:
-        table.add_row(str(row["workers"]), str(row["contestant"]), f"{row['ns']:.2f} +- {row['ns_spread']:.2f}",
-                      f"{row['ns_fastest']:.2f}", f"{row['ratio']:.1f} +- {row['ratio_spread']:.1f}x as long")  # fmt: skip
+        took = f"{row['ns']:.2f} +- {row['ns_spread']:.2f}"
+        ratio = f"{row['ratio']:.1f} +- {row['ratio_spread']:.1f}x"
+        table.add_row(str(row["workers"]), str(row["contestant"]), took, f"{row['ns_fastest']:.2f}", ratio)
     console.print(table)
     ours = [row for row in rows if row["contestant"] == f"spokeshave, {Pack.TWO_BIT.value}"]
     bars = [
@@ -153,7 +155,8 @@ def main(options: Options) -> None:
         Bar("times as fast as the best of torch, least", LEAST_TIMES, min(float(row["ratio"]) for row in ours)),
     ]
     for bar in bars:
-        console.print(bar.sentence(), highlight=False)
+        limit = "at most" if bar.at_most else "at least"
+        console.print(f"{bar.what}: {limit} {bar.wanted:.1f}, measured {bar.got:.2f}: {bar.verdict}", highlight=False)
     if options.ledger:
         numbers = {"rows": rows, "cpu": host_cpu().name}
         settings = {"elements": elements, "rounds": options.rounds, "workers": list(options.workers)}

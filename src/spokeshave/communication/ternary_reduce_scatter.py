@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.fsdp import FSDPModule
 
 from spokeshave.communication.counter_random import stream_key
 from spokeshave.communication.digit_packing import Pack, code_packing, packed_bytes
@@ -147,6 +146,8 @@ def ternary_reduce_scatter(
     Example:
         fully_shard(model); exchange = ss.ternary_reduce_scatter(model)
     """
+    from torch.distributed.fsdp import FSDPModule  # takes a second, which nobody else has to wait for
+
     parts = {name: module for name, module in model.named_modules() if isinstance(module, FSDPModule)}
     unknown = sorted(set(skip) - set(parts))
     if unknown:
