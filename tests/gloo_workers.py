@@ -36,7 +36,9 @@ class WorkerFailed(RuntimeError):
     """A worker raised, died or did not end in time; the message holds its traceback and what it printed."""
 
 
-def run_workers(function: Callable[..., Any], workers: int, *arguments: Any, timeout_s: float = 120) -> list[Any]:
+def run_workers(
+    function: Callable[..., Any], workers: int, *arguments: Any, timeout_s: float = 120, grace_s: float = GRACE_S
+) -> list[Any]:
     """Call `function(rank, workers, *arguments)` in so many processes of one gloo group.
 
     Args:
@@ -44,6 +46,7 @@ def run_workers(function: Callable[..., Any], workers: int, *arguments: Any, tim
         workers: processes.
         arguments: anything that pickles.
         timeout_s: for the calls, from when all processes have formed the group.
+        grace_s: after a failure, for others that may still be failing.
 
     Returns:
         What the calls returned, by rank.
@@ -65,7 +68,7 @@ def run_workers(function: Callable[..., Any], workers: int, *arguments: Any, tim
             dead = any(process.poll() is not None for process in processes)
             if late or dead or any(Path(folder).glob("*.failure")):
                 limit = f"{timeout_s:g} s" if started else f"{START_S:g} s of starting"
-                raise WorkerFailed(_what_failed(processes, Path(folder), late, limit))
+                raise WorkerFailed(_what_failed(processes, Path(folder), late, limit, grace_s))
             time.sleep(0.01)
         return [pickle.loads((Path(folder) / f"{rank}.result").read_bytes()) for rank in range(workers)]
 
@@ -101,7 +104,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-def _what_failed(processes: list[subprocess.Popen[bytes]], folder: Path, late: bool, limit: str) -> str:
+def _what_failed(processes: list[subprocess.Popen[bytes]], folder: Path, late: bool, limit: str, grace_s: float) -> str:
     if late:
         hanging = [rank for rank in range(len(processes)) if not (folder / f"{rank}.result").exists()]
         for rank in hanging:
@@ -110,7 +113,12 @@ def _what_failed(processes: list[subprocess.Popen[bytes]], folder: Path, late: b
             processes[rank].wait()
         reports = [f"worker {rank} of {len(processes)}:\n{_log(folder, rank)}" for rank in hanging]
         return "\n".join([f"not done after {limit}; the stacks of those that are not:", *reports])
-    time.sleep(GRACE_S)
+    deadline = time.monotonic() + grace_s
+    while time.monotonic() < deadline and not all(
+        process.poll() is not None or any((folder / f"{rank}.{ending}").exists() for ending in ("failure", "result"))
+        for rank, process in enumerate(processes)
+    ):
+        time.sleep(0.05)
     # Who died comes first: it closed its connections, which makes the others raise.
     dead = [rank for rank, process in enumerate(processes) if process.poll() is not None]
     reports = [f"worker {rank} of {len(processes)} died with exit status {processes[rank].returncode}" for rank in dead]

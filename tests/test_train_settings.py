@@ -35,3 +35,26 @@ def test_weight_decay_is_on_matrices_only(name):
     assert isinstance(
         optimizer, {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name.value]
     )
+
+
+def test_the_polynomial_schedule_falls_to_nothing_in_so_many_steps():
+    root = TrainSettings(learning_rate=2.0, schedule=Schedule.POLYNOMIAL, steps=16)
+    assert [rate_at(root, step, 1000) for step in (0, 7, 12, 15)] == pytest.approx([2, 1.5, 1, 0.5])
+    line = TrainSettings(epochs=2, learning_rate=1.0, schedule=Schedule.POLYNOMIAL, power=1.0, warmup_epochs=0.2)
+    assert [rate_at(line, step, 10) for step in (1, 2, 11, 19)] == pytest.approx([2 / 3, 1, 0.5, 1 / 18])
+
+
+@pytest.mark.parametrize("bad", [{"steps": -1}, {"power": 0.0}])
+def test_a_negative_length_and_a_flat_polynomial_are_refused(bad):
+    with pytest.raises(InvalidArgument, match="steps must be"):
+        TrainSettings(**bad)
+
+
+def test_weight_decay_can_be_given_to_some_modules():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 2))
+    optimizer = make_optimizer(net, TrainSettings(weight_decay=0.25, decayed=("2",)))
+    decayed = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert [name for name, p in net.named_parameters() if decayed[id(p)]] == ["2.weight"]
+    assert len(decayed) == 4
+    with pytest.raises(InvalidArgument, match="no module called fc"):
+        make_optimizer(net, TrainSettings(decayed=("fc",)))

@@ -17,8 +17,9 @@ from torch import nn
 from spokeshave.checkpoints import load_checkpoint
 from spokeshave.data import Augmentation, Batches, Split
 from spokeshave.errors import CheckpointError, FileError, TrainingDiverged
+from spokeshave.gradient_exchange import GradientExchange
 from spokeshave.regularizers import Freeze, GroupLasso, Solver
-from spokeshave.train_settings import OptimizerName, Precision, TrainSettings
+from spokeshave.train_settings import OptimizerName, Precision, Schedule, TrainSettings
 from spokeshave.training import evaluate, train
 
 
@@ -274,3 +275,60 @@ def _state(folder: Path) -> tuple[dict[str, bytes], str]:
     for row in facts["rows"]:
         row.pop("wall_s")
     return {n: t.contiguous().numpy().tobytes() for n, t in saved.tensors.items()}, json.dumps(facts, sort_keys=True)
+
+
+def test_a_length_in_steps_ends_inside_an_epoch_and_resumes(tmp_path):
+    settings = replace(SETTINGS, steps=11, schedule=Schedule.POLYNOMIAL)
+    whole, history = go(tmp_path / "whole", settings)
+    assert [(row["epoch"], row["step"]) for row in history.rows] == [(1, 8), (2, 11)]
+    alone, first = go(None, replace(settings, steps=1))  # the loss of an epoch cut short is the mean of its steps
+    assert first.rows[0]["train_loss"] == pytest.approx(0.7, abs=0.25) and first.rows[0]["epoch"] == 1
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "cut", settings, stop_after=1)
+    resumed, later = go(tmp_path / "cut", settings, resume=True)
+    assert same(whole, resumed) and not same(whole, alone)
+    assert [row["train_loss"] for row in later.rows] == [row["train_loss"] for row in history.rows]
+
+
+class Halves:
+    """An exchange by hand: the mean of the gradients of two halves of a batch."""
+
+    def attach(self, network: nn.Module) -> None:
+        self.network, self.steps = network, []
+
+    def backward(self, step, inputs, labels, one_worker) -> float:
+        self.steps.append(step)
+        losses = [one_worker(inputs[half::2], labels[half::2]) for half in range(2)]
+        for parameter in self.network.parameters():
+            parameter.grad = parameter.grad / 2
+        return sum(losses) / 2
+
+    def report(self):
+        return {"last": self.steps[-1]}
+
+    def settings(self):
+        return {"kind": "halves"}
+
+
+def test_an_exchange_makes_the_gradient_and_is_part_of_what_a_run_is(tmp_path):
+    def learn(exchange: Halves | None, folder: Path | None = None) -> tuple[nn.Module, list]:
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.zero_()
+        settings = replace(SETTINGS, precision=Precision.FLOAT32, clip_norm=0.1)
+        batches = Batches(TRAINING, 32, drop_last=True)
+        rows = train(net, batches, Batches(VALIDATION, 64), settings, run_dir=folder, resume=True, exchange=exchange)
+        return net, rows.rows
+
+    exchange = Halves()
+    net, rows = learn(exchange, tmp_path)
+    plain, _ = learn(None)
+    for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert isinstance(exchange, GradientExchange)
+    assert exchange.steps == list(range(24)) and [row["exchange"] for row in rows] == [{"last": n} for n in (7, 15, 23)]
+    with pytest.raises(CheckpointError, match="other settings"):
+        other = Halves()
+        other.settings = lambda: {"kind": "thirds"}
+        learn(other, tmp_path)

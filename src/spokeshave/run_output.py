@@ -92,7 +92,7 @@ def write_run(
         seeds=[result.seed for result in results],
         versions=describe_versions(),
         machine=describe_machine(),
-        commit=_commit(),
+        commit=described_commit(),
         wall_s=max(time.perf_counter() - started, trained_s),
         baseline=Outcome(1 - mean(errors["baseline"]), mean(errors["baseline"]), before, _spread(errors["baseline"])),
         final=Outcome(1 - mean(errors["final"]), mean(errors["final"]), after, _spread(errors["final"])),
@@ -257,7 +257,8 @@ def _spread(values: Sequence[float]) -> float | None:
     return stdev(values) if len(values) > 1 else None
 
 
-def _commit() -> str | None:
+def described_commit() -> str | None:
+    """The commit of the code, and whether it was changed; None outside a repository."""
     try:
         commit, dirty = find_commit(Path(__file__).parent)
     except LedgerError:

@@ -11,6 +11,8 @@ UNTESTED_BY_NAME: dict[str, str] = {
     "cli/compress.py": "parses options for recipes/compression.py; driven whole in tests/recipes/test_compression.py",
     "recipes/guided_sparsity_rows.py": "the plans of recipes/guided_sparsity.py, run in its test",
     "recipes/ssl_rows.py": "the plans of recipes/ssl.py, each run in tests/recipes/test_ssl.py",
+    "recipes/terngrad_rows.py": "the plans of recipes/terngrad.py, each run in tests/recipes/test_terngrad.py",
+    "gradient_exchange.py": "only declares a protocol; tests/test_training.py trains with an exchange of its own",
 }
 """Source file -> why no test file carries its name."""
 

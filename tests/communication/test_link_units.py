@@ -11,8 +11,8 @@ from spokeshave.errors import InvalidArgument
 @pytest.mark.parametrize(
     ("text", "rate"),
     [
-        ("100mbit", 1e8), ("1Gbit", 1e9), ("10 Gbit/s", 1e10), ("950Mbps", 9.5e8), (" 64 kbit ", 64e3), ("1.5tbit", 1.5e12),
-        ("1e3mbit", 1e9), (".5gbit", 5e8), ("300bit", 300.0),
+        ("100mbit", 1e8), ("1Gbit", 1e9), ("10 Gbit/s", 1e10), ("950Mbps", 9.5e8), (" 64 kbit ", 64e3),
+        ("1.5tbit", 1.5e12), ("1e3mbit", 1e9), (".5gbit", 5e8), ("300bit", 300.0),
     ],
 )  # fmt: skip
 def test_bandwidths(text, rate):

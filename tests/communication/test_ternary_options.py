@@ -1,11 +1,13 @@
 """Which gradients become ternary, against lists written by hand."""
 
+import json
 import math
 
 import pytest
 from torch import nn
 
-from spokeshave.communication.ternary_options import TernaryOptions, compressed_parameters
+from spokeshave.communication.ternary_options import TernaryOptions, compressed_parameters, gradient_size
+from spokeshave.communication.wire_bytes import GradientSize
 from spokeshave.errors import InvalidArgument
 from spokeshave.models import LeNet
 
@@ -69,3 +71,17 @@ def test_unknown_names_are_refused_with_the_known_ones():
         compressed_parameters(LeNet(), TernaryOptions(skip=("ip3",)))
     with pytest.raises(InvalidArgument, match="skip_last_layer"):
         compressed_parameters(nn.ReLU(), TernaryOptions(skip_last_layer=True))
+
+
+def test_the_size_of_a_gradient_counts_what_travels():
+    model = LeNet()
+    assert gradient_size(model, TernaryOptions(min_numel=1)) == GradientSize(431_080, 0, 8)
+    assert gradient_size(model, TernaryOptions(skip=("ip1",))) == GradientSize(30_000, 401_080, 2)
+    model.ip1.requires_grad_(False)
+    assert gradient_size(model, TernaryOptions()) == GradientSize(30_000, 580, 2)
+
+
+def test_options_as_json_values():
+    options = TernaryOptions(skip=("ip1",)).to_dict()
+    assert json.loads(json.dumps(options)) == options
+    assert options["deviation"] == "about-zero" and options["clip_factor"] == 2.5 and options["skip"] == ["ip1"]

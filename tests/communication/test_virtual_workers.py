@@ -7,65 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spokeshave.communication.counter_random import StreamKey, random_numbers, stream_key
-from spokeshave.communication.ternary_codes import (
-    Deviation,
-    decode_factors,
-    draw_factors,
-    local_scalers,
-    statistics_of,
-    ternarize,
-)
-from spokeshave.communication.ternary_options import TernaryOptions
-from spokeshave.communication.virtual_workers import (
-    CHUNK,
-    VirtualWorkers,
-    _quick_numbers,
-    quick_codes,
-    quick_statistics,
-)
+from spokeshave.communication.counter_random import stream_key
+from spokeshave.communication.ternary_codes import Deviation, decode_factors, local_scalers, statistics_of, ternarize
+from spokeshave.communication.ternary_options import Granularity, TernaryOptions
+from spokeshave.communication.virtual_workers import VirtualWorkers
 from spokeshave.data import Batches, Split
 from spokeshave.errors import InvalidArgument
 from spokeshave.train_settings import Precision, TrainSettings
 from spokeshave.training import train
-
-KEYS = (StreamKey(0, 0), StreamKey(0x9E3779B9, 0xFFFFFFFF), StreamKey(0x7FFFFFFF, 0x80000000), stream_key(3, 1, 7, 2))
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_numbers_in_32_bits_are_the_defined_ones(key: StreamKey) -> None:
-    wanted = random_numbers(key, 70_000)
-    assert torch.equal(_quick_numbers(key, 0, 70_000, torch.device("cpu")).long(), wanted)
-    assert torch.equal(_quick_numbers(key, 65_000, 123, torch.device("cpu")).long(), wanted[65_000:65_123])
-
-
-def hard(count: int) -> Tensor:
-    gradient = torch.randn(count, generator=torch.Generator().manual_seed(1)) * 1e-3
-    gradient[:6] = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 2e-3, -2e-3])
-    return gradient
-
-
-@pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("clip_at", [2e-3, 1e-3, 1.0, 0.0, float("inf")])
-def test_codes_are_the_defined_ones(key: StreamKey, clip_at: float) -> None:
-    gradient, own = hard(5000), torch.tensor(clip_at)
-    for scaler in (torch.tensor(2e-3), own, torch.tensor(0.0), torch.tensor(float("inf"))):
-        wanted = ternarize(gradient, scaler, key, own)
-        got, drawn = quick_codes(gradient, draw_factors(scaler[None])[0], key, own)
-        assert torch.equal(got.long(), wanted)
-        assert drawn == wanted.count_nonzero()
-        tail, _ = quick_codes(gradient[4000:], draw_factors(scaler[None])[0], key, own, 4000)
-        assert torch.equal(tail.long(), wanted[4000:])
-
-
-def test_statistics_by_chunks() -> None:
-    for count in (1, 7, CHUNK, 2 * CHUNK + 5):
-        gradient = hard(max(count, 6))[:count]
-        assert torch.allclose(quick_statistics(gradient), statistics_of(gradient), rtol=1e-12, atol=0)
-    gradient = hard(CHUNK + 9)
-    for bad in (float("nan"), float("inf")):
-        gradient[-1] = bad
-        assert local_scalers(quick_statistics(gradient)[None], 2.5).item() == float("inf")
 
 
 def network() -> nn.Sequential:
@@ -198,6 +147,8 @@ def test_what_cannot_be_dealt_out_is_refused() -> None:
         virtual.backward(0, torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64), lambda *_: 0.0)
     with pytest.raises(InvalidArgument, match="at least one worker"):
         VirtualWorkers(0, TernaryOptions())
+    with pytest.raises(InvalidArgument, match="no buckets"):
+        VirtualWorkers(2, TernaryOptions(granularity=Granularity.BUCKET))
 
 
 def test_training_resumes_bit_for_bit_and_refuses_other_workers(tmp_path) -> None:

@@ -2,6 +2,9 @@
 
 import itertools
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -62,9 +65,57 @@ def test_floats_and_scalers_travel_beside_the_codes():
     plain, mixed = GradientSize(1000), GradientSize(1000, floats=50, layers=3)
     for exchange in Exchange:
         more = sent_bytes(exchange, mixed, 4) - sent_bytes(exchange, plain, 4)
-        scalers = {Exchange.ALLGATHER: 3 * 4 * 3, Exchange.ALLTOALL: 3 * 4 * 1.5, Exchange.LANES: 3 * 4 * 1.5}
-        floats = 50 * (2 if exchange is Exchange.BFLOAT16 else 4) * 2 * 3 / 4
-        assert more == pytest.approx(floats + scalers.get(exchange, 0))
+        scalers = 3 * 4 * 2 * 3 / 4 if exchange.ternary else 0  # an all-reduce of their maximum
+        floats = {Exchange.BFLOAT16: 50 * 2 * 2 * 3 / 4, Exchange.ALLGATHER: 50 * 4 * 3}.get(
+            exchange, 50 * 4 * 2 * 3 / 4
+        )
+        assert more == pytest.approx(floats + scalers)
+
+
+SCRIPT = """
+import sys
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from spokeshave.communication.terngrad import TernGradState, terngrad_hook
+from spokeshave.communication.ternary_wire import Wire
+from spokeshave.processes import join_processes, leave_processes
+torch.set_num_threads(1)
+rank, world = join_processes()
+for wire in (Wire.ALLGATHER, Wire.ALLTOALL, Wire.LANES):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(500, 800), nn.ReLU(), nn.Linear(800, 40))
+    network = DistributedDataParallel(model)
+    state = TernGradState(network, wire=wire)
+    network.register_comm_hook(state, terngrad_hook)
+    for _ in range(3):
+        before = state.bytes_sent
+        network(torch.randn(4, 500)).sum().backward()
+    if rank == 0:
+        print(wire.value, state.bytes_sent - before)
+leave_processes()
+"""
+
+
+def test_the_hook_sends_so_many_bytes(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(
+        [*torchrun, str(tmp_path / "script.py")],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    counted = {name: int(number) for name, number in (line.split() for line in done.stdout.splitlines())}
+    size = GradientSize.of([500 * 800, 800, 800 * 40, 40], min_numel=1024)
+    assert size == GradientSize(432_000, 840, 2) and len(counted) == 3
+    for exchange in (Exchange.ALLGATHER, Exchange.ALLTOALL, Exchange.LANES):
+        wanted = sent_bytes(exchange, size, 3)
+        assert wanted - 1 < counted[exchange.value] < 1.02 * wanted  # blocks that are filled up come on top
 
 
 @pytest.mark.parametrize("exchange", list(Exchange))

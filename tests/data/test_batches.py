@@ -155,3 +155,11 @@ def test_numbers_out_of_range_are_refused() -> None:
         Batches(numbered(), 64, drop_last=True)
     with pytest.raises(InvalidArgument, match=r"0\.\.6, got 7"):
         Batches(numbered(), 8).batch(0, 7)
+
+
+def test_evaluation_is_cropped_to_the_centre_and_never_drawn() -> None:
+    split = numbered()
+    augment = Augmentation(flip=True, crop=4, contrast=(0.5, 1.5))
+    images = torch.cat([images for images, _ in Batches(split, 8, augment=augment)])
+    assert torch.equal(images, split.images[:, :, 2:6, 2:6].float().mul(1 / 255))
+    assert Batches(split, 8, augment=augment).batch(0, 0)[0].shape == (8, 3, 4, 4)

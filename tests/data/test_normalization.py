@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spokeshave.data.normalization import Normalization, normalization_of
+from spokeshave.data.normalization import ImageStandardization, Normalization, normalization_of
 from spokeshave.data.splits import Split
 from spokeshave.errors import InvalidArgument
 
@@ -74,3 +74,18 @@ def test_impossible_moments_are_refused(mean: list[float], std: list[float], sai
 def test_images_of_other_channels_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="3 channels"):
         Normalization.scale_only(3)(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))
+
+
+def test_image_standardization_is_numpys_image_by_image() -> None:
+    images = torch.randint(0, 256, (5, 3, 6, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    got = ImageStandardization()(images).numpy()
+    for image, ours in zip(images.numpy().astype(np.float64), got, strict=True):
+        np.testing.assert_allclose(ours, (image - image.mean()) / image.std(), rtol=1e-4, atol=1e-5)
+
+
+def test_image_standardization_undoes_brightness_and_keeps_even_images_finite() -> None:
+    images = torch.randint(0, 100, (2, 3, 6, 4), dtype=torch.uint8)
+    torch.testing.assert_close(
+        ImageStandardization()(images + 63), ImageStandardization()(images), rtol=1e-4, atol=1e-4
+    )
+    assert torch.equal(ImageStandardization()(torch.full_like(images, 7)), torch.zeros(2, 3, 6, 4))

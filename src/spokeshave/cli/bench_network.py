@@ -1,4 +1,4 @@
-"""spokeshave bench-network: whether ternary gradients pay off for a model on this cluster, and below which bandwidth."""
+"""spokeshave bench-network: whether ternary gradients pay off for a model here, and below which bandwidth."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ RECORD_FILE = "bench.json"
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Predict whether ternary gradients pay off for a model: under torchrun on measured links, otherwise on given ones."""
+    """Predict whether ternary gradients pay off for a model: on links measured under torchrun, or given ones."""
 
     model: tyro.conf.Positional[str]
     """package.module:factory, file.py:factory, or a .pt2 file; it returns one score for each class."""
@@ -212,7 +212,9 @@ def _table(bench: "NetworkBenchmark") -> Table:
     from spokeshave.report import wording
 
     layout, link = bench.cluster.layout, bench.cluster.link
-    where = f"{layout.workers} workers" + (f" on {layout.machines} machines" if layout.devices > 1 else "")
+    where = f"{layout.workers} workers" + (
+        f" on {layout.machines} machines" if layout.machines > 1 and layout.devices > 1 else ""
+    )
     title = f"{bench.model}, {where}, {bandwidth_words(link.bit_per_s)}, {wording.seconds(link.latency_s)} a message"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     for heading in ("gradients", "sent a step", "step", "images/s", "over fp32", "over bf16", "faster than bf16"):

@@ -11,6 +11,7 @@ from spokeshave.cli.list_recipes import show_value
 from spokeshave.errors import DataError
 
 if TYPE_CHECKING:
+    from spokeshave.report.exchange_record import ExchangeRecord
     from spokeshave.report.run_record import RunRecord
 
 
@@ -38,15 +39,29 @@ def command(arguments: list[str]) -> int:
     """
     options = tyro.cli(Options, prog="spokeshave show", args=arguments)
     path = find_run(options.run, options.runs)
-    from spokeshave.report.run_record import RunRecord
-    from spokeshave.run_output import print_run
-
-    record = RunRecord.load(path)
     console = Console()
-    print_run(record, path.parent, console)
+    record = _print(path, console)
     for key, value in run_facts(record).items():
         console.print(f"{key}: {show_value(value)}", markup=False, highlight=False)
     return 0
+
+
+def _print(path: Path, console: Console) -> "RunRecord | ExchangeRecord":
+    """Print the table of a run of either kind."""
+    from spokeshave.report.exchange_record import KIND, ExchangeRecord, read_kind
+    from spokeshave.report.run_record import RunRecord
+
+    if read_kind(path) == KIND:
+        from spokeshave.exchange_output import print_exchange
+
+        record = ExchangeRecord.load(path)
+        print_exchange(record, path.parent, console)
+        return record
+    from spokeshave.run_output import print_run
+
+    record = RunRecord.load(path)
+    print_run(record, path.parent, console)
+    return record
 
 
 def find_run(named: str, runs: Path) -> Path:
@@ -71,7 +86,7 @@ def find_run(named: str, runs: Path) -> Path:
     raise DataError(f"{named} {reason}; under {runs} there are: {', '.join(there) or 'none'}")
 
 
-def run_facts(record: "RunRecord") -> dict[str, Any]:
+def run_facts(record: "RunRecord | ExchangeRecord") -> dict[str, Any]:
     """Pick what a reader asks next: the published row, the seeds, the commit, the command, the time it took.
 
     Args:

@@ -11,27 +11,31 @@ from collections.abc import Callable
 import torch
 
 from spokeshave.communication.counter_random import StreamKey
-from spokeshave.communication.digit_packing import Pack, code_packing, pack_digits, sum_packing, unpack_digits
+from spokeshave.communication.digit_packing import LANES, Pack, code_packing, sum_packing
 from spokeshave.communication.performance_model import CodecCost
-from spokeshave.communication.ternary_codes import local_scalers, statistics_of, ternarize
+from spokeshave.communication.ternary_codes import local_scalers
+from spokeshave.communication.ternary_loops import tile_rows
+from spokeshave.communication.ternary_packing import Place, codec_for
 from spokeshave.errors import InvalidArgument
 from spokeshave.timing import using_threads
 
-ELEMENTS = 1 << 20
+ELEMENTS = 1 << 22
 """Enough that calls cost nothing beside them, and more than most caches hold."""
 _CLIP_FACTOR = 2.5
+_CPU = torch.device("cpu")
+_MOST_STREAMS = 8
 _WARM_UP = 1
 
 
 def measure_codec(
     workers: int,
     pack: Pack = Pack.TWO_BIT,
-    device: torch.device = torch.device("cpu"),
+    device: torch.device = _CPU,
     elements: int = ELEMENTS,
     rounds: int = 5,
     threads: int | None = None,
 ) -> CodecCost:
-    """Time the codec on a gradient like any other, and the way to bfloat16 and back.
+    """Time the codec that the device gets (`codec_for`) on a gradient like any other, and the way to bfloat16 and back.
 
     Args:
         workers: N, whose codes are added: 1..32767, of which at most eight are made.
@@ -50,26 +54,30 @@ def measure_codec(
     if elements < 1 or rounds < 1:
         raise InvalidArgument(f"expected at least one element and one round, got {elements} and {rounds}")
     sums, codes = sum_packing(pack, workers), code_packing(pack)
+    codec = codec_for(device.type)
     gradient = torch.randn(elements, generator=torch.Generator().manual_seed(0)).to(device)
-    key = StreamKey(1, 2)
+    tile = tile_rows(codes, sums)
+    rows = -(-elements // (LANES * tile)) * tile
+    place = Place(0, elements)
+    stream = torch.zeros(rows // codes.digits * codes.block_bytes, dtype=torch.uint8, device=device)
+    total = torch.zeros(rows // sums.digits * sums.block_bytes, dtype=torch.uint8, device=device)
+    decoded, half = torch.empty_like(gradient), torch.ones(1, device=device) / 2
+    streams = [stream] * min(workers, _MOST_STREAMS)
 
-    def encode() -> torch.Tensor:
-        scaler = local_scalers(statistics_of(gradient)[None], _CLIP_FACTOR)
-        return pack_digits(ternarize(gradient, scaler[0], key, scaler[0]) + 1, codes)
+    def encode() -> None:
+        scalers = local_scalers(codec.statistics([gradient]), _CLIP_FACTOR).to(device)
+        codec.encode([gradient], scalers, scalers, [StreamKey(1, 2)], codes, [place], stream)
 
-    stream = encode()
-    others = min(workers, 8)
+    def add() -> None:
+        codec.reduce(streams, codes, sums, total)
 
-    def add() -> torch.Tensor:
-        return pack_digits(torch.stack([unpack_digits(stream, codes) for _ in range(others)]).sum(0), sums)
+    def decode() -> None:
+        codec.decode([stream], codes, 1, half, [place], [decoded])
 
-    def decode() -> torch.Tensor:
-        return (unpack_digits(stream, codes)[:elements] - 1).float() * 0.5
+    def halve() -> None:
+        decoded.copy_(gradient.to(torch.bfloat16))
 
-    def halve() -> torch.Tensor:
-        return gradient.to(torch.bfloat16).float()
-
-    tried: list[Callable[[], torch.Tensor]] = [encode, add, decode, halve]
+    tried: list[Callable[[], None]] = [encode, add, decode, halve]
     samples: list[list[float]] = [[] for _ in tried]
     synchronize = torch.cuda.synchronize if device.type == "cuda" else _nothing
     with torch.no_grad(), using_threads(threads or torch.get_num_threads()):
@@ -82,7 +90,7 @@ def measure_codec(
                 if number >= _WARM_UP:
                     seconds.append((time.perf_counter() - start) / elements)
     encode_s, add_s, decode_s, halve_s = (statistics.median(seconds) for seconds in samples)
-    return CodecCost(encode_s, add_s / others, decode_s, halve_s)
+    return CodecCost(encode_s, add_s / len(streams), decode_s, halve_s)
 
 
 def _nothing() -> None:

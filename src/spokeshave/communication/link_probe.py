@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from torch import Tensor, distributed
+from torch import distributed
 
 from spokeshave.communication.performance_model import Collective, Layout, Link, Order, messages
 from spokeshave.errors import InvalidArgument
@@ -72,7 +72,7 @@ class LinkProbe:
 
 
 def probe_links(sizes: Sequence[int] = SIZES, rounds: int = 9) -> LinkProbe:
-    """Measure the links of the processes that were joined (`spokeshave.processes.join_processes`); all call it together.
+    """Measure the links of the processes that were joined (`processes.join_processes`); all call it together.
 
     Args:
         sizes: bytes, multiples of four times the number of processes or rounded up to them.

@@ -1,4 +1,4 @@
-"""Link units: bandwidths and latencies as people and `tc` write them, 100mbit or 50us, to bit/s and seconds and back."""
+"""Link units: bandwidths and latencies as people write them, 100mbit or 50us, to bit/s and seconds and back."""
 
 import math
 import re

@@ -203,7 +203,8 @@ def read_measured(path: Path) -> tuple[MeasuredThroughput, ...]:
     """Read rows of measured throughput: a JSON list, or an object with one under "measured".
 
     Args:
-        path: of the file; rows have exchange (fp32, bf16, allgather, alltoall, lanes), workers, bit_per_s, images_per_s.
+        path: of the file; rows have exchange (fp32, bf16, allgather, alltoall, lanes), workers, bit_per_s and
+            images_per_s.
 
     Raises:
         DataError: where the file or a row is not of that form.
@@ -220,14 +221,17 @@ def read_measured(path: Path) -> tuple[MeasuredThroughput, ...]:
 
 def _measured(row: Any, where: str) -> MeasuredThroughput:
     known = {each.value: each for each in Exchange}
-    names = ("workers", "bit_per_s", "images_per_s")
     if not isinstance(row, dict) or row.get("exchange") not in known:
         raise DataError(f"{where}: expected an exchange of {', '.join(known)}, got {row!r}")
-    numbers = [row.get(name) for name in names]
-    for name, value in zip(names, numbers, strict=True):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise DataError(f"{where}: {name}: expected a number above 0, got {value!r}")
-    workers, bit_per_s, images_per_s = numbers
-    if workers != int(workers):
+    workers, bit_per_s, images_per_s = (
+        _positive(row.get(name), f"{where}: {name}") for name in ("workers", "bit_per_s", "images_per_s")
+    )
+    if not workers.is_integer():
         raise DataError(f"{where}: workers: expected a whole number, got {workers!r}")
-    return MeasuredThroughput(known[row["exchange"]], int(workers), float(bit_per_s), float(images_per_s))
+    return MeasuredThroughput(known[row["exchange"]], int(workers), bit_per_s, images_per_s)
+
+
+def _positive(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise DataError(f"{where}: expected a number above 0, got {value!r}")
+    return float(value)

@@ -7,6 +7,7 @@ up or waits for ever. In one thread, on a process group of its own, their order 
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+from typing import Any
 
 from torch import Tensor
 from torch.futures import Future
@@ -30,11 +31,14 @@ class OrderedThread:
         self._jobs: SimpleQueue[Job] | None = None
         self._failure: Exception | None = None
 
-    def submit(self, job: Callable[[], Tensor]) -> Future[Tensor]:
+    def submit(self, job: Callable[[], Tensor]) -> Any:  # a future of C++ without type arguments
         """Have a job done.
 
         Args:
             job: gives what the future will hold.
+
+        Returns:
+            the future of a tensor.
 
         Raises:
             Exception: that of an earlier job.

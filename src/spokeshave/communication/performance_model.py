@@ -192,17 +192,19 @@ def rounds(exchange: Exchange, floats: bool = False) -> tuple[Collective, ...]:
 
     Args:
         exchange: which.
-        floats: some of the gradient stays floats, which ternary exchanges send by themselves.
+        floats: some of the gradient stays floats, which only LANES sends by themselves.
 
     Example:
         >>> [collective.value for collective in rounds(Exchange.ALLTOALL)]  # scalers, codes, sums
         ['all-reduce', 'all-to-all', 'all-gather']
     """
-    own = {
-        Exchange.ALLGATHER: (Collective.ALL_GATHER,),
-        Exchange.ALLTOALL: (Collective.ALL_REDUCE, Collective.ALL_TO_ALL, Collective.ALL_GATHER),
-    }.get(exchange, (Collective.ALL_REDUCE,) * (2 if exchange is Exchange.LANES else 1))
-    return (*own, Collective.ALL_REDUCE) if floats and exchange.ternary else own
+    scalers = (Collective.ALL_REDUCE,) if exchange.ternary else ()
+    if exchange is Exchange.ALLGATHER:
+        return (*scalers, Collective.ALL_GATHER)
+    if exchange is Exchange.ALLTOALL:
+        return (*scalers, Collective.ALL_TO_ALL, Collective.ALL_GATHER)
+    again = floats and exchange is Exchange.LANES
+    return (*scalers, *(Collective.ALL_REDUCE,) * (2 if again else 1))
 
 
 def messages(collective: Collective, workers: int, order: Order = Order.RING) -> int:

@@ -1,4 +1,4 @@
-"""Step profile: how long a model's forward and backward pass take on this machine, and when the first gradients are there.
+"""Step profile: how long a model's forward and backward pass take here, and when the first gradients are there.
 
 What DDP hides communication behind is the part of the backward pass after its first bucket; here it is timed by hooks
 on the parameters, in an own process, without communication.
@@ -20,6 +20,7 @@ FIRST_BUCKET_BYTES = 1 << 20
 BUCKET_BYTES = 25 << 20
 """DDP's own."""
 _WARM_UP = 2
+_CPU = torch.device("cpu")
 
 
 def gradient_sizes(model: nn.Module) -> list[int]:
@@ -57,7 +58,7 @@ def profile_step(
     model: nn.Module,
     input_shape: tuple[int, ...],
     images: int,
-    device: torch.device = torch.device("cpu"),
+    device: torch.device = _CPU,
     min_numel: int = 1024,
     rounds: int = 5,
     threads: int | None = None,

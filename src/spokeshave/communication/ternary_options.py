@@ -9,10 +9,12 @@ is often not spread around zero. A "layer" is a parameter tensor, as in the auth
 import math
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from torch import nn
 
 from spokeshave.communication.ternary_codes import Deviation
+from spokeshave.communication.wire_bytes import GradientSize
 from spokeshave.errors import InvalidArgument
 
 
@@ -62,6 +64,11 @@ class TernaryOptions:
         if not all(self.skip):
             raise InvalidArgument(f"skip must hold names of parameters or modules, got {self.skip!r}")
 
+    def to_dict(self) -> dict[str, Any]:
+        """Options as JSON values."""
+        options = {key: value.value if isinstance(value, Enum) else value for key, value in vars(self).items()}
+        return options | {"skip": list(self.skip)}
+
 
 def compressed_parameters(model: nn.Module, options: TernaryOptions) -> dict[str, bool]:
     """Say which parameters' gradients become ternary.
@@ -103,6 +110,23 @@ def compressed_parameters(model: nn.Module, options: TernaryOptions) -> dict[str
         and not any(not part or name == part or name.startswith(f"{part}.") for part in skipped)
         for name, parameter in parameters.items()
     }
+
+
+def gradient_size(model: nn.Module, options: TernaryOptions) -> GradientSize:
+    """Elements of a model's gradient that become codes, and of those that do not.
+
+    Args:
+        model: the bare one.
+        options: what is skipped.
+
+    Example:
+        >>> gradient_size(nn.Linear(64, 32), TernaryOptions())
+        GradientSize(ternary=2048, floats=32, layers=1)
+    """
+    compressed = compressed_parameters(model, options)
+    sizes = {name: one.numel() for name, one in model.named_parameters() if one.requires_grad}
+    codes = sum(count for name, count in sizes.items() if compressed[name])
+    return GradientSize(codes, sum(sizes.values()) - codes, sum(compressed.values()))
 
 
 def _has_weight(module: nn.Module) -> bool:

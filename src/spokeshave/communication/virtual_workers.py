@@ -2,33 +2,27 @@
 
 TernGrad, Wen et al., NIPS 2017, algorithm 1: each worker ternarizes the gradient of its share of the batch with the
 largest of the workers' scalers; the mean of the codes is what every worker steps with. Nothing travels.
-With floats skipped by the same rules, the same numbers as `terngrad_hook` among N processes: share r of a batch is
-what `Batches(rank=r, world_size=N)` gives where nothing is augmented, and random numbers depend on seed, worker, step,
-parameter and element only. Batch normalization sees one worker after the other; DistributedDataParallel keeps the first
-one's running statistics.
+The numbers are those of `terngrad_hook` among N processes: share r of a batch is what `Batches(rank=r, world_size=N)`
+gives where nothing is augmented, and random numbers depend on seed, worker, step, parameter and element only. Running
+statistics of batch normalization see one worker after the other; DistributedDataParallel keeps the first one's.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float32, Float64, Int32
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from spokeshave.communication.counter_random import FIRST_FACTOR, RANDOM_BITS, SECOND_FACTOR, StreamKey, stream_key
-from spokeshave.communication.ternary_codes import (
-    LARGEST,
-    decode_factors,
-    draw_factors,
-    local_scalers,
-    statistics_of,
-)
-from spokeshave.communication.ternary_options import TernaryOptions, compressed_parameters
+from spokeshave.communication.counter_random import stream_key
+from spokeshave.communication.digit_packing import LANES, Pack, code_packing, packed_bytes, unpack_digits
+from spokeshave.communication.ternary_codes import decode_factors, local_scalers
+from spokeshave.communication.ternary_options import Granularity, TernaryOptions, compressed_parameters
+from spokeshave.communication.ternary_packing import Place, codec_for
 from spokeshave.errors import InvalidArgument
 
-CHUNK = 1 << 16
-"""Elements that are worked on at a time: what the passes over them read stays in the cache of a core."""
+PACKING = code_packing(Pack.TWO_BIT)
+"""Any would do: codes are packed as workers send them, and nothing is sent."""
 
 
 class VirtualWorkers:
@@ -39,7 +33,7 @@ class VirtualWorkers:
         options: how gradients become codes.
 
     Raises:
-        InvalidArgument: for less than one worker.
+        InvalidArgument: for less than one worker, or scalers of buckets, which only DistributedDataParallel knows.
 
     Example:
         >>> model = nn.Linear(64, 32)
@@ -57,10 +51,14 @@ class VirtualWorkers:
     def __init__(self, workers: int, options: TernaryOptions) -> None:
         if workers < 1:
             raise InvalidArgument(f"expected at least one worker, got {workers}")
+        if options.granularity is not Granularity.LAYER:
+            raise InvalidArgument(f"virtual workers have no buckets: expected {Granularity.LAYER}, got {options}")
         self.workers, self.options = workers, options
         self._parameters: dict[str, nn.Parameter] = {}
         self._compressed: dict[str, bool] = {}
-        self._zero_codes: dict[str, float] = {}
+        self._numbers: dict[str, int] = {}
+        self._places: dict[str, Place] = {}
+        self._streams: list[Tensor] = []
 
     def attach(self, network: nn.Module) -> None:
         """Take the network whose gradients are exchanged.
@@ -72,6 +70,7 @@ class VirtualWorkers:
             raise InvalidArgument("virtual workers run alone: under torchrun register terngrad_hook")
         self._compressed = compressed_parameters(network, self.options)
         self._parameters = dict(network.named_parameters())
+        self._numbers = {name: number for number, name in enumerate(self._parameters)}
 
     def backward(
         self, step: int, inputs: Tensor, labels: Tensor, one_worker: Callable[[Tensor, Tensor], float]
@@ -98,104 +97,71 @@ class VirtualWorkers:
         losses, gradients = [], []
         for rank in range(self.workers):
             losses.append(one_worker(_share(inputs, rank, self.workers), labels[rank :: self.workers]))
-            gradients.append([parameter.grad for parameter in self._parameters.values()])
+            gradients.append({name: one.grad for name, one in self._parameters.items() if one.grad is not None})
             for parameter in self._parameters.values():
                 parameter.grad = None
-        for number, (name, parameter) in enumerate(self._parameters.items()):
-            theirs = [given[number] for given in gradients]
-            if any(gradient is not None for gradient in theirs):
-                whole = [torch.zeros_like(parameter) if gradient is None else gradient for gradient in theirs]
-                parameter.grad = self._mean(name, number, parameter, step, whole)
+        # What only some workers used has a gradient of zero on the others, as in DistributedDataParallel.
+        used = [name for name in self._parameters if any(name in own for own in gradients)]
+        whole = [
+            {name: own[name] if name in own else torch.zeros_like(self._parameters[name]) for name in used}
+            for own in gradients
+        ]
+        for name in used:
+            if not self._compressed[name]:
+                total = whole[0][name]
+                for own in whole[1:]:
+                    total = total + own[name]
+                self._parameters[name].grad = total / self.workers
+        self._exchange(step, whole)
         return sum(losses) / self.workers
 
     def report(self) -> dict[str, Any]:
         """Share of zero codes of the last step by parameter, 0..1."""
-        return {"zero_codes": dict(self._zero_codes)}
+        if not self._streams:
+            return {"zero_codes": {}}
+        digits = torch.stack([unpack_digits(stream.cpu(), PACKING) for stream in self._streams])
+        parts = {name: (place.first_row * LANES, place.elements) for name, place in self._places.items()}
+        shares = {name: digits[:, start : start + count] == 1 for name, (start, count) in parts.items()}
+        return {"zero_codes": {name: float(zero.double().mean()) for name, zero in shares.items() if zero.numel()}}
 
     def settings(self) -> dict[str, Any]:
         """The options, and the number of workers."""
-        options = self.options
-        return {
-            "workers": self.workers, "clip_factor": options.clip_factor, "deviation": options.deviation.value,
-            "share_scaler": options.share_scaler, "min_numel": options.min_numel, "skip": list(options.skip),
-            "skip_last_layer": options.skip_last_layer, "seed": options.seed,
-        }  # fmt: skip
+        return self.options.to_dict() | {"workers": self.workers}
 
-    def _mean(self, name: str, number: int, parameter: Tensor, step: int, gradients: list[Tensor]) -> Tensor:
-        if not self._compressed[name]:
-            total = gradients[0]
-            for gradient in gradients[1:]:
-                total = total + gradient
-            return total / self.workers
-        flat = [_in_memory_order(gradient, parameter).float() for gradient in gradients]
-        statistics = torch.stack([quick_statistics(gradient) for gradient in flat])
-        own = local_scalers(statistics, self.options.clip_factor, self.options.deviation)
-        shared = own.max().expand(self.workers) if self.options.share_scaler else own
-        draw, decode = draw_factors(shared), decode_factors(shared, self.workers)
-        keys = [stream_key(self.options.seed, rank, step, number) for rank in range(self.workers)]
-        mean, zeros = torch.empty_like(parameter, requires_grad=False), 0
-        for start in range(0, parameter.numel(), CHUNK):
-            part = slice(start, start + CHUNK)
-            sums = torch.zeros_like(flat[0][part])
-            for rank, gradient in enumerate(flat):
-                codes, drawn = quick_codes(gradient[part], draw[rank], keys[rank], own[rank], start)
-                zeros += len(codes) - drawn
-                sums += codes if self.options.share_scaler else codes * decode[rank]
-            _in_memory_order(mean, parameter)[part] = sums * decode[0] if self.options.share_scaler else sums
-        self._zero_codes[name] = float(zeros) / max(1, parameter.numel() * self.workers)
-        return mean
-
-
-def quick_statistics(gradient: Float32[Tensor, " elements"]) -> Float64[Tensor, "4"]:
-    """What `statistics_of` gives, a chunk at a time; sums differ in their last bits.
-
-    Args:
-        gradient: of a layer.
-    """
-    chunks = torch.stack([statistics_of(part) for part in gradient.split(CHUNK)])
-    whole = chunks.sum(0)
-    whole[LARGEST] = chunks[:, LARGEST].max()  # NaN, where there is one
-    return whole
-
-
-def quick_codes(
-    gradient: Float32[Tensor, " elements"],
-    draw_factor: Float32[Tensor, ""],
-    key: StreamKey,
-    clip_at: Float32[Tensor, ""],
-    first: int = 0,
-) -> tuple[Float32[Tensor, " elements"], Float32[Tensor, ""]]:
-    """What `ternarize` gives, as floats and in 32 bits throughout; and how many are not zero.
-
-    Args:
-        gradient: of a part of a layer.
-        draw_factor: of the scaler.
-        key: of the layer's random numbers.
-        clip_at: absolute values above it count as it.
-        first: number of the part's first element in the layer.
-
-    Example:
-        >>> quick_codes(torch.tensor([1.0, -1.0, 0.5]), torch.tensor(2.0**24), StreamKey(1, 2), torch.tensor(1.0))
-        (tensor([ 1., -1.,  1.]), tensor(3.))
-    """
-    chance = torch.minimum(gradient.abs(), clip_at).mul_(draw_factor)
-    # Not by comparing: what makes and reads truth values takes several times as long. The sign of NaN is 0.
-    drawn = chance.sub_(_quick_numbers(key, first, len(gradient), gradient.device)).relu_().sign_()
-    return drawn * gradient.sign(), drawn.sum()
-
-
-def _quick_numbers(key: StreamKey, first: int, count: int, device: torch.device) -> Int32[Tensor, " count"]:
-    """What `random_numbers` gives: products of 32-bit integers keep the low 32 bits as they are."""
-    mixed = torch.arange(_signed(first), _signed(first) + count, dtype=torch.int32, device=device)
-    mixed.bitwise_xor_(_signed(key.first))
-    mixed.bitwise_xor_((mixed >> 16).bitwise_and_(0xFFFF)).mul_(_signed(FIRST_FACTOR)).add_(_signed(key.second))
-    mixed.bitwise_xor_((mixed >> 15).bitwise_and_(0x1FFFF)).mul_(_signed(SECOND_FACTOR))
-    mixed.bitwise_xor_((mixed >> 16).bitwise_and_(0xFFFF))
-    return mixed.bitwise_right_shift_(32 - RANDOM_BITS).bitwise_and_((1 << RANDOM_BITS) - 1)
-
-
-def _signed(word: int) -> int:
-    return word - (1 << 32) if word >> 31 else word
+    def _exchange(self, step: int, gradients: list[dict[str, Tensor]]) -> None:
+        """What the hook does on N workers and between them, for the parameters that are compressed."""
+        names = [name for name in gradients[0] if self._compressed[name]]
+        if not names:
+            return
+        codec = codec_for(self._parameters[names[0]].device.type)
+        flat = [[_in_memory_order(own[name], self._parameters[name]).float() for name in names] for own in gradients]
+        statistics = [codec.statistics(own) for own in flat]
+        own_scalers = [local_scalers(one, self.options.clip_factor, self.options.deviation) for one in statistics]
+        shared = torch.stack(own_scalers).amax(0)
+        self._places, rows = {}, 0
+        for name in names:
+            self._places[name] = Place(rows, self._parameters[name].numel())
+            rows += -(-self._parameters[name].numel() // PACKING.block_digits) * PACKING.digits
+        places, device = list(self._places.values()), flat[0][0].device
+        self._streams = []
+        for rank, clips in enumerate(own_scalers):
+            packed = torch.empty(packed_bytes(PACKING, rows * LANES), dtype=torch.uint8, device=device)
+            keys = [stream_key(self.options.seed, rank, step, self._numbers[name]) for name in names]
+            scalers = shared if self.options.share_scaler else clips
+            codec.encode(flat[rank], scalers, clips, keys, PACKING, places, packed)
+            self._streams.append(packed)
+        means = [torch.empty_like(own) for own in flat[0]]
+        if self.options.share_scaler:
+            factors = decode_factors(shared, self.workers)
+            codec.decode(self._streams, PACKING, self.workers, factors, places, means)
+        else:
+            for rank, (stream, scalers) in enumerate(zip(self._streams, own_scalers, strict=True)):
+                factors = decode_factors(scalers, self.workers)
+                codec.decode([stream], PACKING, 1, factors, places, means, add=rank > 0)
+        for name, mean in zip(names, means, strict=True):
+            parameter = self._parameters[name]
+            parameter.grad = torch.empty_like(parameter, requires_grad=False)
+            _in_memory_order(parameter.grad, parameter).copy_(mean)
 
 
 def _in_memory_order(values: Tensor, like: Tensor) -> Tensor:

@@ -35,11 +35,6 @@ class Exchange(Enum):
         """True where codes travel."""
         return self not in (Exchange.FLOAT32, Exchange.BFLOAT16)
 
-    @property
-    def shares_scaler(self) -> bool:
-        """True where the workers agree on a layer's scaler before its codes are made, as sums of codes need."""
-        return self in (Exchange.ALLTOALL, Exchange.LANES)
-
 
 @dataclass(frozen=True)
 class GradientSize:
@@ -48,7 +43,7 @@ class GradientSize:
     Attributes:
         ternary: that become codes where the exchange has codes.
         floats: that stay float32 then: small tensors, or a last layer.
-        layers: tensors of the first kind, a scaler each.
+        layers: tensors of the first kind, a scaler each, which the workers share.
     """
 
     ternary: int
@@ -127,9 +122,9 @@ def sent_bytes(exchange: Exchange, size: GradientSize, workers: int, pack: Pack 
     others = (workers - 1) / workers
     if not exchange.ternary:
         return others * size.elements * bits / 8
-    # All-reduced where they are shared; each worker's own beside its codes otherwise.
-    scalers = size.layers * _FLOAT_BYTES * (2 if exchange.shares_scaler else workers)
-    return others * (size.ternary * bits / 8 + size.floats * 2 * _FLOAT_BYTES + scalers)
+    # Floats travel beside the codes, and their means beside the sums; the largest scalers are all-reduced before.
+    floats = size.floats * _FLOAT_BYTES * (workers if exchange is Exchange.ALLGATHER else 2)
+    return others * (size.ternary * bits / 8 + floats + size.layers * _FLOAT_BYTES * 2)
 
 
 def crossing_bytes(
@@ -160,5 +155,5 @@ def crossing_bytes(
     sent = sent_bytes(exchange, size, workers, pack)
     if exchange is not Exchange.ALLTOALL:
         return sent
-    share = size.ternary / workers * code_packing(pack).bits / 8
+    share = (size.ternary * code_packing(pack).bits / 8 + size.floats * _FLOAT_BYTES) / workers
     return sent + (devices * (workers - devices) - (workers - 1)) * share

@@ -6,7 +6,6 @@ Departs from the paper: fewer steps; Caffe's LeNet, without padding; CifarNet's 
 weights; weight decay is added after the exchange, not ternarized; mean and spread of several seeds.
 """
 
-import time
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -14,15 +13,20 @@ from typing import Any
 
 from rich.console import Console
 
-from spokeshave.communication.ternary_options import TernaryOptions
+from spokeshave.communication.digit_packing import Pack
+from spokeshave.communication.hooked_workers import HookedWorkers
+from spokeshave.communication.ternary_options import gradient_size
+from spokeshave.communication.ternary_wire import Wire
 from spokeshave.communication.virtual_workers import VirtualWorkers
+from spokeshave.communication.wire_bytes import Exchange, sent_bytes
 from spokeshave.data import DatasetName, load
 from spokeshave.equal_budget import Course, Pair
 from spokeshave.errors import InvalidArgument
-from spokeshave.processes import is_first, usable_device
+from spokeshave.exchange_output import print_exchange, write_exchange, write_exchange_ledger
+from spokeshave.processes import is_first, join_processes, usable_device
 from spokeshave.recipes.terngrad_rows import ROWS, RowPlan
 from spokeshave.road import small_digits
-from spokeshave.run_output import refuse_finished
+from spokeshave.run_output import command_line, refuse_finished
 
 # Test accuracy, percent; momentum SGD for LeNet, whose values were read off the published figure.
 PAPER: dict[str, dict[str, Any]] = {
@@ -64,6 +68,10 @@ class Config:
     """c of clipping at c * sigma; inf for no clipping."""
     min_numel: int = 0
     """Parameters of fewer elements travel as floats."""
+    wire: Wire = Wire.AUTO
+    """How codes travel; alone, only the bytes that are counted depend on it."""
+    pack: Pack = Pack.TWO_BIT
+    """Bits of a code: 2, or 1.6."""
     steps: int = 0
     """Length of both trainings."""
     learning_rate: float = 0.0
@@ -82,8 +90,12 @@ class Config:
     """A few steps on the embedded digits: shows that everything works, measures nothing."""
 
 
-def plan_of(config: Config) -> RowPlan:
+def plan_of(config: Config, processes: int = 1) -> RowPlan:
     """The plan of a row, with what the options change.
+
+    Args:
+        config: the options.
+        processes: that torchrun started; the workers, where there are several.
 
     Raises:
         InvalidArgument: for a negative number, no seed, or a batch that the workers cannot share.
@@ -109,7 +121,9 @@ def plan_of(config: Config) -> RowPlan:
         clip_factor=None if clip == float("inf") else clip,
         min_numel=config.min_numel or options.min_numel,
     )
-    workers = config.workers or plan.workers
+    workers = config.workers or (processes if processes > 1 else plan.workers)
+    if processes not in (1, workers):
+        raise InvalidArgument(f"--workers {workers}: torchrun started {processes} processes; leave the option out")
     if plan.budget.batch_size % workers:
         raise InvalidArgument(f"--workers {workers}: a batch has {plan.budget.batch_size} images, not a multiple")
     return replace(plan, budget=replace(plan.budget, settings=settings), workers=workers, options=options)
@@ -124,8 +138,7 @@ def run(config: Config) -> dict[str, Any]:
     Raises:
         SpokeshaveError: what is wrong with the options, the data, the run's folder or the training.
     """
-    started = time.perf_counter()
-    plan = plan_of(config)
+    plan = plan_of(config, join_processes()[1])
     run_dir = config.run_dir or Path("runs") / f"terngrad-{config.row.value}"
     refuse_finished(run_dir, config.resume)
     usable_device(config.device)
@@ -138,11 +151,40 @@ def run(config: Config) -> dict[str, Any]:
         if config.control_only:
             console.print(f"seed {seed}: float, validation accuracy {exact[1][-1]['validation_accuracy']:.2%}")
             continue
-        exchange = VirtualWorkers(plan.workers, replace(plan.options, seed=seed))
+        options = replace(plan.options, seed=seed)
+        alone = course.world_size == 1
+        exchange = VirtualWorkers(plan.workers, options) if alone else HookedWorkers(options, config.wire, config.pack)
         exchanged = course.exchanged(seed, exchange)
         pairs.append(Pair(seed, course.score(*exact), course.score(*exchanged)))
-    for pair in pairs:
-        console.print(
-            f"seed {pair.seed}: float {pair.exact.test.accuracy:.2%}, ternary {pair.exchanged.test.accuracy:.2%}, gap {100 * pair.gap:+.2f} points"
-        )
-    return {}
+    if not pairs or not is_first():
+        return {}
+    size = gradient_size(pairs[0].exchanged.network, plan.options)
+    wire = Exchange(config.wire.chosen(plan.workers).value)
+    record = write_exchange(
+        pairs,
+        splits,
+        run_dir,
+        recipe="terngrad",
+        row=config.row.value,
+        title=f"TernGrad: {config.row.value} on {splits.name}, {plan.workers} workers",
+        config=_settings(config, plan) | {"wire": wire.value},
+        float_bytes=round(sent_bytes(Exchange.FLOAT32, size, plan.workers)),
+        sent_bytes=round(sent_bytes(wire, size, plan.workers, config.pack)),
+        paper=PAPER.get(config.row.value),
+        command=command_line(["spokeshave", "run", "terngrad"], config),
+    )
+    print_exchange(record, run_dir, console)
+    if config.ledger is not None:
+        write_exchange_ledger(record, config.ledger)
+    return asdict(record)
+
+
+def _settings(config: Config, plan: RowPlan) -> dict[str, Any]:
+    """What a reader needs to know of a run, as JSON values."""
+    budget, options = plan.budget, plan.options
+    return {
+        "workers": plan.workers, "exchange": options.to_dict(), "pack": config.pack.value,
+        "batch_size": budget.batch_size, "validation_images": budget.validation,
+        "augment": None if budget.augment is None else asdict(budget.augment),
+        "normalize": budget.normalize.to_dict(), "training": budget.settings.to_dict(), "smoke": config.smoke,
+    }  # fmt: skip

@@ -48,7 +48,7 @@ def _lenet(workers: int) -> RowPlan:
 def _cifarnet(clip_factor: float | None = 2.5) -> RowPlan:
     """Table 1, first row: 64 images a worker, Adam, weight decay on the hidden linear layers."""
     settings = TrainSettings(
-        learning_rate=1e-3, optimizer=OptimizerName.ADAM, schedule=Schedule.POLYNOMIAL, power=1.0, steps=2106,
+        learning_rate=2e-3, optimizer=OptimizerName.ADAM, schedule=Schedule.POLYNOMIAL, power=1.0, steps=1755,
         weight_decay=0.004, decayed=("fc3", "fc4"), channels_last=True, checkpoint_every=100,
     )  # fmt: skip
     augment = Augmentation(flip=True, crop=24, contrast=(0.2, 1.8))

@@ -164,6 +164,7 @@ def scatter_chart(
         for place in place_labels(points, (_LEFT, _TOP, width, height - _BOTTOM)):
             parts.append(_text("mark-label", place.x, place.y, place.text, place.anchor))
     spoken = "; ".join(f"{mark.label}: {_number(mark.x, x)}, {_number(mark.y, y)}" for mark in marks[:12])
+    spoken = spoken or _spoken(lines, y)
     return _svg(title, spoken, parts, width, height, "chart wide" if width > _NARROW else "chart")
 
 
@@ -290,6 +291,9 @@ def _text(kind: str, x: float, y: float, words: str, anchor: str = "start") -> s
 def _tick(value: float, axis: Axis) -> str:
     if axis.percent:
         return f"{value * 100:.4g}%"
+    for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= max(size, 1e5):
+            return f"{value / size:,.5g} {prefix}"
     return f"{value:,.5g}"
 
 

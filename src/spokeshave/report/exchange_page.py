@@ -59,8 +59,8 @@ def render_exchange_page(record: ExchangeRecord) -> str:
 def _verdict(record: ExchangeRecord) -> str:
     start = f"On {record.data}, test" if record.data else "Test"
     return (
-        f"{start} error is {with_spread(record.float_errors)} with exact gradients and {with_spread(record.errors)} with "
-        f"ternary ones at equal budget ({with_spread(record.gaps, points=True)}), which send "
+        f"{start} error is {with_spread(record.float_errors)} with exact gradients and {with_spread(record.errors)} "
+        f"with ternary ones at equal budget ({with_spread(record.gaps, points=True)}), which send "
         f"{wording.times(record.factor)} fewer bytes."
     )
 

@@ -88,6 +88,21 @@ class ExchangeRecord:
         return path
 
     @classmethod
+    def load(cls, path: Path) -> "ExchangeRecord":
+        """Read and check a run.json.
+
+        Raises:
+            DataError: where it is missing or damaged.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: expected the record of a run as JSON, got: {error}; run the recipe") from error
+        if not isinstance(content, dict):
+            raise DataError(f"{path}: expected a JSON object, got {type(content).__name__}; run the recipe again")
+        return cls.from_dict(content, str(path))
+
+    @classmethod
     def from_dict(cls, content: Mapping[str, Any], source: str = "run record") -> "ExchangeRecord":
         """Build a record from what run.json holds.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from spokeshave.communication.link_probe import LinkProbe
 from spokeshave.communication.link_units import bandwidth_words
-from spokeshave.communication.network_benchmark import NetworkBenchmark
+from spokeshave.communication.network_benchmark import MeasuredThroughput, NetworkBenchmark
 from spokeshave.communication.paper_performance_model import images_per_s
 from spokeshave.communication.performance_model import Collective, at_bandwidth, at_workers, predict
 from spokeshave.communication.published_throughput import GPUS, Gradients, PaperCluster, PaperNetwork, published
@@ -27,7 +27,7 @@ TONES = {
     Exchange.LANES: 0.3,
 }
 MOST_WORKERS = 512
-_BANDWIDTHS = np.geomspace(1e6, 1e11, 101)
+_BANDWIDTHS = tuple(np.geomspace(1e6, 1e11, 101).tolist())
 _MBIT = 1e6
 _SAME_LINK = 0.1
 """Measured throughput is drawn beside predictions where its bandwidth differs from theirs by less than this share."""
@@ -46,6 +46,16 @@ def worker_counts(bench: NetworkBenchmark) -> list[int]:
     return sorted(counts | {bench.workers})
 
 
+def on_this_link(bench: NetworkBenchmark) -> list[MeasuredThroughput]:
+    """Measured throughput of links that are (nearly) as fast as the one that predictions are for.
+
+    Args:
+        bench: of a model.
+    """
+    here = bench.cluster.link.bit_per_s
+    return [row for row in bench.measured if abs(row.bit_per_s / here - 1) < _SAME_LINK]
+
+
 def scaling_figure(bench: NetworkBenchmark) -> Figure:
     """Draw predicted throughput against the number of workers, and what was measured on such a link.
 
@@ -57,7 +67,6 @@ def scaling_figure(bench: NetworkBenchmark) -> Figure:
         steps = [predict(exchange, bench.profile, at_workers(bench.cluster, workers)) for workers in counts]
         lines.append(_line(exchange, counts, [step.images_per_s for step in steps]))
     here = bench.cluster.link.bit_per_s
-    near = [row for row in bench.measured if abs(row.bit_per_s / here - 1) < _SAME_LINK]
     marks = [
         Mark(
             row.exchange.value,
@@ -66,7 +75,7 @@ def scaling_figure(bench: NetworkBenchmark) -> Figure:
             "after" if row.exchange.ternary else "before",
             hint=f"{row.exchange.value}, {row.workers} workers: {row.images_per_s:,.4g} images/s, measured",
         )
-        for row in near
+        for row in on_this_link(bench)
     ]
     title = f"Throughput at {bandwidth_words(here)}"
     axes = Axis("workers", log=True), Axis("images a second, all workers", log=True)
@@ -80,7 +89,7 @@ def speedup_figure(bench: NetworkBenchmark) -> Figure:
         bench: of a model.
     """
     rates = _BANDWIDTHS
-    xs = (rates / _MBIT).tolist()
+    xs = [rate / _MBIT for rate in rates]
     floats = [_step(bench, Exchange.FLOAT32, rate) for rate in rates]
     lines, highest = [], 1.0
     for exchange in list(Exchange)[1:]:

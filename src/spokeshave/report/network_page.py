@@ -14,6 +14,7 @@ from spokeshave.report import wording
 from spokeshave.report.network_figures import (
     bytes_figure,
     link_figure,
+    on_this_link,
     paper_figures,
     scaling_figure,
     speedup_figure,
@@ -84,8 +85,12 @@ def render_network_page(bench: NetworkBenchmark) -> str:
         versions=bench.versions,
         config=[(name, str(value)) for name, value in config.items()],
         words=wording,
-        bandwidth=bandwidth_words,
+        rate=_rate,
     )
+
+
+def _rate(images_per_s: float) -> str:
+    return f"{images_per_s:,.{1 if images_per_s < 1000 else 0}f}"
 
 
 def _setting(bench: NetworkBenchmark) -> str:
@@ -108,7 +113,8 @@ def _tiles(bench: NetworkBenchmark) -> list[dict[str, Any]]:
             {
                 "label": label,
                 "value": wording.times(base.step_s / best.step_s),
-                "detail": f"{wording.seconds(base.step_s)} → {wording.seconds(best.step_s)} a step ({best.exchange.value})",
+                "detail": f"{wording.seconds(base.step_s)} → {wording.seconds(best.step_s)} a step "
+                f"({best.exchange.value})",
                 "share": best.step_s / base.step_s,
             }
         )
@@ -143,7 +149,9 @@ def _rows(bench: NetworkBenchmark) -> list[dict[str, Any]]:
         if exchange.ternary:
             against = (Exchange.FLOAT32, Exchange.BFLOAT16)
             bounds = tuple(wording.bound(bench.break_even(exchange, each)) for each in against)
-        measured = [row for row in bench.measured if (row.exchange, row.workers) == (exchange, bench.workers)]
+        here = [
+            row.images_per_s for row in on_this_link(bench) if (row.exchange, row.workers) == (exchange, bench.workers)
+        ]
         rows.append(
             {
                 "exchange": exchange,
@@ -155,9 +163,7 @@ def _rows(bench: NetworkBenchmark) -> list[dict[str, Any]]:
                 "over_fp32": floats.step_s / step.step_s,
                 "over_bf16": halves.step_s / step.step_s,
                 "bounds": bounds,
-                "measured": [
-                    f"measured at {bandwidth_words(row.bit_per_s)}: {row.images_per_s:,.4g}" for row in measured
-                ],
+                "measured": here,
             }
         )
     return rows
