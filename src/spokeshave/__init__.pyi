@@ -4,6 +4,7 @@ from spokeshave.communication.bfloat16_hook import bfloat16_hook as bfloat16_hoo
 from spokeshave.communication.digit_packing import Pack as Pack
 from spokeshave.communication.ternary_codes import Deviation as Deviation
 from spokeshave.communication.ternary_options import Granularity as Granularity
+from spokeshave.communication.ternary_reduce_scatter import ternary_reduce_scatter as ternary_reduce_scatter
 from spokeshave.communication.ternary_wire import Wire as Wire
 from spokeshave.communication.terngrad import TernGradState as TernGradState
 from spokeshave.communication.terngrad import terngrad_hook as terngrad_hook

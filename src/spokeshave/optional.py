@@ -15,6 +15,7 @@ EXTRAS: dict[str, str] = {
     "lightning": "examples",
     "accelerate": "examples",
     "torch_pruning": "benchmarks",
+    "triton": "dev",
 }
 
 

@@ -30,6 +30,7 @@ from spokeshave.communication.ternary_loops import (
 )
 from spokeshave.errors import InvalidArgument, JitRefused
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
+from spokeshave.optional import available
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class PlainCodec:
 
     def reduce(self, streams: Sequence[Tensor], codes: Packing, sums: Packing, packed: UInt8[Tensor, " sums"]) -> None:
         """As the protocol says."""
-        packed.copy_(pack_digits(_added(streams, codes), sums))
+        packed.copy_(pack_digits(self._added(streams, codes).long(), sums))
 
     def decode(
         self,
@@ -165,15 +166,14 @@ class PlainCodec:
         add: bool = False,
     ) -> None:
         """As the protocol says."""
-        sums = _added(streams, packing) - workers
+        sums = self._added(streams, packing) - workers
         for factor, place, target in zip(factors, places, targets, strict=True):
             start = place.first_row * LANES
             value = (sums[start : start + place.elements].float() * factor).view_as(target)
             target.copy_(target + value if add else value)
 
-
-def _added(streams: Sequence[Tensor], packing: Packing) -> Tensor:
-    return torch.stack([unpack_digits(stream, packing) for stream in streams]).sum(0)
+    def _added(self, streams: Sequence[Tensor], packing: Packing) -> Tensor:
+        return torch.stack([unpack_digits(stream, packing) for stream in streams]).sum(0)
 
 
 class GeneratedCodec:
@@ -273,6 +273,10 @@ def codec_for(device: str) -> TernaryCodec:
             codec = GeneratedCodec()
             codec.statistics([torch.zeros(1)])
             return codec
+    if device == "cuda" and available("triton"):
+        from spokeshave.communication.ternary_triton import TritonCodec
+
+        return TritonCodec()
     return PlainCodec()
 
 
