@@ -26,6 +26,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+START_S = 180
+"""For the processes to start; on a busy machine they take long, and that says nothing about what is tested."""
 GRACE_S = 0.5
 """After a failure others may still be failing, and the true cause may be theirs: all of them are told."""
 
@@ -43,7 +45,7 @@ def run_workers(
         function: at the top level of a file; it is found there again by its name.
         workers: processes.
         arguments: anything that pickles.
-        timeout_s: for everything, the start of the processes included.
+        timeout_s: for the calls, from when all processes have formed the group.
         grace_s: after a failure, for others that may still be failing.
 
     Returns:
@@ -58,12 +60,15 @@ def run_workers(
     job = (file, function.__module__, function.__qualname__, workers, timeout_s)
     with TemporaryDirectory(prefix="gloo-") as folder, ExitStack() as ending:
         processes = [_start(rank, job, arguments, Path(folder), ending) for rank in range(workers)]
-        deadline = time.monotonic() + timeout_s
+        deadline, started = time.monotonic() + START_S, False
         while not all((Path(folder) / f"{rank}.result").exists() for rank in range(workers)):
+            if not started and all((Path(folder) / f"{rank}.started").exists() for rank in range(workers)):
+                deadline, started = time.monotonic() + timeout_s, True
             late = time.monotonic() > deadline
             dead = any(process.poll() is not None for process in processes)
             if late or dead or any(Path(folder).glob("*.failure")):
-                raise WorkerFailed(_what_failed(processes, Path(folder), late, timeout_s, grace_s))
+                limit = f"{timeout_s:g} s" if started else f"{START_S:g} s of starting"
+                raise WorkerFailed(_what_failed(processes, Path(folder), late, limit, grace_s))
             time.sleep(0.01)
         return [pickle.loads((Path(folder) / f"{rank}.result").read_bytes()) for rank in range(workers)]
 
@@ -99,9 +104,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-def _what_failed(
-    processes: list[subprocess.Popen[bytes]], folder: Path, late: bool, timeout_s: float, grace_s: float
-) -> str:
+def _what_failed(processes: list[subprocess.Popen[bytes]], folder: Path, late: bool, limit: str, grace_s: float) -> str:
     if late:
         hanging = [rank for rank in range(len(processes)) if not (folder / f"{rank}.result").exists()]
         for rank in hanging:
@@ -109,7 +112,7 @@ def _what_failed(
         for rank in hanging:
             processes[rank].wait()
         reports = [f"worker {rank} of {len(processes)}:\n{_log(folder, rank)}" for rank in hanging]
-        return "\n".join([f"not done after {timeout_s:g} s; the stacks of those that are not:", *reports])
+        return "\n".join([f"not done after {limit}; the stacks of those that are not:", *reports])
     deadline = time.monotonic() + grace_s
     while time.monotonic() < deadline and not all(
         process.poll() is not None or any((folder / f"{rank}.{ending}").exists() for ending in ("failure", "result"))
@@ -163,8 +166,9 @@ def _work() -> None:
             init_method=f"file://{folder}/rendezvous",
             rank=rank,
             world_size=workers,
-            timeout=timedelta(seconds=timeout_s),
+            timeout=timedelta(seconds=timeout_s + START_S),
         )
+        (Path(folder) / f"{rank}.started").touch()
         ending, said = "result", pickle.dumps(function(rank, workers, *arguments))
     except BaseException:  # noqa: BLE001 - whatever it is, the parent tells
         ending, said = "failure", traceback.format_exc().encode()

@@ -79,10 +79,8 @@ def test_the_first_failure_is_told_and_nobody_stays(tmp_path: Path) -> None:
 
 
 def test_a_hang_ends_with_its_stack() -> None:
-    began = time.monotonic()
-    with pytest.raises(WorkerFailed, match=r"not done after 8 s(?s:.)*worker 0 of 1:(?s:.)*in hang"):
-        run_workers(hang, 1, timeout_s=8)
-    assert time.monotonic() - began < 60
+    with pytest.raises(WorkerFailed, match=r"not done after 1 s(?s:.)*worker 0 of 1:(?s:.)*in hang"):
+        run_workers(hang, 1, timeout_s=1)
 
 
 def test_workers_leave_with_a_killed_parent(tmp_path: Path) -> None:

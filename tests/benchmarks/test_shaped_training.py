@@ -18,8 +18,8 @@ def test_formulas_of_the_contestants() -> None:
     assert CONTESTANTS[PLAIN].sent_bytes([100, 50], 2) == 2 * 75 * 4
     assert CONTESTANTS[PLAIN].sent_bytes([100], 4) == 2 * 75 * 4
     assert CONTESTANTS[BFLOAT16].sent_bytes([100], 4) == 2 * 75 * 2
-    # 2 bits of a code to three others, for them to have; a scaler of 4 bytes with it. The bias stays in floats.
-    assert CONTESTANTS["allgather"].sent_bytes([4096, 8], 4) == 3 * (4096 / 4 + 4) + 2 * 6 * 4
+    # To three others: codes of 2 bits, and the bias in floats. Before it a scaler, all-reduced.
+    assert CONTESTANTS["allgather"].sent_bytes([4096, 8], 4) == 3 * (4096 / 4 + 8 * 4) + 2 * 3 / 4 * 4
     # Codes of three quarters to who adds them, sums of one's own quarter (0..8: 4 bits) to three others.
     assert CONTESTANTS["alltoall"].sent_bytes([4096], 4) == 3 * 1024 / 4 + 3 * 1024 / 2 + 2 * 3
     for ranks, chosen in ((2, "allgather"), (3, "alltoall"), (8, "alltoall")):
