@@ -15,7 +15,6 @@ EXTRAS: dict[str, str] = {
     "lightning": "examples",
     "accelerate": "examples",
     "torch_pruning": "benchmarks",
-    "triton": "dev",
 }
 
 

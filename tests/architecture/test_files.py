@@ -9,7 +9,7 @@ LONGEST = 400
 UNTESTED_BY_NAME: dict[str, str] = {
     "errors.py": "only declares classes; every test of an error imports it",
     "cli/compress.py": "parses options for recipes/compression.py; driven whole in tests/recipes/test_compression.py",
-    "communication/packing_loops.py": "its code is run against the definition in tests/communication/test_ternary_packing.py",
+    "communication/packing_loops.py": "run against the definition in tests/communication/test_ternary_packing.py",
     "communication/ternary_loops.py": "likewise",
     "recipes/guided_sparsity_rows.py": "the plans of recipes/guided_sparsity.py, run in its test",
     "recipes/ssl_rows.py": "the plans of recipes/ssl.py, each run in tests/recipes/test_ssl.py",

@@ -4,8 +4,8 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from gloo_workers import run_workers
 
+from gloo_workers import run_workers
 from spokeshave.communication.ternary_channel import Channel, timeout_of
 
 

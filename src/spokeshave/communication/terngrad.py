@@ -297,7 +297,8 @@ def _average_floats(state: TernGradState, step: int, last: bool, buffer: Tensor,
             state._trial.step_ended(step)
         return result
 
-    return distributed.all_reduce(buffer, group=state._group, async_op=True).get_future().then(ended)
+    work: Any = distributed.all_reduce(buffer, group=state._group, async_op=True)
+    return work.get_future().then(ended)
 
 
 def _average(
