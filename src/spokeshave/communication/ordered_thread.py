@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 from torch.futures import Future
 
-Job = tuple[Callable[[], Tensor], Future[Tensor]]
+Job = tuple[Callable[[], Tensor], Future[Any]]
 
 
 class OrderedThread:
@@ -48,7 +48,7 @@ class OrderedThread:
         if self._jobs is None:
             self._jobs = SimpleQueue()
             threading.Thread(target=self._work, args=(self._jobs,), name="spokeshave-terngrad", daemon=True).start()
-        promise: Future[Tensor] = Future()
+        promise: Future[Any] = Future()
         self._jobs.put((job, promise))
         # DDP takes an exception that was set for a tensor; what a callback raises it passes on.
         return promise.then(lambda done: done.value())

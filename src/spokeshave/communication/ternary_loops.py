@@ -148,7 +148,7 @@ def encode_loops(packing: Packing, vectors: VectorSet) -> Loops:
     return loops
 
 
-def _append(loops: PackingLoops, packing: Packing, total: Any, code: ir.Value, digit: int) -> ir.Value:
+def _append(loops: PackingLoops, packing: Packing, total: Any, code: Any, digit: int) -> ir.Value:
     """A word's sum with one more code of -1, 0 or 1."""
     build = loops.builder
     if packing.radix:
@@ -158,7 +158,7 @@ def _append(loops: PackingLoops, packing: Packing, total: Any, code: ir.Value, d
     return placed if total is None else build.add(total, placed)
 
 
-def _times(loops: PackingLoops, value: ir.Value, factor: int) -> ir.Value:
+def _times(loops: PackingLoops, value: Any, factor: int) -> Any:
     """A product as sums: multiplying 32-bit integers takes several times as long as adding them."""
     build, whole = loops.builder, None
     for bit in reversed(bin(factor)[2:]):
@@ -168,9 +168,7 @@ def _times(loops: PackingLoops, value: ir.Value, factor: int) -> ir.Value:
     return whole
 
 
-def _draw(
-    loops: PackingLoops, value: ir.Value, counted: ir.Value, key: ir.Value, factor: Any, clip_at: Any
-) -> ir.Value:
+def _draw(loops: PackingLoops, value: ir.Value, counted: Any, key: ir.Value, factor: Any, clip_at: Any) -> ir.Value:
     """Write what `ternarize` does to a register of gradients: -1, 0 or 1 as 32-bit integers."""
     build, words = loops.builder, counted.type
 
