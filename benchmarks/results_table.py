@@ -85,9 +85,7 @@ def shrink_benchmark(directory: Path) -> str:
         "| network | predicted by FLOPs | batch | measured, 1 thread | against torch-pruning |",
         "|---|---|---|---|---|",
     ]
-    for row in read_rows("benchmarks", directory):
-        if not row.row.startswith("shrink-"):
-            continue
+    for row in _benchmarks(directory, "shrink-"):
         numbers = row.numbers
         peer = {line["batch_size"]: line for line in numbers.get("torch_pruning", {}).get("rows", ())}
         for line in numbers["comparison"]["rows"]:
@@ -133,6 +131,63 @@ def terngrad_accuracy(directory: Path) -> str:
     return "\n".join(lines)
 
 
+def ternary_codec(directory: Path) -> str:
+    """What a worker's ternary step costs an element, beside torch."""
+    lines = [
+        "| gradients | workers | what | ns a gradient | fastest | best of torch takes |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in _benchmarks(directory, "ternary-codec"):
+        for line in row.numbers["rows"]:
+            cells = [
+                f"{line['elements']:,}",
+                str(line["workers"]),
+                line["contestant"],
+                f"{line['ns']:.2f} ± {line['ns_spread']:.2f}",
+                f"{line['ns_fastest']:.2f}",
+                f"{_faster(line)} as long",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def network_steps(directory: Path) -> str:
+    """Steps over shaped networks: AUTO against float32 and bfloat16, the fastest wire, and bytes."""
+    lines = [
+        "| network | workers | link | float32, ms a step | AUTO against float32, bfloat16 | fastest wire: the same "
+        "| fewer bytes: AUTO, base 3 | payload over formula |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in _benchmarks(directory, "network-"):
+        for setting in row.numbers["settings"]:
+            outcomes = setting["outcomes"]
+            wires = {name: one for name, one in outcomes.items() if name not in ("fp32", "bf16", "auto")}
+            best = min(wires, key=lambda name: wires[name]["step_s"][0])
+            base3 = "allgather-base3" if setting["workers"] == 2 else "alltoall-base3"
+            whole = outcomes["fp32"]["payload_bytes"]
+            over = [one["payload_bytes"] / one["formula_bytes"] for one in outcomes.values()]
+            cells = [
+                f"{setting['network']}, {setting['parameters'] / 1e6:.1f} million",
+                str(setting["workers"]),
+                setting["rate"],
+                f"{1e3 * outcomes['fp32']['step_s'][0]:.0f} ± {1e3 * outcomes['fp32']['step_s'][1]:.0f}",
+                _against_both(outcomes["auto"]),
+                f"{best}: {_against_both(outcomes[best])}",
+                ", ".join(f"{whole / outcomes[name]['payload_bytes']:.1f}x" for name in ("auto", base3)),
+                f"{min(over):.3f} to {max(over):.3f}",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _against_both(outcome: dict) -> str:
+    return ", ".join("{:.2f} ± {:.2f}x".format(*outcome["faster_than"][name]) for name in ("fp32", "bf16"))
+
+
+def _benchmarks(directory: Path, beginning: str) -> list[Row]:
+    return [row for row in read_rows("benchmarks", directory) if row.row.startswith(beginning)]
+
+
 def _faster(line: dict) -> str:
     return f"{line['ratio']:.2f} ± {line['ratio_spread']:.2f}x"
 
@@ -143,6 +198,8 @@ PLACES: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
     ("docs/papers/ssl.md", "alexnet", alexnet_layers),
     ("docs/shrink.md", "benchmark", shrink_benchmark),
     ("docs/papers/terngrad.md", "accuracy", terngrad_accuracy),
+    ("docs/papers/terngrad.md", "codec", ternary_codec),
+    ("docs/papers/terngrad.md", "network", network_steps),
 )
 """File, the mark around the table in it, what writes the table from the ledger's folder."""
 

@@ -90,6 +90,19 @@ def test_sums_are_the_same_however_many_workers(vectors: VectorSet, pack: Pack) 
         assert torch.equal(found, directly)
 
 
+@pytest.mark.parametrize("vectors", SETS, ids=lambda vectors: vectors.name)
+def test_large_layers_are_written_past_the_caches_wherever_they_begin(vectors: VectorSet) -> None:
+    codec, packing, size = GeneratedCodec(vectors), code_packing(Pack.TWO_BIT), (1 << 19) + 5
+    digits = torch.randint(0, 3, (size,), generator=torch.Generator().manual_seed(4))
+    packed, wanted = pack_digits(digits, packing), (digits - 1).float()
+    for start in (0, 3):
+        memory = torch.full((size + 40,), 7.0)
+        start += -(memory.data_ptr() // 4) % 16  # from the beginning of a line, and from within one
+        codec.decode([packed], packing, 1, torch.ones(1), [Place(0, size)], [memory[start : start + size]])
+        assert torch.equal(memory[start : start + size], wanted)
+        assert bool((memory[:start] == 7).all()) and bool((memory[start + size :] == 7).all())
+
+
 def test_statistics_tell_what_is_not_finite() -> None:
     for poison in (float("nan"), float("inf")):
         for place in (0, 5, 40, 99):

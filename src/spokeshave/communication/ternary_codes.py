@@ -80,16 +80,15 @@ def local_scalers(
         >>> local_scalers(four, 2.5), local_scalers(four, None)
         (tensor([2.5000]), tensor([3.]))
     """
-    largest, squares = statistics[:, LARGEST], statistics[:, SQUARES]
-    finite = torch.isfinite(squares) & torch.isfinite(largest)
+    count, largest, total, squares = statistics.unbind(1)
     scalers = largest
     if clip_factor is not None:
-        count = statistics[:, ELEMENTS].clamp(min=1)
-        mean = statistics[:, TOTAL] / count if deviation is Deviation.ABOUT_MEAN else torch.zeros_like(count)
-        variance = (squares / count - mean * mean).clamp(min=0)
+        variance = squares / count.clamp(min=1)
+        if deviation is Deviation.ABOUT_MEAN:
+            variance = (variance - (total / count.clamp(min=1)).square()).clamp(min=0)
         scalers = torch.minimum(scalers, clip_factor * variance.sqrt())
-    scalers = torch.where(scalers < SMALLEST_SCALER, 0.0, scalers)
-    return torch.where(finite, scalers, math.inf).float()
+    # The squares tell what is not finite: the largest value may have passed over NaN.
+    return scalers.where(scalers >= SMALLEST_SCALER, 0.0).where(squares.isfinite(), math.inf).float()
 
 
 def draw_factors(scalers: Float32[Tensor, " layers"]) -> Float32[Tensor, " layers"]:
@@ -102,8 +101,7 @@ def draw_factors(scalers: Float32[Tensor, " layers"]) -> Float32[Tensor, " layer
         >>> draw_factors(torch.tensor([2.0, float("inf"), 0.0])).tolist() == [2.0**23, 0.0, 0.0]
         True
     """
-    usable = torch.isfinite(scalers) & (scalers > 0)
-    return torch.where(usable, 2.0**RANDOM_BITS / torch.where(usable, scalers, 1.0), 0.0)
+    return (2.0**RANDOM_BITS / scalers).nan_to_num_(0.0, posinf=0.0)
 
 
 def ternarize(

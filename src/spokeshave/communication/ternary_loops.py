@@ -5,6 +5,7 @@ gradient and the bytes on the wire is ever in memory. `ternary_packing` calls wh
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -18,6 +19,9 @@ from spokeshave.jit.native_loops import F32, I32, I64, POINTER, Loops
 
 F64 = ir.DoubleType()
 _ABS = 0x7FFFFFFF
+_STREAMED = 1 << 19
+"""Elements from which on results are written past the caches: nothing has to be read for them first, and what the
+caches hold stays. Smaller layers may still be there when the optimizer comes."""
 _SUMS_AT_ONCE = 4
 """Vectors that are summed side by side, so that one addition does not wait for the other."""
 
@@ -245,6 +249,7 @@ def decode_loops(packing: Packing, most: int, add: bool, vectors: VectorSet) -> 
         target = loops.load(at, POINTER, 8)
         elements, first = (loops.load(loops.at(at, 8 * place), I64, 8) for place in (1, 2))
         factor = loops.splat(loops.load(loops.at(at, 24), F32, 8), loops.vector)
+        past = None if add else _goes_past_caches(loops, target, elements)
         end = build.add(first, build.udiv(build.add(elements, I64(LANES - 1)), I64(LANES)))
         start = build.udiv(first, I64(packing.digits))
         stop = build.udiv(build.add(end, I64(packing.digits - 1)), I64(packing.digits))
@@ -264,16 +269,48 @@ def decode_loops(packing: Packing, most: int, add: bool, vectors: VectorSet) -> 
 
                 with build.if_else(build.icmp_signed(">=", build.sub(elements, done), I64(LANES))) as (full, part):
                     with full:
-                        for lane in range(0, LANES, lanes):
-                            value = value_of(loops.load(loops.at(place, lane * digit), small, 1))
-                            to = loops.at(out, 4 * lane)
-                            loops.store(build.fadd(loops.load(to), value) if add else value, to)
+                        values = [
+                            value_of(loops.load(loops.at(place, at * digit), small, 1)) for at in range(0, LANES, lanes)
+                        ]
+                        _write_row(loops, values, out, add, past)
                     with part, loops.loop(0, build.sub(elements, done)) as lane:
                         one = loops.load(loops.at(place, loops.times(lane, digit)), small.element, 1)
                         value = value_of(loops.splat(one, small))
                         value, to = build.extract_element(value, I32(0)), loops.at(out, loops.times(lane, 4))
                         loops.store(build.fadd(loops.load(to, F32), value) if add else value, to)
+    if vectors is not VectorSet.NEON:  # other threads must see what went past the caches
+        loops.call("llvm.x86.sse.sfence", ir.VoidType())
     return loops
+
+
+def _goes_past_caches(loops: PackingLoops, target: ir.Value, elements: ir.Value) -> ir.Value:
+    """True where a layer is too large to stay in the caches, and lies at whole registers."""
+    build = loops.builder
+    low = build.and_(build.ptrtoint(target, I64), I64(loops.vectors.bytes - 1))
+    return build.and_(build.icmp_unsigned("==", low, I64(0)), build.icmp_signed(">=", elements, I64(_STREAMED)))
+
+
+def _write_row(loops: PackingLoops, values: Sequence[ir.Value], out: ir.Value, add: bool, past: Any) -> None:
+    """Write code that stores a row of values, past the caches where `past` says so."""
+    build, width = loops.builder, loops.vectors.bytes
+
+    def store_all() -> list[Any]:
+        places = [loops.at(out, width * number) for number in range(len(values))]
+        whole = [build.fadd(loops.load(to), value) for to, value in zip(places, values, strict=True)] if add else values
+        return [build.store(value, to) for value, to in zip(whole, places, strict=True)]
+
+    if past is None:
+        for stored in store_all():
+            stored.align = 4
+        return
+    with build.if_else(past) as (streamed, kept):
+        with streamed:
+            for stored in store_all():
+                stored.align = width
+                stored.set_metadata("nontemporal", loops.module.add_metadata([I32(1)]))
+        with kept:
+            for stored in store_all():
+                stored.align = 4
 
 
 def _larger(build: Any, one: ir.Value, other: ir.Value) -> ir.Value:
