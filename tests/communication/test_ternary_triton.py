@@ -24,7 +24,7 @@ from spokeshave.optional import available
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@pytest.mark.skipif(not available("triton"), reason="triton is not installed (Linux only)")
+@pytest.mark.skipif(not available("triton"), reason="triton is not installed (.ci/run installs it)")
 def test_codes_and_sums_are_those_of_the_definition() -> None:
     # In a process of its own: whether kernels are interpreted is settled when triton is imported.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
