@@ -1,12 +1,17 @@
 """Hooked workers: two processes with the hook end with the bits of two virtual workers, also when resumed."""
 
 import multiprocessing
+import os
+import re
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import distributed, nn
 
+from gloo_workers import WorkerFailed, run_workers
 from spokeshave.communication.digit_packing import Pack
 from spokeshave.communication.hooked_workers import HookedWorkers
 from spokeshave.communication.ternary_options import TernaryOptions
@@ -83,3 +88,33 @@ def test_two_processes_train_as_two_virtual_workers(tmp_path: Path, wire: Wire, 
 def test_a_process_that_runs_alone_has_no_hook() -> None:
     with pytest.raises(InvalidArgument, match="VirtualWorkers"):
         HookedWorkers(OPTIONS).attach(nn.Linear(2, 2))
+
+
+class Killed(HookedWorkers):
+    """One of whose workers is gone in the sixth step."""
+
+    def backward(self, step: int, *rest: Any) -> float:
+        if step == 5 and distributed.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().backward(step, *rest)
+
+
+def until_one_is_killed(rank: int, workers: int, folder: str) -> None:
+    learn(Killed(OPTIONS), Path(folder), rank, workers)
+
+
+def resumed_to_the_end(rank: int, workers: int, folder: str) -> list[bytes]:
+    model = learn(HookedWorkers(OPTIONS), Path(folder), rank, workers)
+    return [parameter.detach().numpy().tobytes() for parameter in model.parameters()]
+
+
+def test_after_a_worker_was_killed_the_others_end_and_a_resumed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    with pytest.raises(WorkerFailed) as failure:
+        run_workers(until_one_is_killed, 2, str(tmp_path / "run"), grace_s=60)
+    assert "worker 1 of 2 died with exit status -9" in str(failure.value)
+    assert re.search(
+        r"ExchangeFailed: terngrad_hook: bucket \d of step 5 could not .* worker 0 of 2", str(failure.value)
+    )
+    first, second = run_workers(resumed_to_the_end, 2, str(tmp_path / "run"))
+    alone = learn(VirtualWorkers(2, OPTIONS), tmp_path / "alone", 0, 1)
+    assert first == second == [parameter.detach().numpy().tobytes() for parameter in alone.parameters()]

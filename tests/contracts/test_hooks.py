@@ -43,8 +43,15 @@ def kept_promises(rank: int, workers: int, name: str) -> dict[str, Any]:
     assert float(error) < 1.3 * float(expected) + 0.02, (float(error), float(expected))
     poisoned = DistributedDataParallel(nn.Linear(40, 30))
     poisoned.register_comm_hook(state_of(name, poisoned, 0), hook)
-    (poisoned(inputs).square().mean() * (float("nan") if rank else 1.0)).backward()
+    before = poisoned.module.weight.detach().clone()
+    scaler, optimizer = torch.amp.GradScaler("cpu"), torch.optim.SGD(poisoned.parameters(), lr=0.1)
+    scaler.scale(poisoned(inputs).square().mean() * (float("nan") if rank else 1.0)).backward()
     assert not torch.isfinite(poisoned.module.weight.grad).any()
+    scaler.step(optimizer)
+    scaler.update()
+    assert (
+        torch.equal(poisoned.module.weight, before) and scaler.get_scale() == 2.0**15
+    )  # of 2**16: the step was skipped
     return {"bits": first, "error": float(error)}
 
 

@@ -14,7 +14,7 @@ from spokeshave.communication.digit_packing import Pack
 from spokeshave.communication.ternary_options import TernaryOptions
 from spokeshave.communication.ternary_wire import Wire
 from spokeshave.communication.terngrad import TernGradState, terngrad_hook
-from spokeshave.errors import InvalidArgument
+from spokeshave.errors import ExchangeFailed, InvalidArgument
 
 
 class HookedWorkers:
@@ -66,10 +66,20 @@ class HookedWorkers:
 
         Returns:
             This worker's loss.
+
+        Raises:
+            ExchangeFailed: another worker ended or hung.
         """
         assert self.state is not None, "attach() comes first"
         self.state.step = step
-        return one_worker(inputs, labels)
+        try:
+            return one_worker(inputs, labels)
+        except RuntimeError as error:
+            # DDP hands on what the hook raised as text, with the hook's traceback behind it.
+            _, named, said = str(error).partition("terngrad_hook: ")
+            if not named:
+                raise
+            raise ExchangeFailed(named + said.split("\n\nAt:")[0].strip()) from error
 
     def report(self) -> dict[str, Any]:
         """Share of this worker's codes of the last step that are zero, by parameter, and bytes sent since the start."""
