@@ -6,8 +6,8 @@ from spokeshave.communication.ternary_codes import Deviation as Deviation
 from spokeshave.communication.ternary_options import Granularity as Granularity
 from spokeshave.communication.ternary_reduce_scatter import ternary_reduce_scatter as ternary_reduce_scatter
 from spokeshave.communication.ternary_wire import Wire as Wire
-from spokeshave.communication.terngrad import TernGradState as TernGradState
 from spokeshave.communication.terngrad import terngrad_hook as terngrad_hook
+from spokeshave.communication.terngrad_state import TernGradState as TernGradState
 from spokeshave.export import export as export
 from spokeshave.export import load_safetensors as load_safetensors
 from spokeshave.measure import compare as compare

@@ -11,6 +11,7 @@ UNTESTED_BY_NAME: dict[str, str] = {
     "cli/compress.py": "parses options for recipes/compression.py; driven whole in tests/recipes/test_compression.py",
     "communication/packing_loops.py": "run against the definition in tests/communication/test_ternary_packing.py",
     "communication/ternary_loops.py": "likewise",
+    "communication/terngrad_state.py": "made, saved, bound and refused in tests/communication/test_terngrad.py",
     "recipes/guided_sparsity_rows.py": "the plans of recipes/guided_sparsity.py, run in its test",
     "recipes/ssl_rows.py": "the plans of recipes/ssl.py, each run in tests/recipes/test_ssl.py",
     "recipes/terngrad_rows.py": "the plans of recipes/terngrad.py, each run in tests/recipes/test_terngrad.py",

@@ -2,10 +2,14 @@
 
 import types
 
+import torch
+
 from gloo_workers import run_workers
 from spokeshave.communication import float_trial
 from spokeshave.communication.float_trial import FloatTrial
 from spokeshave.communication.ternary_channel import Channel
+
+CPU = torch.device("cpu")
 
 
 def kinds_of_steps(rank: int, workers: int) -> list[tuple[str, str | None]]:
@@ -19,19 +23,19 @@ def kinds_of_steps(rank: int, workers: int) -> list[tuple[str, str | None]]:
         float_trial.time = types.SimpleNamespace(perf_counter=lambda clock=clock: clock.now)
         trial, sent = FloatTrial(8, start=3), ""
         for step in range(16):
-            floats = trial.sends_floats(step, channel)
+            floats = trial.sends_floats(step, channel, CPU)
             sent += "f" if floats else "c"
             clock.now += floats_s if floats else codes_s
             trial.step_ended(step)
         found.append((sent, trial.verdict))
     none = FloatTrial(0, start=0)
-    assert not any(none.sends_floats(step, channel) for step in range(30)) and none.verdict is None
+    assert not any(none.sends_floats(step, channel, CPU) for step in range(30)) and none.verdict is None
     resumed = FloatTrial(8, start=3)
     resumed.load_state_dict(trial.state_dict())
-    assert resumed.sends_floats(40, channel)
+    assert resumed.sends_floats(40, channel, CPU)
     # Resumed behind the trial without a decision: nothing was timed, codes stay.
     late = FloatTrial(8, start=3)
-    assert not late.sends_floats(40, channel)
+    assert not late.sends_floats(40, channel, CPU)
     return found
 
 

@@ -46,10 +46,22 @@ def test_the_last_layer_is_the_last_module_with_a_weight():
     assert _chosen(nn.Linear(2, 2), skip_last_layer=True, min_numel=1) == []
 
 
-def test_frozen_parameters_have_no_gradient():
+def test_frozen_parameters_are_sorted_as_well_but_do_not_count():
     model = LeNet()
     model.ip1.requires_grad_(False)
-    assert _chosen(model) == ["conv2.weight", "ip2.weight"]
+    assert _chosen(model) == ["conv2.weight", "ip1.weight", "ip2.weight"]
+    assert gradient_size(model, TernaryOptions()).layers == 2
+
+
+def test_tied_and_parametrized_layers_are_skipped_by_every_name():
+    tied = nn.ModuleDict({"embedding": nn.Embedding(20, 10), "middle": nn.Linear(10, 10), "head": nn.Linear(10, 20)})
+    tied["head"].weight = tied["embedding"].weight
+    middle = ["middle.weight", "middle.bias"]
+    assert _chosen(tied, skip=("head",), min_numel=1) == middle
+    assert _chosen(tied, skip=("head.weight",), min_numel=1) == [*middle, "head.bias"]
+    assert _chosen(tied, skip_last_layer=True, min_numel=1) == middle
+    model = nn.Sequential(nn.Linear(4, 4), nn.utils.parametrizations.weight_norm(nn.Linear(4, 2)))
+    assert _chosen(model, skip_last_layer=True, min_numel=1) == ["0.weight", "0.bias"]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +71,7 @@ def test_frozen_parameters_have_no_gradient():
         ({"clip_factor": math.inf}, "clip_factor"),
         ({"clip_factor": math.nan}, "clip_factor"),
         ({"skip": ("",)}, "skip"),
+        ({"skip": "12"}, "skip"),
     ],
 )
 def test_what_is_out_of_range_is_refused(options: dict[str, object], words: str):

@@ -19,9 +19,11 @@ from torch.nn.parallel import DistributedDataParallel
 import spokeshave as ss
 from gloo_workers import WorkerFailed, run_workers
 from spokeshave import errors as ss_errors
+from spokeshave.communication import ternary_wire
 from spokeshave.communication.counter_random import stream_key
 from spokeshave.communication.digit_packing import Pack
 from spokeshave.communication.ternary_codes import (
+    Deviation,
     decode_factors,
     local_scalers,
     statistics_of,
@@ -30,6 +32,7 @@ from spokeshave.communication.ternary_codes import (
 from spokeshave.communication.ternary_options import Granularity
 from spokeshave.communication.ternary_packing import PlainCodec
 from spokeshave.communication.ternary_wire import Wire
+from spokeshave.communication.terngrad import exchange_failure
 
 
 def network() -> nn.Module:
@@ -51,7 +54,9 @@ def gradients_of(model: nn.Module, rank: int, step: int) -> list[Tensor]:
     return [parameter.grad if parameter.grad is not None else torch.zeros(()) for parameter in twin.parameters()]
 
 
-def expected(model: nn.Module, workers: int, step: int, clip: float | None, share: bool, fewest: int) -> list[Tensor]:
+def expected(
+    model: nn.Module, workers: int, step: int, clip: float | None, share: bool, fewest: int, about: Deviation
+) -> list[Tensor]:
     theirs = [gradients_of(model, rank, step) for rank in range(workers)]
     means = []
     for number, parameter in enumerate(model.parameters()):
@@ -62,7 +67,7 @@ def expected(model: nn.Module, workers: int, step: int, clip: float | None, shar
                 total = total + gradient
             means.append(total / workers)
             continue
-        scalers = local_scalers(torch.stack([statistics_of(gradient) for gradient in own]), clip)
+        scalers = local_scalers(torch.stack([statistics_of(gradient) for gradient in own]), clip, about)
         used = scalers.max().expand(workers) if share else scalers
         keys = [stream_key(7, rank, step, number) for rank in range(workers)]
         clips = scalers if clip is not None else torch.full_like(scalers, math.inf)
@@ -92,7 +97,9 @@ CASES: list[dict[str, Any]] = [
     {"wire": Wire.ALLTOALL, "pack": Pack.BASE3, "clip_factor": None},
     {"wire": Wire.LANES},
     {"wire": Wire.ALLTOALL, "min_numel": 0},
-    {"wire": Wire.ALLTOALL, "codec": PlainCodec(), "min_numel": 10_000},
+    {"wire": Wire.ALLTOALL, "codec": PlainCodec(), "deviation": Deviation.ABOUT_MEAN, "clip_factor": 1.5},
+    {"wire": Wire.ALLTOALL, "deviation": Deviation.ABOUT_MEAN, "clip_factor": 1.5, "piece": 1024},
+    {"min_numel": 10_000},
 ]
 
 
@@ -100,6 +107,8 @@ def compare_with_the_definition(rank: int, workers: int) -> list[float]:
     worst = []
     for case in CASES:
         model = network()
+        case = dict(case)
+        ternary_wire.PIECE = case.pop("piece", 1 << 21)  # buckets are then cut within layers
         ddp, _ = wrapped(model, trial_steps=0, **case)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         for step in range(4):
@@ -110,6 +119,7 @@ def compare_with_the_definition(rank: int, workers: int) -> list[float]:
                 case.get("clip_factor", 2.5),
                 case.get("share_scaler", True),
                 case.get("min_numel", 1024),
+                case.get("deviation", Deviation.ABOUT_ZERO),
             )
             optimizer.zero_grad()
             inputs, labels = batch(rank, step)
@@ -373,6 +383,70 @@ def granular(rank: int, workers: int) -> list[list[float]]:
         step_of(ddp, rank, 0)
         levels.append([float(model[layer].weight.grad.abs().max()) for layer in (0, 2)])
     return levels
+
+
+def who_hangs_and_who_differs(rank: int, workers: int) -> None:
+    from torch import distributed
+
+    # Workers that know of different numbers of groups, as with a group for the first one's own purposes.
+    distributed.new_group([0], use_local_synchronization=True) if rank == 0 else None
+    model = network()
+    ddp, state = wrapped(model, start_iter=2, skip=["0"], skip_last_layer=True, timeout=timedelta(seconds=4))
+    for step in range(3):
+        exact = [
+            torch.stack(both).mean(0) for both in zip(*(gradients_of(model, r, step) for r in (0, 1)), strict=True)
+        ]
+        ddp.zero_grad()
+        step_of(ddp, rank, step)
+        for (name, parameter), mean in zip(model.named_parameters(), exact, strict=True):
+            near = torch.allclose(parameter.grad, mean, atol=1e-6)
+            assert near == (step < 2 or name != "2.weight"), (step, name)
+    for wrong in ({"trial_steps": 12 * rank}, {"min_numel": 1 + 5000 * rank}):
+        with pytest.raises(ss_errors.InvalidArgument, match="options differ"):
+            ss.TernGradState(model, **wrong)
+
+    # A state is worth the same without its model, and what was loaded is nobody else's memory.
+    copied = pickle.loads(pickle.dumps(state))
+    assert copied.bytes_sent == state.bytes_sent and copied.state_dict() == state.state_dict()
+    with pytest.raises(ss_errors.InvalidArgument, match="bind"):
+        copied.compression_stats()
+    sent = state.bytes_sent
+    state.bind(ddp, timeout=timedelta(seconds=4))
+    assert state.bytes_sent == sent > 0
+    _, echo = wrapped(network(), error_feedback=True)
+    kept = {
+        "step": 3,
+        "bytes_sent": 9,
+        "seed": 7,
+        "trial": echo.state_dict()["trial"],
+        "residuals": {"a": torch.ones(2)},
+    }
+    echo.load_state_dict(kept)
+    kept["residuals"]["a"].zero_()
+    assert float(echo.state_dict()["residuals"]["a"].sum()) == 2 and echo.bytes_sent == 9
+
+    # Checkpoints of different steps: nobody would meet.
+    _, early = wrapped(network())
+    other, late = wrapped(network())
+    early.step = 5 + rank
+    late.load_state_dict(early.state_dict())
+    with pytest.raises(ss_errors.InvalidArgument, match="checkpoints differ: step 5"):
+        step_of(other, rank, 0)
+
+    for floats in (0, 50):  # in codes, and in floats
+        other, _ = wrapped(network(), start_iter=floats, timeout=timedelta(seconds=4))
+        if rank == 1:
+            continue
+        begun = time.monotonic()
+        with pytest.raises(RuntimeError, match="terngrad_hook: bucket 0 of step 0 could not be exchanged") as failure:
+            step_of(other, rank, 0)
+        assert time.monotonic() - begun < 30
+        told = exchange_failure(failure.value)
+        assert told is not None and str(told).endswith("start all of them again from the last checkpoint")
+
+
+def test_workers_that_hang_or_differ_are_told_of() -> None:
+    run_workers(who_hangs_and_who_differs, 2, timeout_s=200)
 
 
 def test_layers_of_a_bucket_share_a_scaler_where_asked() -> None:

@@ -77,7 +77,8 @@ import sys
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from spokeshave.communication.terngrad import TernGradState, terngrad_hook
+from spokeshave.communication.terngrad import terngrad_hook
+from spokeshave.communication.terngrad_state import TernGradState
 from spokeshave.communication.ternary_wire import Wire
 from spokeshave.processes import join_processes, leave_processes
 torch.set_num_threads(1)

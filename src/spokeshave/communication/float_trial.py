@@ -38,19 +38,20 @@ class FloatTrial:
         self._floats = False
         self.verdict: str | None = None
 
-    def sends_floats(self, step: int, channel: Channel) -> bool:
+    def sends_floats(self, step: int, channel: Channel, device: torch.device) -> bool:
         """Say whether a step sends floats; at the end of the trial the workers decide.
 
         Args:
             step: its number.
             channel: to the other workers; nothing else may be on its way there.
+            device: of the gradients, which the channel's backend knows.
         """
         if not self._end or channel.workers == 1 or step < self._first:
             return False
         if step < self._end:
             return self._is_float_step(step)
         if self.verdict is None:
-            self._decide(channel, step)
+            self._decide(channel, step, device)
         return self._floats
 
     def step_ended(self, step: int) -> None:
@@ -76,10 +77,10 @@ class FloatTrial:
     def _is_float_step(self, step: int) -> bool:
         return (step - self._first) % 2 == 1
 
-    def _decide(self, channel: Channel, step: int) -> None:
+    def _decide(self, channel: Channel, step: int, device: torch.device) -> None:
         # A run that was resumed in the middle may have timed nothing of one kind: then codes stay.
         own = [statistics.median(seconds) if seconds else 0.0 for seconds in self._seconds]
-        both = torch.tensor(own, dtype=torch.float64)
+        both = torch.tensor(own, dtype=torch.float64, device=device)
         channel.all_reduce(both).wait()
         codes, floats = (both / channel.workers).tolist()
         self._floats = 0 < floats < codes

@@ -13,8 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from spokeshave.communication.digit_packing import Pack
 from spokeshave.communication.ternary_options import TernaryOptions
 from spokeshave.communication.ternary_wire import Wire
-from spokeshave.communication.terngrad import TernGradState, terngrad_hook
-from spokeshave.errors import ExchangeFailed, InvalidArgument
+from spokeshave.communication.terngrad import exchange_failure, terngrad_hook
+from spokeshave.communication.terngrad_state import TernGradState
+from spokeshave.errors import InvalidArgument
 
 
 class HookedWorkers:
@@ -75,14 +76,13 @@ class HookedWorkers:
         try:
             return one_worker(inputs, labels)
         except RuntimeError as error:
-            # DDP hands on what the hook raised as text, with the hook's traceback behind it.
-            _, named, said = str(error).partition("terngrad_hook: ")
-            if not named:
+            failure = exchange_failure(error)
+            if failure is None:
                 raise
-            raise ExchangeFailed(named + said.split("\n\nAt:")[0].strip()) from error
+            raise failure from error
 
     def report(self) -> dict[str, Any]:
-        """Share of this worker's codes of the last step that are zero, by parameter, and bytes sent since the start."""
+        """Share of this worker's codes of the last step that are zero, by parameter, and bytes sent by this process."""
         assert self.state is not None, "attach() comes first"
         stats = self.state.compression_stats()
         return {"zero_codes": stats["zero_codes"], "bytes_sent": stats["bytes_sent"]}

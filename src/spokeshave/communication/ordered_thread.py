@@ -5,6 +5,7 @@ up or waits for ever. In one thread, on a process group of its own, their order 
 """
 
 import threading
+import weakref
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
@@ -28,8 +29,8 @@ class OrderedThread:
     """
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[Job] | None = None
-        self._failure: Exception | None = None
+        self._jobs: SimpleQueue[Job | None] | None = None
+        self._failures: list[Exception] = []
 
     def submit(self, job: Callable[[], Tensor]) -> Any:  # a future of C++ without type arguments
         """Have a job done.
@@ -43,24 +44,30 @@ class OrderedThread:
         Raises:
             Exception: that of an earlier job.
         """
-        if self._failure is not None:
-            raise self._failure
+        if self._failures:
+            raise self._failures[0]
         if self._jobs is None:
             self._jobs = SimpleQueue()
-            threading.Thread(target=self._work, args=(self._jobs,), name="spokeshave-terngrad", daemon=True).start()
+            # The thread knows the queue, not this object: with it, it ends.
+            work = threading.Thread(
+                target=_work, args=(self._jobs, self._failures), name="spokeshave-terngrad", daemon=True
+            )
+            work.start()
+            weakref.finalize(self, self._jobs.put, None)
         promise: Future[Any] = Future()
         self._jobs.put((job, promise))
         # DDP takes an exception that was set for a tensor; what a callback raises it passes on.
         return promise.then(lambda done: done.value())
 
-    def _work(self, jobs: "SimpleQueue[Job]") -> None:
-        while True:
-            job, promise = jobs.get()
-            try:
-                if self._failure is not None:
-                    raise self._failure
-                promise.set_result(job())
-            except Exception as error:  # noqa: BLE001 - whoever waits for the future gets it
-                self._failure = self._failure or error
-                promise.set_exception(error)
-            del job, promise  # the next job may be long in coming
+
+def _work(jobs: "SimpleQueue[Job | None]", failures: list[Exception]) -> None:
+    while (given := jobs.get()) is not None:
+        job, promise = given
+        try:
+            if failures:
+                raise failures[0]
+            promise.set_result(job())
+        except Exception as error:  # noqa: BLE001 - whoever waits for the future gets it
+            failures.append(error)
+            promise.set_exception(error)
+        del given, job, promise  # the next job may be long in coming

@@ -10,7 +10,8 @@ from torch import Tensor, distributed
 class Channel:
     """A process group of its own, so that no other collective of the training meets its rounds.
 
-    Made by all workers together.
+    Made by all workers together. It lives as long as torch's other groups: torch may give the name of one that was
+    destroyed earlier to a later one that its members make, while others still hold it.
 
     Args:
         group: of the workers.
@@ -25,7 +26,10 @@ class Channel:
     def __init__(self, group: distributed.ProcessGroup, timeout: timedelta | None = None) -> None:
         self.workers, self.rank, self.bytes_sent = group.size(), group.rank(), 0
         ranks = distributed.get_process_group_ranks(group)
-        made = distributed.new_group(ranks, timeout or timeout_of(group), use_local_synchronization=True)
+        _make_as_many_groups(group, ranks)
+        made = distributed.new_group(
+            ranks, timeout or timeout_of(group), distributed.get_backend_config(group), use_local_synchronization=True
+        )
         self._group = cast(distributed.ProcessGroup, made)
 
     def all_gather(self, gathered: Tensor, own: Tensor) -> distributed.Work:
@@ -70,6 +74,19 @@ class Channel:
         texts: list[Any] = [None] * self.workers
         distributed.all_gather_object(texts, text, group=self._group)
         return texts
+
+
+def _make_as_many_groups(group: distributed.ProcessGroup, ranks: list[int]) -> None:
+    """Let every worker know of equally many process groups.
+
+    torch names a group that only its members make after how many each of them knows: with different numbers they would
+    wait for each other under different names.
+    """
+    known = len(distributed.distributed_c10d._world.pg_names)
+    numbers: list[Any] = [0] * len(ranks)
+    distributed.all_gather_object(numbers, known, group=group)
+    for _ in range(max(numbers) - known):
+        distributed.new_group([distributed.get_rank()], use_local_synchronization=True)
 
 
 def timeout_of(group: distributed.ProcessGroup) -> timedelta | None:

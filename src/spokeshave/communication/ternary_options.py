@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from spokeshave.communication.ternary_codes import Deviation
 from spokeshave.communication.wire_bytes import GradientSize
@@ -61,7 +62,7 @@ class TernaryOptions:
         factor = self.clip_factor
         if factor is not None and not (math.isfinite(factor) and factor > 0):
             raise InvalidArgument(f"clip_factor must be positive and finite, or None for no clipping, got {factor}")
-        if not all(self.skip):
+        if isinstance(self.skip, str) or not all(self.skip):
             raise InvalidArgument(f"skip must hold names of parameters or modules, got {self.skip!r}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,36 +80,38 @@ def compressed_parameters(model: nn.Module, options: TernaryOptions) -> dict[str
 
     Returns:
         name -> whether, for all parameters in the order of `model.named_parameters()`; the number of a parameter in
-        the random streams is its place here. Frozen ones have no gradient: False.
+        the random streams is its place here. Frozen ones are sorted too: they may be trained later.
 
     Raises:
-        InvalidArgument: where `skip` names nothing of the model; the message names its modules.
+        InvalidArgument: where `skip` names no parameter, and no module with one; the message names the modules.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 32))
         >>> compressed_parameters(model, TernaryOptions(skip=("2",)))
         {'0.weight': True, '0.bias': False, '2.weight': False, '2.bias': False}
     """
-    parameters = dict(model.named_parameters())
-    skipped = set(options.skip)
-    modules = {name for name, _ in model.named_modules() if name}
-    unknown = sorted(skipped - modules - set(parameters))
-    if unknown:
-        raise InvalidArgument(
-            f"skip: no parameter or module of the model is called {', '.join(unknown)}; "
-            f"its modules are {', '.join(sorted(modules)) or 'none'}"
-        )
+    names = list(model.named_parameters(remove_duplicate=False))  # a tied one goes by all of its names
+    parts = set(options.skip)
     if options.skip_last_layer:
-        weighted = [name for name, module in model.named_modules() if _has_weight(module)]
+        weighted = [name for name, module in model.named_modules(remove_duplicate=False) if _has_weight(module)]
         if not weighted:
             raise InvalidArgument("skip_last_layer: no module of the model has a parameter called weight")
+        parts.add(weighted[-1])
+    skipped: set[int] = set()
+    for part in sorted(parts):
         # A model that is one layer has the empty name, a prefix of all its parameters.
-        skipped.add(weighted[-1])
+        found = {id(one) for name, one in names if not part or name == part or name.startswith(f"{part}.")}
+        if not found:
+            modules = sorted(
+                name for name, module in model.named_modules() if name and next(module.parameters(), None) is not None
+            )
+            raise InvalidArgument(
+                f"skip: no parameter or module of the model is called {part}; its modules are {', '.join(modules)}"
+            )
+        skipped |= found
     return {
-        name: parameter.requires_grad
-        and parameter.numel() >= options.min_numel
-        and not any(not part or name == part or name.startswith(f"{part}.") for part in skipped)
-        for name, parameter in parameters.items()
+        name: parameter.numel() >= options.min_numel and id(parameter) not in skipped
+        for name, parameter in model.named_parameters()
     }
 
 
@@ -126,8 +129,8 @@ def gradient_size(model: nn.Module, options: TernaryOptions) -> GradientSize:
     compressed = compressed_parameters(model, options)
     sizes = {name: one.numel() for name, one in model.named_parameters() if one.requires_grad}
     codes = sum(count for name, count in sizes.items() if compressed[name])
-    return GradientSize(codes, sum(sizes.values()) - codes, sum(compressed.values()))
+    return GradientSize(codes, sum(sizes.values()) - codes, sum(compressed[name] for name in sizes))
 
 
 def _has_weight(module: nn.Module) -> bool:
-    return isinstance(getattr(module, "weight", None), nn.Parameter)
+    return isinstance(getattr(module, "weight", None), nn.Parameter) or is_parametrized(module, "weight")

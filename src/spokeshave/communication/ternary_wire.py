@@ -179,7 +179,7 @@ class TernaryExchange:
         if self._channel.workers == 1:
             rounds = dict.fromkeys(Wire, self._alone)
         begun: list[tuple[_Rounds, distributed.Work | None]] = []
-        for number, piece in enumerate(cut_pieces(sizes, self.codes)):
+        for number, piece in enumerate(cut_pieces(sizes, self.codes, PIECE)):
             exchange = rounds[self._wire](bucket, piece, bucket.floats if number == 0 else bucket.floats[:0])
             begun.append((exchange, next(exchange, None)))
         while begun:
