@@ -405,6 +405,9 @@ def who_hangs_and_who_differs(rank: int, workers: int) -> None:
         with pytest.raises(ss_errors.InvalidArgument, match="options differ"):
             ss.TernGradState(model, **wrong)
 
+    with pytest.raises(ss_errors.InvalidArgument, match="skip must hold names"):
+        ss.TernGradState(model, skip="0")  # one name, not its letters
+
     # A state is worth the same without its model, and what was loaded is nobody else's memory.
     copied = pickle.loads(pickle.dumps(state))
     assert copied.bytes_sent == state.bytes_sent and copied.state_dict() == state.state_dict()

@@ -87,7 +87,8 @@ class TernGradState:
     ) -> None:
         self.options = TernaryOptions(
             clip_factor=clip_factor, deviation=deviation, granularity=granularity, share_scaler=share_scaler,
-            min_numel=min_numel, skip=tuple(skip), skip_last_layer=skip_last_layer, seed=seed,
+            min_numel=min_numel, skip=skip if isinstance(skip, str) else tuple(skip),  # pyright: ignore[reportArgumentType] - refused there
+            skip_last_layer=skip_last_layer, seed=seed,
         )  # fmt: skip
         if min(start_iter, trial_steps, zeros_every) < 0:
             raise InvalidArgument(
