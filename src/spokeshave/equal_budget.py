@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from spokeshave.data import Augmentation, Batches, ImageStandardization, Normalization, Split, Splits
 from spokeshave.gradient_exchange import GradientExchange
 from spokeshave.processes import join_processes
+from spokeshave.tensor_digest import digest
 from spokeshave.train_settings import TrainSettings
 from spokeshave.training import Evaluation, evaluate, train
 
@@ -150,9 +151,13 @@ class Course:
     def _digest(self) -> str:
         """Of all that the float network depends on but the seed, so that others are never taken for it."""
         budget = self.budget
+        with torch.random.fork_rng(devices=[]):
+            network = budget.network()
         facts = {
             "settings": {k: v for k, v in budget.settings.to_dict().items() if k not in ("seed", "checkpoint_every")},
-            "data": [self.splits.name, len(self.training), *self.splits.train.image_shape],
+            "data": digest({"images": self.training.images, "labels": self.training.labels}),
+            "network": [[name, list(one.shape)] for name, one in network.named_parameters()],
+            "device": str(self.device),
             "batch": [budget.batch_size, self.world_size],
             "augment": None if budget.augment is None else asdict(budget.augment),
             "normalize": budget.normalize.to_dict(),

@@ -38,6 +38,9 @@ def command(arguments: list[str]) -> int:
     recipe = load_recipe(arguments[0])
     config = parse(recipe.Config, arguments[1:], prog=f"spokeshave run {arguments[0]}", about=headline(recipe))
     recipe.run(config)
+    from spokeshave.processes import leave_processes  # not before the help: it brings torch
+
+    leave_processes()
     return 0
 
 

@@ -196,6 +196,7 @@ class TernGradState:
             "step": self.step,
             "bytes_sent": self.bytes_sent,
             "seed": self.options.seed,
+            "workers": self._channel.workers if hasattr(self, "_channel") else 0,
             "trial": self._trial.state_dict(),
             "residuals": {name: kept.clone() for name, kept in (self._residuals or {}).items()},
         }
@@ -217,7 +218,8 @@ class TernGradState:
         self.step = state["step"]
         self._sent_before += state["bytes_sent"] - self.bytes_sent
         self._unsettled = True
-        self._trial.load_state_dict(state["trial"])
+        if state.get("workers") == self._channel.workers:  # for others another verdict may be right
+            self._trial.load_state_dict(state["trial"])
         if self._residuals is not None:
             self._residuals = {name: kept.clone() for name, kept in state["residuals"].items()}
 

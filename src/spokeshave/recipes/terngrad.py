@@ -149,7 +149,8 @@ def run(config: Config) -> dict[str, Any]:
     for seed in config.seeds:
         exact = course.exact(seed)
         if config.control_only:
-            console.print(f"seed {seed}: float, validation accuracy {exact[1][-1]['validation_accuracy']:.2%}")
+            if is_first():
+                console.print(f"seed {seed}: float, validation accuracy {exact[1][-1]['validation_accuracy']:.2%}")
             continue
         options = replace(plan.options, seed=seed)
         alone = course.world_size == 1
