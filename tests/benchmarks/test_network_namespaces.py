@@ -25,11 +25,12 @@ COUNTERS = """Inter-|   Receive                            |  Transmit
   net0:123456789  77    1    2    3     4          5         6  9876   55    0    0    0     0       0          0
 """
 HOLDING = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests with it ignored
 from network_namespaces import shaped_network
 with shaped_network(1, "100mbit") as hosts:
     print(hosts[0].namespace, flush=True)
-    time.sleep(1000)
+    time.sleep(100)
 """
 RECEIVE = """
 import socket, sys
@@ -145,7 +146,7 @@ def test_a_terminated_run_cleans_up_and_a_killed_one_is_cleaned_up_after() -> No
         process, name = holding()
         assert name in existing()
         process.send_signal(number)
-        process.communicate()
+        process.communicate(timeout=60)
         assert process.returncode != 0 and name not in existing()
     process, name = holding()
     process.kill()

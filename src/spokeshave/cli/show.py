@@ -1,4 +1,4 @@
-"""spokeshave show: the table of a finished run, beside the paper's row, and where its page is."""
+"""spokeshave show: the table of a finished run, beside the paper's row, and the place of its page."""
 
 import dataclasses
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Show the table of a finished run, beside the paper's row, and where its page is."""
+    """Show the table of a finished run, beside the paper's row, and the place of its page."""
 
     run: tyro.conf.Positional[str]
     """A run's name (a folder of runs/), its folder, or its run.json."""
