@@ -388,7 +388,7 @@ def granular(rank: int, workers: int) -> list[list[float]]:
     return levels
 
 
-def who_hangs_and_who_differs(rank: int, workers: int) -> None:
+def who_hangs_and_who_differs(rank: int, workers: int) -> int:
     from torch import distributed
 
     # Workers that know of different numbers of groups, as with a group for the first one's own purposes.
@@ -439,6 +439,7 @@ def who_hangs_and_who_differs(rank: int, workers: int) -> None:
     with pytest.raises(ss_errors.InvalidArgument, match="checkpoints differ: step 5"):
         step_of(other, rank, 0)
 
+    told_of = 0
     for floats in (0, 50):  # in codes, and in floats
         other, _ = wrapped(network(), start_iter=floats, timeout=timedelta(seconds=4))
         if rank == 1:
@@ -449,10 +450,12 @@ def who_hangs_and_who_differs(rank: int, workers: int) -> None:
         assert time.monotonic() - begun < 30
         told = exchange_failure(failure.value)
         assert told is not None and str(told).endswith("start all of them again from the last checkpoint")
+        told_of += 1
+    return told_of
 
 
 def test_workers_that_hang_or_differ_are_told_of() -> None:
-    run_workers(who_hangs_and_who_differs, 2, timeout_s=200)
+    assert run_workers(who_hangs_and_who_differs, 2, timeout_s=200) == [2, 0]  # the second one is it that hangs
 
 
 def test_layers_of_a_bucket_share_a_scaler_where_asked() -> None:
