@@ -18,7 +18,7 @@ from spokeshave.communication.digit_packing import (
 )
 from spokeshave.communication.ternary_codes import local_scalers
 from spokeshave.communication.ternary_loops import tile_rows
-from spokeshave.communication.ternary_packing import Place, PlainCodec
+from spokeshave.communication.ternary_packing import Place, TernaryCodec
 from spokeshave.optional import available
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -38,7 +38,7 @@ def compare() -> int:
     from spokeshave.communication.ternary_triton import TritonCodec
 
     compared = 0
-    plain, triton, sizes = PlainCodec(), TritonCodec(), (1, 300, 1000, 0)
+    plain, triton, sizes = TernaryCodec(), TritonCodec(), (1, 300, 1000, 0)
     generator = torch.Generator().manual_seed(1)
     gradients = [torch.randn(size, generator=generator).to(DEVICE) for size in sizes]
     own = local_scalers(plain.statistics(gradients), 2.5)

@@ -30,7 +30,7 @@ from spokeshave.communication.ternary_codes import (
     ternarize,
 )
 from spokeshave.communication.ternary_options import Granularity
-from spokeshave.communication.ternary_packing import PlainCodec
+from spokeshave.communication.ternary_packing import TernaryCodec
 from spokeshave.communication.ternary_wire import Wire
 from spokeshave.communication.terngrad import exchange_failure
 
@@ -97,7 +97,7 @@ CASES: list[dict[str, Any]] = [
     {"wire": Wire.ALLTOALL, "pack": Pack.BASE3, "clip_factor": None},
     {"wire": Wire.LANES},
     {"wire": Wire.ALLTOALL, "min_numel": 0},
-    {"wire": Wire.ALLTOALL, "codec": PlainCodec(), "deviation": Deviation.ABOUT_MEAN, "clip_factor": 1.5},
+    {"wire": Wire.ALLTOALL, "codec": TernaryCodec(), "deviation": Deviation.ABOUT_MEAN, "clip_factor": 1.5},
     {"wire": Wire.ALLTOALL, "deviation": Deviation.ABOUT_MEAN, "clip_factor": 1.5, "piece": 1024},
     {"min_numel": 10_000},
 ]
@@ -367,7 +367,7 @@ def states(rank: int, workers: int) -> list[bytes]:
     return finals
 
 
-class SlowCodec(PlainCodec):
+class SlowCodec(TernaryCodec):
     def encode(self, *arguments: Any) -> None:
         time.sleep(0.05)
         super().encode(*arguments)

@@ -65,7 +65,7 @@ def measure_codec(
     streams = [stream] * min(workers, _MOST_STREAMS)
 
     def encode() -> None:
-        scalers = local_scalers(codec.statistics([gradient]), _CLIP_FACTOR).to(device)
+        scalers = local_scalers(codec.statistics([gradient], totals=False), _CLIP_FACTOR).to(device)
         codec.encode([gradient], scalers, scalers, [StreamKey(1, 2)], codes, [place], stream)
 
     def add() -> None:

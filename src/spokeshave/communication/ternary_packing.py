@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -49,9 +48,8 @@ class Place:
     first_element: int = 0
 
 
-@runtime_checkable
-class TernaryCodec(Protocol):
-    """What a worker and a server do to gradients and codes."""
+class TernaryCodec:
+    """What a worker and a server do to gradients and codes; here the definition, in torch, on any device."""
 
     def statistics(
         self, gradients: Sequence[Float32[Tensor, "..."]], totals: bool = True
@@ -62,7 +60,8 @@ class TernaryCodec(Protocol):
             gradients: contiguous.
             totals: False where the sums of g are not needed: they may then be anything.
         """
-        ...
+        found = [statistics_of(gradient.flatten()) for gradient in gradients]
+        return torch.stack(found) if found else torch.zeros(0, 4, dtype=torch.float64)
 
     def encode(
         self,
@@ -85,7 +84,13 @@ class TernaryCodec(Protocol):
             places: of the layers in it.
             packed: the stream, written where a layer is.
         """
-        ...
+        for number, (gradient, key, place) in enumerate(zip(gradients, keys, places, strict=True)):
+            codes = ternarize(gradient.flatten(), scalers[number], key, clips[number], place.first_element)
+            digits = codes + 1
+            filled = torch.nn.functional.pad(digits, (0, -len(digits) % packing.block_digits), value=1)
+            start = place.first_row // packing.digits * packing.block_bytes
+            written = pack_digits(filled, packing)
+            packed[start : start + len(written)] = written
 
     def reduce(
         self, streams: Sequence[UInt8[Tensor, " bytes"]], codes: Packing, sums: Packing, packed: UInt8[Tensor, " sums"]
@@ -98,7 +103,7 @@ class TernaryCodec(Protocol):
             sums: packing of the result.
             packed: written whole.
         """
-        ...
+        packed.copy_(pack_digits(self._added(streams, codes).long(), sums))
 
     def decode(
         self,
@@ -121,62 +126,17 @@ class TernaryCodec(Protocol):
             targets: contiguous; written.
             add: to what is there instead.
         """
-        ...
-
-
-class PlainCodec:
-    """The definition, in torch."""
-
-    def statistics(self, gradients: Sequence[Tensor], totals: bool = True) -> Float64[Tensor, "layers 4"]:
-        """As the protocol says."""
-        found = [statistics_of(gradient.flatten()) for gradient in gradients]
-        return torch.stack(found) if found else torch.zeros(0, 4, dtype=torch.float64)
-
-    def encode(
-        self,
-        gradients: Sequence[Tensor],
-        scalers: Float32[Tensor, " layers"],
-        clips: Float32[Tensor, " layers"],
-        keys: Sequence[StreamKey],
-        packing: Packing,
-        places: Sequence[Place],
-        packed: UInt8[Tensor, " bytes"],
-    ) -> None:
-        """As the protocol says."""
-        for number, (gradient, key, place) in enumerate(zip(gradients, keys, places, strict=True)):
-            codes = ternarize(gradient.flatten(), scalers[number], key, clips[number], place.first_element)
-            digits = codes + 1
-            filled = torch.nn.functional.pad(digits, (0, -len(digits) % packing.block_digits), value=1)
-            start = place.first_row // packing.digits * packing.block_bytes
-            written = pack_digits(filled, packing)
-            packed[start : start + len(written)] = written
-
-    def reduce(self, streams: Sequence[Tensor], codes: Packing, sums: Packing, packed: UInt8[Tensor, " sums"]) -> None:
-        """As the protocol says."""
-        packed.copy_(pack_digits(self._added(streams, codes).long(), sums))
-
-    def decode(
-        self,
-        streams: Sequence[Tensor],
-        packing: Packing,
-        workers: int,
-        factors: Float32[Tensor, " layers"],
-        places: Sequence[Place],
-        targets: Sequence[Tensor],
-        add: bool = False,
-    ) -> None:
-        """As the protocol says."""
         sums = self._added(streams, packing) - workers
         for factor, place, target in zip(factors, places, targets, strict=True):
             start = place.first_row * LANES
             value = (sums[start : start + place.elements].float() * factor).view_as(target)
             target.copy_(target + value if add else value)
 
-    def _added(self, streams: Sequence[Tensor], packing: Packing) -> Tensor:
+    def _added(self, streams: Sequence[UInt8[Tensor, " bytes"]], packing: Packing) -> Tensor:
         return torch.stack([unpack_digits(stream, packing) for stream in streams]).sum(0)
 
 
-class GeneratedCodec:
+class GeneratedCodec(TernaryCodec):
     """Machine code for this CPU.
 
     Args:
@@ -189,12 +149,12 @@ class GeneratedCodec:
     def __init__(self, vectors: VectorSet | None = None) -> None:
         chosen = vectors or host_cpu().widest()
         if chosen is None:
-            raise InvalidArgument(f"no code can be generated for this CPU ({host_cpu().name}); use PlainCodec")
+            raise InvalidArgument(f"no code can be generated for this CPU ({host_cpu().name}); use TernaryCodec")
         host_cpu().require(chosen)
         self._vectors = chosen
 
     def statistics(self, gradients: Sequence[Tensor], totals: bool = True) -> Float64[Tensor, "layers 4"]:
-        """As the protocol says."""
+        """As the definition."""
         rows = np.array([(_address(one), one.numel()) for one in gradients], np.int64).reshape(-1, 2)
         found = np.empty((len(rows), 3))
         statistics_loops(totals, self._vectors).function(rows.ctypes.data, len(rows), found.ctypes.data)
@@ -210,7 +170,7 @@ class GeneratedCodec:
         places: Sequence[Place],
         packed: UInt8[Tensor, " bytes"],
     ) -> None:
-        """As the protocol says."""
+        """As the definition."""
         rows = np.empty((len(gradients), len(ENCODE_FIELDS)), np.int64)
         start = _address(packed)
         for row, gradient, key, place in zip(rows, gradients, keys, places, strict=True):
@@ -223,7 +183,7 @@ class GeneratedCodec:
         encode_loops(packing, self._vectors).function(rows.ctypes.data, len(rows))
 
     def reduce(self, streams: Sequence[Tensor], codes: Packing, sums: Packing, packed: UInt8[Tensor, " sums"]) -> None:
-        """As the protocol says."""
+        """As the definition."""
         rows = tile_rows(codes, sums)
         bytes_of_a_tile = rows // codes.digits * codes.block_bytes
         tiles, left = divmod(len(streams[0]), bytes_of_a_tile)
@@ -247,7 +207,7 @@ class GeneratedCodec:
         targets: Sequence[Tensor],
         add: bool = False,
     ) -> None:
-        """As the protocol says."""
+        """As the definition."""
         rows = np.empty((len(targets), len(DECODE_FIELDS)), np.int64)
         for row, target, place in zip(rows, targets, places, strict=True):
             _check(target, place)
@@ -277,7 +237,7 @@ def codec_for(device: str) -> TernaryCodec:
         from spokeshave.communication.ternary_triton import TritonCodec
 
         return TritonCodec()
-    return PlainCodec()
+    return TernaryCodec()
 
 
 def _bits(values: Tensor) -> np.ndarray:

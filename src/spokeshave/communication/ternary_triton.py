@@ -19,13 +19,13 @@ from torch import Tensor
 from spokeshave.communication.counter_random import FIRST_FACTOR, SECOND_FACTOR, StreamKey
 from spokeshave.communication.digit_packing import LANES, Packing
 from spokeshave.communication.ternary_codes import draw_factors
-from spokeshave.communication.ternary_packing import Place, PlainCodec
+from spokeshave.communication.ternary_packing import Place, TernaryCodec
 
 _BLOCKS = 8
 """Blocks of a packing that one program works on."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["layer", "elements", "first", "key", "second_key"])  # they change with every step
 def _encode(
     gradient, packed, factors, clips, layer, elements, first, key, second_key,
     FIRST: tl.constexpr, SECOND: tl.constexpr, LEVELS: tl.constexpr, DIGITS: tl.constexpr, BITS: tl.constexpr,
@@ -60,7 +60,7 @@ def _encode(
     tl.store(packed + block * LANE_COUNT + lane, word, mask=block < blocks)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["blocks"])
 def _accumulate(
     packed, digits, blocks, LEVELS: tl.constexpr, DIGITS: tl.constexpr, WORDS: tl.constexpr, BITS: tl.constexpr,
     RADIX: tl.constexpr, WORD_BITS: tl.constexpr, LANE_COUNT: tl.constexpr, BLOCKS: tl.constexpr,
@@ -89,7 +89,7 @@ def _accumulate(
         tl.store(target, so_far + found.to(tl.int32), mask=inside)
 
 
-class TritonCodec(PlainCodec):
+class TritonCodec(TernaryCodec):
     """A GPU's codec. Statistics and the packing of sums, a small share of the elements, are torch's."""
 
     def encode(
@@ -102,7 +102,7 @@ class TritonCodec(PlainCodec):
         places: Sequence[Place],
         packed: UInt8[Tensor, " bytes"],
     ) -> None:
-        """As the protocol says."""
+        """As the definition."""
         factors, words = draw_factors(scalers), _words(packed, packing)
         for layer, (gradient, key, place) in enumerate(zip(gradients, keys, places, strict=True)):
             blocks = -(-place.elements // packing.block_digits)
