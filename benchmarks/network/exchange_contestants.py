@@ -10,7 +10,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from spokeshave.communication.bfloat16_hook import bfloat16_hook
 from spokeshave.communication.digit_packing import Pack
-from spokeshave.communication.terngrad import Wire, terngrad_hook
+from spokeshave.communication.ternary_wire import Wire
+from spokeshave.communication.terngrad import terngrad_hook
 from spokeshave.communication.terngrad_state import TernGradState
 from spokeshave.communication.wire_bytes import Exchange, GradientSize, sent_bytes
 

@@ -17,6 +17,9 @@ from spokeshave.communication.terngrad import exchange_failure, terngrad_hook
 from spokeshave.communication.terngrad_state import TernGradState
 from spokeshave.errors import InvalidArgument
 
+ZEROS_EVERY = 20
+"""Steps between counts of zero codes: to count them, codes have to be unpacked once more."""
+
 
 class HookedWorkers:
     """One of N processes, as a `GradientExchange` of the training loop.
@@ -50,7 +53,7 @@ class HookedWorkers:
             network, clip_factor=options.clip_factor, deviation=options.deviation, granularity=options.granularity,
             share_scaler=options.share_scaler, wire=self.wire, pack=self.pack, min_numel=options.min_numel,
             skip=options.skip, skip_last_layer=options.skip_last_layer, seed=options.seed, trial_steps=0,
-            zeros_every=1,
+            zeros_every=ZEROS_EVERY,
         )  # fmt: skip
         network.register_comm_hook(self.state, terngrad_hook)
 
@@ -82,7 +85,7 @@ class HookedWorkers:
             raise failure from error
 
     def report(self) -> dict[str, Any]:
-        """Share of this worker's codes of the last step that are zero, by parameter, and bytes sent by this process."""
+        """Share of zero codes when last counted, by parameter, and bytes sent, both of this process."""
         assert self.state is not None, "attach() comes first"
         stats = self.state.compression_stats()
         return {"zero_codes": stats["zero_codes"], "bytes_sent": stats["bytes_sent"]}
