@@ -163,8 +163,8 @@ def _average(
         state._channel.all_reduce(shared, largest=True).wait()
     keys = [stream_key(options.seed, state._channel.rank, step, number) for number in numbers]
     floats = torch.cat(kept) if kept else whole[:0]
-    counted = state.zeros_every and step % state.zeros_every == 0
-    zeros = [0] * len(layers) if counted else []
+    new = any(name not in state._zeros for name in names)  # a resumed run may end before the next count is due
+    zeros = [0] * len(layers) if state.zeros_every and (new or step % state.zeros_every == 0) else []
     clips = own if options.clip_factor is not None else torch.full_like(own, math.inf)
     exchange.run(Bucket(layers, keys, shared, clips, floats, residuals, zeros))  # 4. to 7.
     state._zeros |= {name: (count, len(layer)) for name, count, layer in zip(names, zeros, layers, strict=False)}
