@@ -61,6 +61,7 @@ def by_the_definition(batches: list[tuple[Tensor, Tensor]], options: TernaryOpti
     [
         TernaryOptions(min_numel=0, seed=5),
         TernaryOptions(clip_factor=1.0, min_numel=1, deviation=Deviation.ABOUT_MEAN),
+        TernaryOptions(clip_factor=None, min_numel=1),
         TernaryOptions(share_scaler=False, min_numel=64),
     ],
 )
