@@ -17,6 +17,8 @@ WARM_UP = 2
 """Steps that are not timed: DDP lays its buckets out anew after the first, and code is generated."""
 FEWEST = 4
 """Steps of a trial; with less than two of each kind the first would decide."""
+LEAST_GAIN = 1.05
+"""How many times longer float steps must take for codes to be sent: floats lose nothing, so a tie is theirs."""
 
 
 class FloatTrial:
@@ -83,11 +85,12 @@ class FloatTrial:
         both = torch.tensor(own, dtype=torch.float64, device=device)
         channel.all_reduce(both).wait()
         codes, floats = (both / channel.workers).tolist()
-        self._floats = 0 < floats < codes
+        self._floats = 0 < floats < LEAST_GAIN * codes
         fast = "floats" if self._floats else "ternary codes"
         self.verdict = (
             f"from step {step} on {fast} are sent: in {self._end - self._first} steps of trial one took "
             f"{1e3 * codes:.1f} ms with ternary codes and {1e3 * floats:.1f} ms with floats"
+            + (f"; codes have to gain {LEAST_GAIN - 1:.0%}" if self._floats and codes <= floats else "")
         )
         if channel.rank == 0:
             level = logging.WARNING if self._floats else logging.INFO

@@ -8,8 +8,12 @@ The functions are the definition, on any device; what runs on CPUs by default is
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
@@ -80,15 +84,19 @@ def local_scalers(
         >>> local_scalers(four, 2.5), local_scalers(four, None)
         (tensor([2.5000]), tensor([3.]))
     """
-    count, largest, total, squares = statistics.unbind(1)
-    scalers = largest
-    if clip_factor is not None:
-        variance = squares / count.clamp(min=1)
-        if deviation is Deviation.ABOUT_MEAN:
-            variance = (variance - (total / count.clamp(min=1)).square()).clamp(min=0)
-        scalers = torch.minimum(scalers, clip_factor * variance.sqrt())
-    # The squares tell what is not finite: the largest value may have passed over NaN.
-    return scalers.where(scalers >= SMALLEST_SCALER, 0.0).where(squares.isfinite(), math.inf).float()
+    with _small_arrays(statistics) as (small, table):
+        count, largest, total, squares = table.T
+        count = small.clip(count, 1, None)
+        scalers = largest
+        if clip_factor is not None:
+            variance = squares / count
+            if deviation is Deviation.ABOUT_MEAN:
+                variance = small.clip(variance - (total / count) ** 2, 0, None)
+            scalers = small.minimum(scalers, clip_factor * small.sqrt(variance))
+        scalers = small.where(scalers >= SMALLEST_SCALER, scalers, 0.0)
+        # The squares tell what is not finite: the largest value may have passed over NaN.
+        scalers = small.where(small.isfinite(squares), scalers, math.inf)
+        return torch.as_tensor(small.asarray(scalers, dtype=small.float32))
 
 
 def draw_factors(scalers: Float32[Tensor, " layers"]) -> Float32[Tensor, " layers"]:
@@ -101,7 +109,22 @@ def draw_factors(scalers: Float32[Tensor, " layers"]) -> Float32[Tensor, " layer
         >>> draw_factors(torch.tensor([2.0, float("inf"), 0.0])).tolist() == [2.0**23, 0.0, 0.0]
         True
     """
-    return (2.0**RANDOM_BITS / scalers).nan_to_num_(0.0, posinf=0.0)
+    with _small_arrays(scalers) as (small, values):
+        draws = (values > 0) & small.isfinite(values)
+        return torch.as_tensor(small.where(draws, 2.0**RANDOM_BITS / values, 0.0))
+
+
+@contextmanager
+def _small_arrays(values: Tensor) -> Iterator[tuple[Any, Any]]:
+    """What computes with a few numbers, and the numbers in its own kind: NumPy on the CPU, ten times as fast as torch.
+
+    Both have the functions of the array API, and the same bits. Neither warns where a result is not finite.
+    """
+    if values.device.type == "cpu":
+        with np.errstate(all="ignore"):
+            yield np, values.numpy()
+    else:
+        yield torch, values
 
 
 def ternarize(

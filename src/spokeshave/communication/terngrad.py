@@ -120,7 +120,7 @@ def _failed(state: TernGradState, where: str, error: Exception) -> ExchangeFaile
 
 def _average_floats(state: TernGradState, step: int, last: bool, buffer: Tensor, where: str) -> Future[Tensor]:
     """What DDP does without a hook; it orders these all-reduces itself."""
-    buffer /= state._channel.workers
+    buffer *= 1 / state._channel.workers  # the same bits as DDP's
 
     def ended(future: Future[list[Tensor]]) -> Tensor:
         try:
