@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from gloo_workers import run_workers
 from spokeshave.communication.link_probe import (
     SIZES,
     CollectiveTime,
@@ -96,3 +97,17 @@ def test_three_processes_measure_the_same(tmp_path):
     bit_per_s, latency_s, _, machines, devices, order, seconds, said = first
     assert (machines, devices, order) == (1, 3, "ring") and min(bit_per_s, latency_s, *seconds) > 0
     assert said.startswith("3 processes over gloo: ")
+
+
+def layouts_of(rank: int, workers: int, cases: list[tuple[int, ...]]) -> list[tuple[int, int]]:
+    layouts = []
+    for here in cases:
+        os.environ["LOCAL_WORLD_SIZE"] = str(here[rank])
+        layout = probe_links(sizes=(256,), rounds=1).layout
+        layouts.append((layout.machines, layout.devices))
+    return layouts
+
+
+def test_machines_of_different_numbers_of_processes_are_seen_alike():
+    found = run_workers(layouts_of, 4, [(1, 1, 2, 2), (2, 2, 2, 2), (4, 4, 4, 4)])
+    assert found == [[(4, 1), (2, 2), (1, 4)]] * 4

@@ -92,8 +92,9 @@ def probe_links(sizes: Sequence[int] = SIZES, rounds: int = 9) -> LinkProbe:
         raise InvalidArgument(f"expected sizes of at least 1 byte and at least one round, got {sizes} and {rounds}")
     if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
         return LinkProbe(Layout(1), "", Order.RING)
-    layout, backend = _layout(), distributed.get_backend()
+    backend = distributed.get_backend()
     device = torch.device("cuda" if backend == "nccl" else "cpu")
+    layout = _layout(device)
     order = Order.TREE if backend == "nccl" else Order.RING
     workers = layout.workers
     cases = [
@@ -182,11 +183,14 @@ def passing_bytes(collective: Collective, payload: int, layout: Layout) -> float
     return layout.devices * (workers - layout.devices) * payload / workers
 
 
-def _layout() -> Layout:
-    """Of the processes on machines, as torchrun says; machines of different numbers count as one worker each."""
-    workers = distributed.get_world_size()
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return Layout(workers // here, here) if workers % here == 0 else Layout(workers)
+def _layout(device: torch.device) -> Layout:
+    """Of the processes on machines, as torchrun says; where machines have different numbers, each is one of its own."""
+    workers, here = distributed.get_world_size(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    # A process knows of its own machine only, and all have to see the same layout.
+    most = torch.tensor([here, -here], device=device)
+    distributed.all_reduce(most, distributed.ReduceOp.MAX)
+    largest, smallest = most[0].item(), -most[1].item()
+    return Layout(workers // here, here) if largest == smallest and workers % here == 0 else Layout(workers)
 
 
 def _call(collective: Collective, payload: int, device: torch.device, workers: int) -> Callable[[], object]:
