@@ -26,7 +26,7 @@ def kinds_of_steps(rank: int, workers: int) -> list[tuple[str, str | None]]:
             floats = trial.sends_floats(step, channel, CPU)
             sent += "f" if floats else "c"
             clock.now += floats_s if floats else codes_s
-            trial.step_ended(step)
+            trial.step_ended(step, CPU)
         found.append((sent, trial.verdict))
     none = FloatTrial(0, start=0)
     assert not any(none.sends_floats(step, channel, CPU) for step in range(30)) and none.verdict is None

@@ -7,7 +7,7 @@ end of one to the end of the next, so that all that a step does counts; the work
 import logging
 import statistics
 import time
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -19,6 +19,9 @@ FEWEST = 4
 """Steps of a trial; with less than two of each kind the first would decide."""
 LEAST_GAIN = 1.05
 """How many times longer float steps must take for codes to be sent: floats lose nothing, so a tie is theirs."""
+
+_Moment = float | torch.cuda.Event
+_Span = tuple[_Moment, _Moment]
 
 
 class FloatTrial:
@@ -35,8 +38,8 @@ class FloatTrial:
     def __init__(self, steps: int, start: int) -> None:
         self._first = start + WARM_UP
         self._end = self._first + max(steps, FEWEST) if steps else 0
-        self._ended: tuple[int, float] = (-1, 0.0)
-        self._seconds: tuple[list[float], list[float]] = ([], [])
+        self._ended: tuple[int, _Moment] = (-1, 0.0)
+        self._steps: tuple[list[_Span], list[_Span]] = ([], [])
         self._floats = False
         self.verdict: str | None = None
 
@@ -56,16 +59,19 @@ class FloatTrial:
             self._decide(channel, step, device)
         return self._floats
 
-    def step_ended(self, step: int) -> None:
-        """Take note of the time.
+    def step_ended(self, step: int, device: torch.device) -> None:
+        """Take note of the time; a GPU's own, on the current stream: the host may be steps ahead.
 
         Args:
             step: its number.
+            device: of the gradients.
         """
-        now = time.perf_counter()
+        if not self._first - 1 <= step < self._end:
+            return
+        now = _moment(device)
         before, at = self._ended
-        if self._first <= step < self._end and before == step - 1:
-            self._seconds[self._is_float_step(step)].append(now - at)
+        if before == step - 1 and step >= self._first:
+            self._steps[self._is_float_step(step)].append((at, now))
         self._ended = step, now
 
     def state_dict(self) -> dict[str, Any]:
@@ -81,7 +87,7 @@ class FloatTrial:
 
     def _decide(self, channel: Channel, step: int, device: torch.device) -> None:
         # A run that was resumed in the middle may have timed nothing of one kind: then codes stay.
-        own = [statistics.median(seconds) if seconds else 0.0 for seconds in self._seconds]
+        own = [statistics.median(map(_seconds, spans)) if spans else 0.0 for spans in self._steps]
         both = torch.tensor(own, dtype=torch.float64, device=device)
         channel.all_reduce(both).wait()
         codes, floats = (both / channel.workers).tolist()
@@ -96,3 +102,20 @@ class FloatTrial:
             level = logging.WARNING if self._floats else logging.INFO
             insist = "; another wire than AUTO insists on codes" if self._floats else ""
             logging.getLogger(__name__).log(level, "TernGrad, Wire.AUTO: %s%s", self.verdict, insist)
+
+
+def _moment(device: torch.device) -> _Moment:
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _seconds(span: _Span) -> float:
+    start, end = span
+    if isinstance(start, torch.cuda.Event):
+        finish = cast(torch.cuda.Event, end)
+        finish.synchronize()
+        return start.elapsed_time(finish) / 1e3
+    return cast(float, end) - start

@@ -61,7 +61,7 @@ def terngrad_hook(state: TernGradState, bucket: distributed.GradBucket) -> Futur
         except RuntimeError as error:
             raise _failed(state, where, error) from error
         if last:
-            state._trial.step_ended(step)
+            state._trial.step_ended(step, buffer.device)
         return buffer
 
     return state._thread.submit(job) if buffer.device.type == "cpu" else _on_own_stream(buffer, job)
@@ -128,7 +128,7 @@ def _average_floats(state: TernGradState, step: int, last: bool, buffer: Tensor,
         except RuntimeError as error:
             raise _failed(state, where, error) from error
         if last:
-            state._trial.step_ended(step)
+            state._trial.step_ended(step, buffer.device)
         return result
 
     # The order is that of the buckets, as DDP's own: in such a step nothing else is started on the channel.
