@@ -10,11 +10,11 @@ from rich.table import Table
 
 from spokeshave.data import Splits
 from spokeshave.equal_budget import EXCHANGED, FLOAT, Pair
-from spokeshave.ledger import describe_machine, describe_versions, write_row
+from spokeshave.ledger import write_row
 from spokeshave.report import PAGE_FILE, wording
 from spokeshave.report.exchange_page import write_exchange_page
 from spokeshave.report.exchange_record import ExchangeRecord, with_spread
-from spokeshave.run_output import described_commit
+from spokeshave.report.record_heading import code_and_machine
 
 
 def write_exchange(
@@ -56,9 +56,7 @@ def write_exchange(
         title=title,
         config=dict(config),
         seeds=[pair.seed for pair in pairs],
-        versions=describe_versions(),
-        machine=describe_machine(),
-        commit=described_commit(),
+        **code_and_machine(),
         # The histories remember how long the trainings took, also before a resume.
         wall_s=sum(history[-1]["wall_s"] for history in histories),
         float_errors=[1 - pair.exact.test.accuracy for pair in pairs],

@@ -15,11 +15,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from spokeshave.data import Splits
-from spokeshave.errors import CheckpointError, DataError, LedgerError
-from spokeshave.ledger import describe_machine, describe_versions, find_commit, write_row
+from spokeshave.errors import CheckpointError, DataError
+from spokeshave.ledger import write_row
 from spokeshave.measure import compare, measure
 from spokeshave.report.published import kept_counts
-from spokeshave.report.run_record import RECORD_FILE, Outcome, RunRecord
+from spokeshave.report.record_heading import RECORD_FILE, code_and_machine
+from spokeshave.report.run_record import Outcome, RunRecord
 from spokeshave.shaping import CONTROL, Shaped
 from spokeshave.structures.groups import CONVOLUTIONS
 
@@ -90,9 +91,7 @@ def write_run(
         title=title,
         config=dict(config),
         seeds=[result.seed for result in results],
-        versions=describe_versions(),
-        machine=describe_machine(),
-        commit=described_commit(),
+        **code_and_machine(),
         wall_s=max(time.perf_counter() - started, trained_s),
         baseline=Outcome(1 - mean(errors["baseline"]), mean(errors["baseline"]), before, _spread(errors["baseline"])),
         final=Outcome(1 - mean(errors["final"]), mean(errors["final"]), after, _spread(errors["final"])),
@@ -255,12 +254,3 @@ def _percent(outcome: Outcome) -> str:
 
 def _spread(values: Sequence[float]) -> float | None:
     return stdev(values) if len(values) > 1 else None
-
-
-def described_commit() -> str | None:
-    """The commit of the code, and whether it was changed; None outside a repository."""
-    try:
-        commit, dirty = find_commit(Path(__file__).parent)
-    except LedgerError:
-        return None
-    return f"{commit} (with changes)" if dirty else commit

@@ -35,6 +35,11 @@ def test_gaps_and_factor_by_hand():
         ({"schema": 9}, "schema 1"),
         ({"errors": [0.1, 0.2, 3.0]}, "not percent"),
         ({"errors": [0.1, 0.2]}, "one error"),
+        ({"errors": "0.1"}, "errors: got str"),
+        ({"errors": [0.1, 0.2, "0.3"]}, "errors: expected one error"),
+        ({"zero_codes": {"w": 7}}, "zero_codes: expected shares"),
+        ({"sent_bytes": "many"}, "sent_bytes: got str"),
+        ({"history": {"float": [3]}}, "history of stage 'float'"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, change, words):

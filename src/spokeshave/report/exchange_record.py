@@ -12,26 +12,16 @@ from typing import Any
 
 from spokeshave.errors import DataError
 from spokeshave.files import atomic_write
-from spokeshave.report.run_record import RECORD_FILE
+from spokeshave.report.record_heading import RECORD_FILE, SCHEMA, RecordHeading, check_kinds, read_content
 
 KIND = "exchange"
-SCHEMA = 1
 
 
-@dataclass(frozen=True)
-class ExchangeRecord:
-    """One finished run.
+@dataclass(frozen=True, kw_only=True)
+class ExchangeRecord(RecordHeading):
+    """One finished run: the history has the stages "float" and "ternary"; the published row has a "gap" in points.
 
     Args:
-        recipe: name of the recipe.
-        row: of the recipe.
-        title: heading of the page.
-        config: settings by name.
-        seeds: of the pairs of networks.
-        versions: package -> version.
-        machine: what `ledger.describe_machine` gave.
-        commit: of the code, None outside a repository.
-        wall_s: seconds that the trainings took.
         float_errors: test errors of the float networks, one a seed.
         errors: test errors of the networks whose gradients were exchanged, one a seed.
         float_validation_errors: the same on the validation split.
@@ -39,21 +29,8 @@ class ExchangeRecord:
         zero_codes: parameter -> share of its codes that were zero, over seeds and epochs.
         float_bytes: that a worker sends in a step without compression.
         sent_bytes: that it sends with it.
-        history: "float" and "ternary" -> rows of the first seed (`History.rows`).
-        paper: the published row, "gap" in percentage points among it.
-        command: that repeats the run.
-        data: name of the data set.
     """
 
-    recipe: str
-    row: str
-    title: str
-    config: dict[str, Any]
-    seeds: list[int]
-    versions: dict[str, str]
-    machine: dict[str, Any]
-    commit: str | None
-    wall_s: float
     float_errors: list[float]
     errors: list[float]
     float_validation_errors: list[float]
@@ -61,10 +38,6 @@ class ExchangeRecord:
     zero_codes: dict[str, float]
     float_bytes: int
     sent_bytes: int
-    history: dict[str, list[dict[str, Any]]]
-    paper: dict[str, Any] | None = None
-    command: str | None = None
-    data: str | None = None
 
     @property
     def gaps(self) -> list[float]:
@@ -94,12 +67,7 @@ class ExchangeRecord:
         Raises:
             DataError: where it is missing or damaged.
         """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: expected the record of a run as JSON, got: {error}; run the recipe") from error
-        if not isinstance(content, dict):
-            raise DataError(f"{path}: expected a JSON object, got {type(content).__name__}; run the recipe again")
+        path, content = read_content(path)
         return cls.from_dict(content, str(path))
 
     @classmethod
@@ -120,12 +88,22 @@ class ExchangeRecord:
                 f"{source}: expected the record of an exchange, schema {SCHEMA}; missing fields "
                 f"{sorted(known - found)}, unknown fields {sorted(found - known)}; run the recipe again"
             )
-        record = cls(**{name: content[name] for name in known})
-        lists = (record.float_errors, record.errors, record.float_validation_errors, record.validation_errors)
-        for values in lists:
-            if len(values) != len(record.seeds) or not all(0 <= value <= 1 for value in values):
-                raise DataError(f"{source}: expected one error in 0..1 (not percent) a seed, got {values!r}")
-        return record
+        check_kinds(content, source, _KINDS)
+        for name in _ERRORS:
+            values = content[name]
+            if len(values) != len(content["seeds"]) or not all(_is_share(value) for value in values):
+                raise DataError(f"{source}: {name}: expected one error in 0..1 (not percent) a seed, got {values!r}")
+        if not all(_is_share(share) for share in content["zero_codes"].values()):
+            raise DataError(f"{source}: zero_codes: expected shares in 0..1, got {content['zero_codes']!r}")
+        return cls(**{name: content[name] for name in known})
+
+
+_ERRORS = ("float_errors", "errors", "float_validation_errors", "validation_errors")
+_KINDS = {**dict.fromkeys(_ERRORS, list), "zero_codes": dict, "float_bytes": int, "sent_bytes": int}
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def with_spread(values: Sequence[float], points: bool = False) -> str:

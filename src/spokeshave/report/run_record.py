@@ -18,9 +18,8 @@ from torch import Tensor
 from spokeshave.errors import DataError, SpokeshaveError
 from spokeshave.files import atomic_write
 from spokeshave.measure import Comparison, Measurement
+from spokeshave.report.record_heading import RECORD_FILE, SCHEMA, RecordHeading, check_kinds, read_content
 
-SCHEMA = 1
-RECORD_FILE = "run.json"
 WEIGHTS_FILE = "weights.safetensors"
 
 
@@ -34,51 +33,28 @@ class Outcome:
     error_spread: float | None = None
 
 
-@dataclass(frozen=True)
-class RunRecord:
+@dataclass(frozen=True, kw_only=True)
+class RunRecord(RecordHeading):
     """One finished run.
 
+    In `paper` a quantity may also be {"published", "ours"}; "label" names the row, and numbers "error" (share) and
+    "flops" (share of the baseline's) put it into the figure.
+
     Args:
-        recipe: name of the recipe, such as "ssl".
-        row: row of the paper or the user's own name of the run.
-        title: heading of the page.
-        config: settings by name.
-        seeds: one each run.
-        versions: package -> version.
-        machine: what `ledger.describe_machine` gave.
-        commit: commit of the code, None outside a repository.
-        wall_s: seconds that the run took.
         baseline: the network before.
         final: the network after.
         comparison: both timed side by side.
         shrink: `ShrinkReport.to_dict()`: layers, removed_branches, notes, max_relative_error.
-        history: stage -> rows (`History.rows`: epoch, train_loss, validation_accuracy, sparsity and so on).
         points: other networks of the run: label, error, flops, and if known parameters, strength, stage.
-        paper: the published row: quantity -> value, or quantity -> {"published", "ours"}; "label" names the row;
-            numbers "error" (share) and "flops" (share of the baseline's) also put it into the figure.
-        command: the command line that repeats the run.
-        data: name of the data set.
         weights: layer -> lowered weight matrix (rows x columns) with its zero rows and columns, before shrinking.
     """
 
-    recipe: str
-    row: str
-    title: str
-    config: dict[str, Any]
-    seeds: list[int]
-    versions: dict[str, str]
-    machine: dict[str, Any]
-    commit: str | None
-    wall_s: float
+    history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     baseline: Outcome
     final: Outcome
     comparison: Comparison | None = None
     shrink: dict[str, Any] | None = None
-    history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     points: list[dict[str, Any]] = field(default_factory=list)
-    paper: dict[str, Any] | None = None
-    command: str | None = None
-    data: str | None = None
     weights: dict[str, Tensor] = field(default_factory=dict, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,16 +102,7 @@ class RunRecord:
         Raises:
             DataError: where a file is missing or damaged, or a field is missing, unknown or out of its range.
         """
-        path = Path(run_dir)
-        path = path if path.name == RECORD_FILE else path / RECORD_FILE
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise DataError(f"{path}: expected the record of a finished run, found no file; run the recipe") from error
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: expected JSON, got: {error}; run the recipe again to write it anew") from error
-        if not isinstance(content, dict):
-            raise DataError(f"{path}: expected a JSON object, got {type(content).__name__}; run the recipe again")
+        path, content = read_content(run_dir)
         named = content.get("weights") or []
         weights = _load_weights(path.with_name(WEIGHTS_FILE), list(named)) if named else {}
         return cls.from_dict(content, weights, source=str(path))
@@ -177,38 +144,10 @@ class RunRecord:
                 values["comparison"] = Comparison.from_dict(content["comparison"])
         except SpokeshaveError as error:
             raise error if isinstance(error, DataError) else DataError(f"{source}: {error}") from error
-        _check_kinds(values, source)
+        check_kinds(values, source, {"shrink": (dict, type(None)), "points": list})
+        if not all(isinstance(point, dict) for point in values.get("points", [])):
+            raise DataError(f"{source}: points: expected a list of mappings")
         return cls(**values, weights=dict(weights or {}))
-
-
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    "recipe": str,
-    "row": str,
-    "title": str,
-    "config": dict,
-    "seeds": list,
-    "versions": dict,
-    "machine": dict,
-    "commit": (str, type(None)),
-    "wall_s": (int, float),
-    "shrink": (dict, type(None)),
-    "history": dict,
-    "points": list,
-    "paper": (dict, type(None)),
-    "command": (str, type(None)),
-    "data": (str, type(None)),
-}
-
-
-def _check_kinds(values: Mapping[str, Any], source: str) -> None:
-    for name, kind in _KINDS.items():
-        if name in values and not isinstance(values[name], kind):
-            raise DataError(f"{source}: {name}: got {type(values[name]).__name__}: {str(values[name])[:60]!r}")
-    for stage, rows in values.get("history", {}).items():
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise DataError(f"{source}: history of stage {stage!r}: expected a list of rows")
-    if not all(isinstance(point, dict) for point in values.get("points", [])):
-        raise DataError(f"{source}: points: expected a list of mappings")
 
 
 def _outcome(content: Any, source: str) -> Outcome:
