@@ -179,4 +179,4 @@ def small_digits(like: DatasetName) -> Splits:
             images = functional.pad(images, (2, 2, 2, 2)).repeat(1, 3, 1, 1)
         return Split(images, split.labels[:count])
 
-    return replace(digits, name="digits (smoke)", train=small(digits.train, 500), test=small(digits.test, 200))
+    return replace(digits, name="digits (smoke)", train=small(digits.train, 256), test=small(digits.test, 100))
