@@ -1,14 +1,17 @@
 """The paper's theory: unbiased codes, what clipping costs, the second moment; and what is not finite."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
 
+from spokeshave.communication import ternary_codes
 from spokeshave.communication.counter_random import stream_key
 from spokeshave.communication.ternary_codes import (
     Deviation,
     decode_factors,
+    draw_factors,
     joint_statistics,
     local_scalers,
     statistics_of,
@@ -82,3 +85,18 @@ def test_joint_statistics_are_those_of_one_tensor() -> None:
     joint = joint_statistics(torch.stack([statistics_of(part) for part in parts]))
     assert torch.allclose(joint[1], statistics_of(torch.cat(parts)))
     assert torch.equal(joint[0], joint[1]) and joint_statistics(joint[:0]).shape == (0, 4)
+
+
+@pytest.mark.parametrize("clip", [2.5, None])
+@pytest.mark.parametrize("about", Deviation)
+def test_scalers_have_the_same_bits_by_numpy_and_by_torch(monkeypatch, clip, about) -> None:
+    sizes = torch.tensor([1e4, 3.0, 1.0, 1e4], dtype=torch.float64)
+    table = torch.rand(500, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * sizes
+    odd = [[0, 0, 0, 0], [4, 1e-40, 0, 1e-80], [3, 1e39, 0, 1e78], [4, math.inf, 0, math.inf], [4, 3.0, 0, math.nan]]
+    table = torch.cat([table, torch.tensor(odd, dtype=torch.float64)])
+    by_numpy = local_scalers(table, clip, about)
+    factors = draw_factors(by_numpy)
+    # What other devices compute with.
+    monkeypatch.setattr(ternary_codes, "_small_arrays", lambda values: nullcontext((torch, values)))
+    assert torch.equal(local_scalers(table, clip, about), by_numpy) and torch.equal(draw_factors(by_numpy), factors)
+    assert by_numpy[-5:].tolist() == [0.0, 0.0, math.inf, math.inf, math.inf] and not factors[-5:].any()

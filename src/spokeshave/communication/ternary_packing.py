@@ -1,8 +1,8 @@
 """Ternary packing: gradients to packed codes, sums of codes, and back, each as one pass over memory.
 
 TernGrad, Wen et al., NIPS 2017, algorithm 1: what a worker does to its gradients, what the server does to the workers'
-codes, and what a worker makes of the sums. `GeneratedCodec` is machine code for this CPU, `PlainCodec` the definition
-in torch, on any device. Both give the same bits.
+codes, and what a worker makes of the sums. `GeneratedCodec` is machine code for this CPU, `TernaryCodec` the
+definition in torch, on any device. Both give the same bits.
 """
 
 from collections.abc import Sequence
