@@ -1,0 +1,156 @@
+"""Factorized layer: basis filters and their combinations in place of one convolution or linear layer.
+
+Wen et al., ICCV 2017, section 3.1: conv (N filters) = conv (K filters, same stride and padding, no bias), then conv
+1 x 1 (N x K, with the bias). Both are ordinary layers, so everything that takes a network takes a factorized one.
+Departs from the paper: nothing known.
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from spokeshave.errors import InvalidArgument, UnsupportedLayer
+from spokeshave.structures.factorization import Basis, factorize
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class FactorizedLayer(nn.Sequential):
+    """Two layers in place of one: `basis`, then `combination`.
+
+    Args:
+        basis: a convolution or linear layer without bias; its outputs are the basis filters, of all groups.
+        combination: a 1 x 1 convolution with as many groups, or a linear layer; holds the bias.
+    """
+
+    basis: nn.Module
+    combination: nn.Module
+
+    def __init__(self, basis: nn.Module, combination: nn.Module) -> None:
+        super().__init__(OrderedDict(basis=basis, combination=combination))
+
+    @staticmethod
+    def of(layer: str, module: nn.Module, rank: int, basis: Basis = Basis.PCA, seed: int = 0) -> "FactorizedLayer":
+        """Factorize a layer.
+
+        Args:
+            layer: its name, for errors.
+            module: a convolution (not transposed) or a linear layer; left as it is.
+            rank: basis filters of each convolution group, 1..outputs of a group.
+            basis: how they are found.
+            seed: of k-means.
+
+        Raises:
+            UnsupportedLayer: for another module, or one whose padding is not zeros.
+            InvalidArgument: for a rank out of its range, or weights that are not finite.
+        """
+        if not isinstance(module, (*CONVOLUTIONS, nn.Linear)):
+            raise UnsupportedLayer(
+                f"{layer} ({type(module).__name__}): only convolutions and linear layers are factorized"
+            )
+        groups = module.groups if isinstance(module, CONVOLUTIONS) else 1
+        per_group = module.weight.detach().flatten(1).chunk(groups)
+        try:
+            pairs = [factorize(filters, rank, basis, seed) for filters in per_group]
+        except InvalidArgument as error:
+            raise InvalidArgument(f"{layer}: {error}") from error
+        made = FactorizedLayer(*_pair(module, rank * groups))
+        made.set_factors(torch.cat([b for b, _ in pairs]), torch.cat([c for _, c in pairs]))
+        if module.bias is not None:
+            made.combination.get_parameter("bias").data.copy_(module.bias.detach())
+        for name in ("weight", "bias"):
+            old = getattr(module, name)
+            if old is not None:
+                made.combination.get_parameter(name).requires_grad_(old.requires_grad)
+        made.basis.get_parameter("weight").requires_grad_(module.weight.requires_grad)
+        return made.train(module.training)
+
+    @property
+    def groups(self) -> int:
+        """Convolution groups, 1 for a linear layer."""
+        return getattr(self.basis, "groups", 1)
+
+    @property
+    def rank(self) -> int:
+        """Basis filters of each group."""
+        return self.basis.get_parameter("weight").shape[0] // self.groups
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of each group."""
+        return self.combination.get_parameter("weight").shape[0] // self.groups
+
+    def factors(self) -> tuple[Float[Tensor, "basis taps"], Float[Tensor, "outputs rank"]]:
+        """Basis filters and combinations of all groups, one below the other, as matrices."""
+        return self.basis.get_parameter("weight").flatten(1), self.combination.get_parameter("weight").flatten(1)
+
+    def set_factors(self, basis: Float[Tensor, "basis taps"], combination: Float[Tensor, "outputs rank"]) -> None:
+        """Write both factors; their number of basis filters may be a new one, then both weights are new parameters.
+
+        Args:
+            basis: basis filters of all groups.
+            combination: combinations of all groups.
+
+        Raises:
+            InvalidArgument: where the factors do not fit each other or the layer.
+        """
+        old_basis, old_combination = self.factors()
+        rank = combination.shape[1]
+        expected = (rank * self.groups, old_basis.shape[1]), (old_combination.shape[0], rank)
+        if (tuple(basis.shape), tuple(combination.shape)) != expected or rank < 1:
+            raise InvalidArgument(
+                f"factors of shapes {expected} are expected, got {tuple(basis.shape)}, {tuple(combination.shape)}"
+            )
+        for module, factor in ((self.basis, basis), (self.combination, combination)):
+            weight = module.get_parameter("weight")
+            kernel = (1,) * (weight.dim() - 2) if module is self.combination else weight.shape[2:]
+            columns = factor.shape[1] if module is self.combination else weight.shape[1]
+            value = factor.detach().reshape(factor.shape[0], columns, *kernel).to(weight)
+            if value.shape == weight.shape:
+                weight.data.copy_(value)
+            else:
+                module.weight = nn.Parameter(value.clone(), requires_grad=weight.requires_grad)
+        _set_sizes(self.basis, self.combination, rank * self.groups)
+
+    @torch.no_grad()
+    def product(self) -> Tensor:
+        """The weight that both stand for, of the shape of the layer that was factorized."""
+        basis, combination = self.factors()
+        parts = [c @ b for b, c in zip(basis.chunk(self.groups), combination.chunk(self.groups), strict=True)]
+        weight = self.basis.get_parameter("weight")
+        return torch.cat(parts).reshape(-1, *weight.shape[1:])
+
+
+def _pair(module: nn.Module, width: int) -> tuple[nn.Module, nn.Module]:
+    place: dict[str, Any] = {
+        "device": module.get_parameter("weight").device,
+        "dtype": module.get_parameter("weight").dtype,
+    }
+    bias = module.bias is not None
+    if isinstance(module, nn.Linear):
+        return (
+            nn.Linear(module.in_features, width, bias=False, **place),
+            nn.Linear(width, module.out_features, bias=bias, **place),
+        )
+    assert isinstance(module, CONVOLUTIONS)
+    kind = type(module)
+    kernel: Any = module.kernel_size
+    settings: Any = {"stride": module.stride, "padding": module.padding, "dilation": module.dilation}
+    first = kind(
+        module.in_channels, width, kernel, groups=module.groups, bias=False, padding_mode=module.padding_mode,
+        **settings, **place,
+    )  # fmt: skip
+    one: Any = (1,) * len(kernel)
+    return first, kind(width, module.out_channels, one, groups=module.groups, bias=bias, **place)
+
+
+def _set_sizes(basis: nn.Module, combination: nn.Module, width: int) -> None:
+    if isinstance(basis, nn.Linear):
+        basis.out_features = width
+        combination.in_features = width
+    else:
+        basis.out_channels = width
+        combination.in_channels = width
