@@ -110,7 +110,7 @@ class FactorizedLayer(nn.Sequential):
             columns = factor.shape[1] if module is self.combination else weight.shape[1]
             value = factor.detach().reshape(factor.shape[0], columns, *kernel).to(weight)
             if value.shape == weight.shape:
-                weight.data.copy_(value)
+                weight.data.copy_(value.clone())  # it may be a view of the weight itself
             else:
                 last = weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
                 form = torch.channels_last if last else torch.contiguous_format
