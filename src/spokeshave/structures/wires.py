@@ -137,7 +137,9 @@ def crossbar_layers(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str, 
                 f"{name} ({type(module).__name__}): a transposed convolution has no one matrix of inputs and outputs "
                 f"that a crossbar could hold; leave it out with exclude=({name!r},), or replace it"
             )
-    found = {name: module for name, module in kept.items() if isinstance(module, (*CONVOLUTIONS, nn.Linear))}
+    found: dict[str, nn.Module] = {
+        name: module for name, module in kept.items() if isinstance(module, (*CONVOLUTIONS, nn.Linear))
+    }
     if not found:
         raise InvalidArgument(
             f"no layer for crossbars: the model has no convolution and no linear layer after exclude={tuple(exclude)}"
