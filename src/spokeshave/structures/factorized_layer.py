@@ -110,9 +110,11 @@ class FactorizedLayer(nn.Sequential):
             columns = factor.shape[1] if module is self.combination else weight.shape[1]
             value = factor.detach().reshape(factor.shape[0], columns, *kernel).to(weight)
             if value.shape == weight.shape:
-                weight.data.copy_(value)
+                weight.data.copy_(value.clone())  # it may be a view of the weight itself
             else:
-                module.weight = nn.Parameter(value.clone(), requires_grad=weight.requires_grad)
+                last = weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
+                form = torch.channels_last if last else torch.contiguous_format
+                module.weight = nn.Parameter(value.clone(memory_format=form), requires_grad=weight.requires_grad)
         _set_sizes(self.basis, self.combination, rank * self.groups)
 
     @torch.no_grad()
@@ -122,6 +124,27 @@ class FactorizedLayer(nn.Sequential):
         parts = [c @ b for b, c in zip(basis.chunk(self.groups), combination.chunk(self.groups), strict=True)]
         weight = self.basis.get_parameter("weight")
         return torch.cat(parts).reshape(-1, *weight.shape[1:])
+
+    @torch.no_grad()
+    def merged(self) -> nn.Module:
+        """The one layer that both stand for: a plain convolution or linear layer."""
+        weight = self.product()
+        first, last = self.basis, self.combination
+        bias = last.get_parameter("bias") if last.bias is not None else None
+        place: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype, "bias": bias is not None}
+        if isinstance(first, nn.Linear):
+            layer: nn.Module = nn.Linear(first.in_features, weight.shape[0], **place)
+        else:
+            assert isinstance(first, CONVOLUTIONS)
+            kind, kernel = type(first), first.kernel_size
+            layer = kind(
+                first.in_channels, weight.shape[0], kernel, stride=first.stride, padding=first.padding,
+                dilation=first.dilation, groups=first.groups, padding_mode=first.padding_mode, **place,
+            )  # fmt: skip
+        layer.get_parameter("weight").copy_(weight)
+        if bias is not None:
+            layer.get_parameter("bias").copy_(bias)
+        return layer.train(self.training)
 
 
 def _pair(module: nn.Module, width: int) -> tuple[nn.Module, nn.Module]:
