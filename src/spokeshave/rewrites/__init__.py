@@ -2,6 +2,9 @@
 
 from spokeshave.rewrites.constant_input import ConstantInput as ConstantInput
 from spokeshave.rewrites.constant_input import PositionBias as PositionBias
+from spokeshave.rewrites.low_rank import low_rank as low_rank
+from spokeshave.rewrites.low_rank_report import LowRankLayer as LowRankLayer
+from spokeshave.rewrites.low_rank_report import LowRankReport as LowRankReport
 from spokeshave.rewrites.prune import PrunedWeight as PrunedWeight
 from spokeshave.rewrites.prune import PruneReport as PruneReport
 from spokeshave.rewrites.prune import prune as prune
