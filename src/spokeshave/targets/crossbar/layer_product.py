@@ -188,3 +188,19 @@ def matrices_of(product: LayerProduct, weight: Tensor) -> Float[Tensor, "groups 
 def weight_of(product: LayerProduct, matrices: Float[Tensor, "groups inputs outputs"]) -> Tensor:
     """The opposite of `matrices_of`."""
     return torch.reshape(matrices.transpose(1, 2), product.weight_shape)
+
+
+def plain_layer(product: LayerProduct, weight: Tensor) -> nn.Module:
+    """An ordinary layer of this geometry with a weight, padded with zeros, without bias."""
+    outputs, inputs, *kernel = product.weight_shape
+    if not product.axes:
+        made: nn.Module = nn.Linear(inputs, outputs, bias=False, device="meta")
+    else:
+        settings: dict[str, Any] = {
+            "kernel_size": tuple(kernel), "stride": product.stride, "padding": product.pads[::2][::-1],
+            "dilation": product.dilation, "groups": product.groups,
+        }  # fmt: skip
+        kind = CONVOLUTIONS[product.axes - 1]
+        made = kind(inputs * product.groups, outputs, bias=False, device="meta", **settings)
+    made.weight = nn.Parameter(weight)
+    return made
