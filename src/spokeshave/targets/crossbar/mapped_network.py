@@ -154,7 +154,8 @@ class MappedNetwork(nn.Module):
         skeleton = nn.Module()
         for name, layer in self.layers.items():
             matrices = layer.grid.join(layer.used.to(torch.float32)).cpu()
-            plain = plain_layer(layer.product, weight_of(layer.product, matrices))
+            same = dataclasses.replace(layer.product, pads=(0,) * len(layer.product.pads))
+            plain = plain_layer(same, weight_of(layer.product, matrices))
             if not name:
                 return plain
             place, _, last = name.rpartition(".")
