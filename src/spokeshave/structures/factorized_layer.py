@@ -150,7 +150,8 @@ class FactorizedLayer(nn.Sequential):
             kind, kernel = type(first), first.kernel_size
             layer = kind(
                 first.in_channels, self.outputs * self.groups, kernel, stride=first.stride, padding=first.padding,
-                dilation=first.dilation, groups=first.groups, padding_mode=first.padding_mode, **place,
+                dilation=first.dilation, groups=first.groups, padding_mode=first.padding_mode,
+                **({"output_padding": first.output_padding} if isinstance(first, TRANSPOSED) else {}), **place,
             )  # fmt: skip
         layer.get_parameter("weight").copy_(weight)
         if bias is not None:
