@@ -26,6 +26,7 @@ from spokeshave.gradient_exchange import GradientExchange
 from spokeshave.processes import is_first, wait_for_all
 from spokeshave.progress import Progress
 from spokeshave.regularizers import Regularizer
+from spokeshave.structures.factorized_layer import FactorizedLayer
 from spokeshave.structures.sparsity import sparsity
 from spokeshave.train_settings import Precision, TrainSettings, make_optimizer, rate_at
 
@@ -51,7 +52,7 @@ class History:
 
     Attributes:
         rows: JSON values: epoch, step, train_loss, validation_accuracy, validation_loss, learning_rate, sparsity
-            ({layer: {elements, filters, channels, shapes}}), wall_s, and exchange where there is one.
+            ({layer: {elements, filters, channels, shapes}}), wall_s, exchange and ranks where there are such.
         best_epoch: of the best validation accuracy so far, -1 before the first.
     """
 
@@ -188,6 +189,7 @@ class _State:
         )
         shares = distributed.is_available() and distributed.is_initialized()
         self.forward: nn.Module = DistributedDataParallel(model) if shares else model
+        self.shared = list(model.parameters()) if shares else []
         if exchange is not None:
             exchange.attach(self.forward)
         torch.manual_seed(settings.seed)
@@ -210,9 +212,18 @@ class _State:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.share_again()
         self.step += 1
         self.loss_sum += value
         return value
+
+    def share_again(self) -> None:
+        """Wrap the model anew where a regularizer has put other parameters into it (rank clipping)."""
+        if self.shared and not all(a is b for a, b in zip(self.shared, self.model.parameters(), strict=True)):
+            self.forward = DistributedDataParallel(self.model)
+            self.shared = list(self.model.parameters())
+            if self.exchange is not None:
+                self.exchange.attach(self.forward)
 
     def backward(self, inputs: Tensor, labels: Tensor) -> float:
         """Add the gradient of one batch to `.grad`; return its loss."""
@@ -243,6 +254,9 @@ class _State:
         }
         if self.exchange is not None:
             row["exchange"] = self.exchange.report()
+        ranks = {name: m.rank for name, m in self.model.named_modules() if isinstance(m, FactorizedLayer)}
+        if ranks:
+            row["ranks"] = ranks
         if score.accuracy > self.history.best_accuracy or not self.history.rows:
             self.history.best_epoch = row["epoch"]
             if self.settings.keep_best:
@@ -293,6 +307,8 @@ class _State:
                 f"{self.run_dir} was made with other settings: {was} there, {now} now; "
                 "use the same settings to resume, or another folder to start anew"
             )
+        for index, regularizer in enumerate(self.regularizers):  # first: rank clipping brings the model into its form
+            regularizer.load_state_dict(saved.part(f"regularizer.{index}"))
         try:
             self.model.load_state_dict(saved.part("model"))
         except RuntimeError as error:
@@ -307,8 +323,7 @@ class _State:
                     key: value.to(parameter.device) if value.shape == parameter.shape else value
                     for key, value in state.items()
                 }
-        for index, regularizer in enumerate(self.regularizers):
-            regularizer.load_state_dict(saved.part(f"regularizer.{index}"))
+        self.share_again()
         torch.set_rng_state(saved.tensors["rng.cpu"])
         if "rng.cuda" in saved.tensors and self.batches.device.type == "cuda":
             torch.cuda.set_rng_state(saved.tensors["rng.cuda"], self.batches.device)

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from spokeshave.errors import InvalidArgument
 from spokeshave.structures.factorization import Basis, factorize
-from spokeshave.structures.groups import CONVOLUTIONS, TRANSPOSED
+from spokeshave.structures.groups import TRANSPOSED
 from spokeshave.structures.layer_spectrum import split_matrices
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _COMBINATION = {nn.ConvTranspose1d: nn.Conv1d, nn.ConvTranspose2d: nn.Conv2d, nn.ConvTranspose3d: nn.Conv3d}
 
 
@@ -54,7 +55,7 @@ class FactorizedLayer(nn.Sequential):
             pairs = [factorize(filters, rank, basis, seed) for filters in per_group]
         except InvalidArgument as error:
             raise InvalidArgument(f"{layer}: {error}") from error
-        assert isinstance(module, (*CONVOLUTIONS, nn.Linear))
+        assert isinstance(module, (*CONVOLUTIONS, *TRANSPOSED, nn.Linear))
         made = FactorizedLayer(*_pair(module, rank * len(per_group)))
         made.set_factors(torch.cat([b for b, _ in pairs]), torch.cat([c for _, c in pairs]))
         if module.bias is not None:
@@ -114,9 +115,12 @@ class FactorizedLayer(nn.Sequential):
             if isinstance(module, TRANSPOSED):
                 value = value.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1)
             if value.shape == weight.shape:
-                weight.data.copy_(value)
+                weight.data.copy_(value.clone())  # it may be a view of the weight itself
             else:
-                module.register_parameter("weight", nn.Parameter(value.clone(), requires_grad=weight.requires_grad))
+                last = weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
+                form = torch.channels_last if last else torch.contiguous_format
+                new = nn.Parameter(value.clone(memory_format=form), requires_grad=weight.requires_grad)
+                module.register_parameter("weight", new)
         _set_sizes(self.basis, self.combination, rank * self.groups)
 
     @torch.no_grad()
@@ -133,6 +137,25 @@ class FactorizedLayer(nn.Sequential):
             return torch.cat([part.unflatten(1, (-1, *kernel)).transpose(0, 1) for part in parts])
         return torch.cat(parts).unflatten(1, (-1, *kernel)) if kernel else torch.cat(parts)
 
+    @torch.no_grad()
+    def merged(self) -> nn.Module:
+        """The one layer that both stand for: a plain convolution or linear layer."""
+        weight = self.product()
+        first, last = self.basis, self.combination
+        bias = last.get_parameter("bias") if last.bias is not None else None
+        place: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype, "bias": bias is not None}
+        outputs = self.outputs * self.groups
+        if isinstance(first, nn.Linear):
+            layer = nn.utils.skip_init(nn.Linear, first.in_features, outputs, **place)
+        else:
+            assert isinstance(first, (*CONVOLUTIONS, *TRANSPOSED))
+            sizes = first.in_channels, outputs, first.kernel_size
+            layer = nn.utils.skip_init(type(first), *sizes, **_settings(first), **place)
+        layer.get_parameter("weight").copy_(weight)
+        if bias is not None:
+            layer.get_parameter("bias").copy_(bias)
+        return layer.train(self.training)
+
 
 def _pair(module: nn.Module, width: int) -> tuple[nn.Module, nn.Module]:
     """Both layers, with weights that are not set: no random number is drawn for them."""
@@ -144,16 +167,19 @@ def _pair(module: nn.Module, width: int) -> tuple[nn.Module, nn.Module]:
             empty(nn.Linear, module.in_features, width, bias=False, **place),
             empty(nn.Linear, width, module.out_features, bias=bias, **place),
         )
-    assert isinstance(module, CONVOLUTIONS)
+    assert isinstance(module, (*CONVOLUTIONS, *TRANSPOSED))
     kind = type(module)
-    settings: dict[str, Any] = {"stride": module.stride, "padding": module.padding, "dilation": module.dilation}
-    if isinstance(module, TRANSPOSED):
-        settings["output_padding"] = module.output_padding
-    settings |= {"groups": module.groups, "padding_mode": module.padding_mode}
-    first = empty(kind, module.in_channels, width, module.kernel_size, bias=False, **settings, **place)
+    first = empty(kind, module.in_channels, width, module.kernel_size, bias=False, **_settings(module), **place)
     one = (1,) * len(module.kernel_size)
     second = _COMBINATION.get(kind, kind)
     return first, empty(second, width, module.out_channels, one, groups=module.groups, bias=bias, **place)
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """What a convolution is made with beside its sizes."""
+    names = ["stride", "padding", "dilation", "groups", "padding_mode"]
+    names += ["output_padding"] if isinstance(module, TRANSPOSED) else []
+    return {name: getattr(module, name) for name in names}
 
 
 def _set_sizes(basis: nn.Module, combination: nn.Module, width: int) -> None:

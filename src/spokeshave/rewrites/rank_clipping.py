@@ -1,0 +1,335 @@
+"""Rank clipping: layers are trained as products of two factors, and lose rank whenever the error of that is small.
+
+Wang, Wen, Liu, Chiarulli, Li: Group Scissor, DAC 2017, section 3.1, algorithm 1: W = U V^T at full rank; every S steps
+the smallest K' with error(K') <= epsilon is found by PCA of U, and U <- U', V^T <- V'^T V^T.
+In the words of this package U^T is `basis` and V is `combination` of a `FactorizedLayer`.
+Departs from the paper: the optimizer's memory is carried over, where the authors start a new solver; `Measured.PRODUCT`
+takes the error of the layer itself, not that of one factor. Weight decay acts on both factors, as in the authors' code;
+balanced, that is the nuclear norm of the layer, and it is what makes ranks fall.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from fnmatch import fnmatch
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from spokeshave.errors import CheckpointError, InvalidArgument, UnsupportedLayer
+from spokeshave.processes import from_first
+from spokeshave.regularizers.optimizer_hooks import Attachment
+from spokeshave.rewrites.change_of_basis import (
+    Change,
+    carried,
+    clip_by_basis,
+    clip_by_product,
+    product_energies,
+    replace_parameter,
+)
+from spokeshave.structures.factorization import Basis
+from spokeshave.structures.factorized_layer import CONVOLUTIONS, FactorizedLayer
+from spokeshave.structures.spectrum import break_even_rank, principal_components, rank_for_error
+
+
+class Measured(Enum):
+    """What the error of a smaller rank is taken of."""
+
+    BASIS = "basis"
+    """The basis filters alone, as the authors do."""
+    PRODUCT = "product"
+    """The layer."""
+
+
+class RankClipping:
+    """Makes layers of a model into products, in place, and lowers their ranks while the model is trained.
+
+    It acts through hooks of the optimizer, so it goes with any loop. When a rank changes, the weights of that layer are
+    new parameters; the optimizer is told, and what it remembers (momentum, moments) is carried over. Anything else that
+    holds on to parameters must be made again when `changes` has grown, DistributedDataParallel above all; `ss.train`
+    does so by itself.
+
+    Args:
+        model: changed in place: its layers become `FactorizedLayer`s.
+        optimizer: to act on at once; None to `attach` later.
+        max_error: epsilon: share of the squared norm that a clip may lose, 0..1: of all layers, or by pattern on names.
+        every: S, steps between clips, at least 1.
+        until: no clip after so many steps; None for no end.
+        layers: patterns of the layers' names; None is every convolution and linear layer but the last linear one.
+        exclude: patterns of those to leave whole.
+        measured: what the error is taken of.
+        strength: 1 clips, 0 does not.
+
+    Raises:
+        InvalidArgument: for a number out of its range, a pattern that no layer matches, no layer, or an optimizer that
+            does not hold the weights.
+        UnsupportedLayer: for a layer whose weight is computed by a parametrization or tied to another layer's.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(8, 6, bias=False), nn.Linear(6, 2))
+        >>> _ = model[0].weight.data.copy_(torch.ones(6, 8))  # rank 1
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        >>> clipping = RankClipping(model, optimizer, max_error=0.01, every=1)
+        >>> model(torch.zeros(1, 8)).sum().backward()
+        >>> optimizer.step()
+        >>> clipping.ranks
+        {'0': 1}
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None = None,
+        *,
+        max_error: float | Mapping[str, float] = 0.01,
+        every: int = 500,
+        until: int | None = None,
+        layers: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
+        measured: Measured = Measured.PRODUCT,
+        strength: float = 1.0,
+    ) -> None:
+        if every < 1 or (until is not None and until < 0) or strength not in (0.0, 1.0):
+            raise InvalidArgument(
+                f"expected every >= 1, until >= 0 or None and strength 0 or 1, got {every}, {until} and {strength}"
+            )
+        self.every, self.until, self.measured, self.strength = every, until, measured, strength
+        self.step = self.changes = 0
+        found = _chosen(model, layers, exclude)
+        self._errors = _errors(max_error, found)
+        self._model = model
+        self._layers: dict[str, FactorizedLayer] = {}
+        self._begun: dict[nn.Parameter, FactorizedLayer] = {}
+        for name, module in found.items():
+            if isinstance(module, FactorizedLayer):
+                self._layers[name] = module
+                continue
+            outputs = module.get_parameter("weight").shape[0] // getattr(module, "groups", 1)
+            factorized = FactorizedLayer.of(name, module, outputs, Basis.PCA)
+            self._begun[module.get_parameter("weight")] = factorized
+            if module.bias is not None:
+                factorized.combination.bias = module.bias  # the same parameter: the optimizer need not be told
+            _put(model, name, factorized)
+            self._layers[name] = factorized
+        self._optimizers: list[Optimizer] = []
+        self.attachment = None if optimizer is None else self.attach(optimizer)
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Rank of each layer, a convolution group."""
+        return {name: layer.rank for name, layer in self._layers.items()}
+
+    def energy(self) -> Tensor:
+        """0: no penalty belongs to it."""
+        return torch.zeros(())
+
+    def pull(self) -> None:
+        """Nothing: gradients are left alone."""
+
+    def attach(self, optimizer: Optimizer) -> Attachment:
+        """Clip every S steps of an optimizer, which may have been made before or after this object.
+
+        Returns:
+            A handle; `handle.remove()` ends the clipping, the layers stay products.
+
+        Raises:
+            InvalidArgument: where the optimizer holds none of the layers' weights.
+        """
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for old, layer in self._begun.items():
+            if id(old) in held:
+                _hand_over(optimizer, old, layer)
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if not any(id(layer.basis.get_parameter("weight")) in held for layer in self._layers.values()):
+            raise InvalidArgument(
+                "the optimizer holds none of the weights that are to be clipped: make it from the same model"
+            )
+        self._optimizers.append(optimizer)
+        return Attachment(optimizer, after=self._after)
+
+    @torch.no_grad()
+    def clip(self) -> dict[str, int]:
+        """Lower every rank that may be lowered now.
+
+        Returns:
+            The new rank of each layer that changed.
+        """
+        names = list(self._layers)
+        wanted = [self._rank_for(name) for name in names]
+        # All processes of a run must cut alike, though their last bits may differ.
+        ranks = [int(rank) for rank in from_first(wanted)]
+        changed = {}
+        for name, rank in zip(names, ranks, strict=True):
+            if rank < self._layers[name].rank:
+                self._cut(self._layers[name], rank)
+                changed[name] = rank
+        self.changes += bool(changed)
+        return changed
+
+    @torch.no_grad()
+    def finish(self) -> nn.Module:
+        """A copy of the model in which layers that their factors do not make smaller are whole again."""
+        whole = copy.deepcopy(self._model)
+        for name, layer in list(whole.named_modules()):
+            if isinstance(layer, FactorizedLayer) and name in self._layers:
+                taps = layer.factors()[0].shape[1]
+                if layer.rank > break_even_rank(taps, layer.outputs):
+                    _put(whole, name, layer.merged())
+        return whole
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Steps so far, and the rank of each layer."""
+        ranks = {f"rank.{name}": torch.tensor(rank) for name, rank in self.ranks.items()}
+        return {"step": torch.tensor(self.step), **ranks}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the steps and ranks of a checkpoint; the factors get its shapes, their values come with the model.
+
+        Call it before `model.load_state_dict` and `optimizer.load_state_dict`.
+
+        Raises:
+            CheckpointError: where the layers are not this model's, or a rank is out of its range.
+        """
+        ranks = {key.removeprefix("rank."): int(value) for key, value in state.items() if key.startswith("rank.")}
+        if set(ranks) != set(self._layers) or "step" not in state:
+            raise CheckpointError(
+                f"the ranks belong to another model: expected {sorted(self._layers)}, got {sorted(ranks)}"
+            )
+        for name, rank in ranks.items():
+            layer = self._layers[name]
+            if not 1 <= rank <= layer.rank:
+                raise CheckpointError(f"{name}: expected a rank of 1..{layer.rank}, got {rank}: the file is damaged")
+        for name, rank in ranks.items():
+            if rank < self._layers[name].rank:
+                self._cut(self._layers[name], rank)
+        self.step = int(state["step"])
+        self.changes += 1
+
+    def _after(self, _: Optimizer) -> None:
+        self.step += 1
+        if self.step % self.every == 0 and self.strength and (self.until is None or self.step <= self.until):
+            self.clip()
+
+    def _rank_for(self, name: str) -> int:
+        """Smallest rank that no convolution group loses more than the layer's error by."""
+        layer = self._layers[name]
+        return max(
+            rank_for_error(
+                product_energies(basis, combination)
+                if self.measured is Measured.PRODUCT
+                else principal_components(basis)[0],
+                self._errors[name],
+            )
+            for basis, combination in _groups(layer)
+        )
+
+    def _cut(self, layer: FactorizedLayer, rank: int) -> None:
+        make = clip_by_product if self.measured is Measured.PRODUCT else clip_by_basis
+        changes = [make(basis.detach(), combination.detach(), rank) for basis, combination in _groups(layer)]
+        old = [module.get_parameter("weight") for module in (layer.basis, layer.combination)]
+        layer.set_factors(torch.cat([c.basis for c in changes]), torch.cat([c.combination for c in changes]))
+        new = [module.get_parameter("weight") for module in (layer.basis, layer.combination)]
+        for optimizer in self._optimizers:
+            held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            for part in (0, 1):
+                if id(old[part]) in held:
+                    move = _mover(changes, part, new[part])
+                    carry = lambda key, value, move=move: carried(key, value, move)  # noqa: E731
+                    replace_parameter(optimizer, old[part], [new[part]], [carry])
+
+
+def _groups(layer: FactorizedLayer) -> list[tuple[Tensor, Tensor]]:
+    basis, combination = layer.factors()
+    return list(zip(basis.chunk(layer.groups), combination.chunk(layer.groups), strict=True))
+
+
+def _mover(changes: Sequence[Change], part: int, new: Tensor) -> Callable[[Tensor, bool], Tensor]:
+    """What a change does to gradients of the basis (part 0) or the combination (part 1)."""
+
+    def move(value: Tensor, squared: bool) -> Tensor:
+        moved = []
+        for change, piece in zip(changes, value.flatten(1).double().chunk(len(changes)), strict=True):
+            matrix = change.to_combination.T if part == 0 else change.to_basis.T
+            matrix = matrix.square() if squared else matrix
+            moved.append(matrix @ piece if part == 0 else piece @ matrix)
+        return torch.cat(moved).reshape(new.shape).to(new)
+
+    return move
+
+
+def _hand_over(optimizer: Optimizer, old: nn.Parameter, layer: FactorizedLayer) -> None:
+    """Give an optimizer the two factors of a weight, with what it remembers of that weight."""
+    factors = _groups(layer)
+
+    def to_basis(value: Tensor, squared: bool) -> Tensor:
+        parts = zip(factors, value.flatten(1).chunk(layer.groups), strict=True)
+        new = [(c.detach().square() if squared else c.detach()).T @ piece for (_, c), piece in parts]
+        return torch.cat(new).reshape(layer.basis.get_parameter("weight").shape)
+
+    def to_combination(value: Tensor, squared: bool) -> Tensor:
+        parts = zip(factors, value.flatten(1).chunk(layer.groups), strict=True)
+        new = [piece @ (b.detach().square() if squared else b.detach()).T for (b, _), piece in parts]
+        return torch.cat(new).reshape(layer.combination.get_parameter("weight").shape)
+
+    replace_parameter(
+        optimizer,
+        old,
+        [layer.basis.get_parameter("weight"), layer.combination.get_parameter("weight")],
+        [lambda key, v: carried(key, v, to_basis), lambda key, v: carried(key, v, to_combination)],
+    )
+
+
+def _chosen(model: nn.Module, layers: Sequence[str] | None, exclude: Sequence[str]) -> dict[str, nn.Module]:
+    inside = {
+        f"{name}.{part}"
+        for name, module in model.named_modules()
+        if isinstance(module, FactorizedLayer)
+        for part in ("basis", "combination")
+    }
+    known = {
+        name: module
+        for name, module in model.named_modules()
+        if type(module) in (*CONVOLUTIONS, nn.Linear, FactorizedLayer) and name not in inside
+    }
+    for pattern in (*(layers or ()), *exclude):
+        if not any(fnmatch(name, pattern) for name in known):
+            raise InvalidArgument(f"no layer is named {pattern!r}; the model has {', '.join(known) or 'none'}")
+    linear = [name for name, module in known.items() if isinstance(module, nn.Linear)]
+    usual = {name for name in known if name not in linear[-1:]}
+    named = {name for name in known if any(fnmatch(name, pattern) for pattern in layers)} if layers else usual
+    found = {
+        name: module
+        for name, module in known.items()
+        if name in named and not any(fnmatch(name, pattern) for pattern in exclude)
+    }
+    if not found or "" in found:
+        raise InvalidArgument(
+            f"nothing to clip: the model has {', '.join(known) or 'no convolution and no linear layer'}; the last "
+            "linear layer is left whole unless it is named, and a layer must be inside a model to be replaced"
+        )
+    weights = [id(p) for m in model.modules() for p in m._parameters.values() if p is not None]
+    for name, module in found.items():
+        weight = None if isinstance(module, FactorizedLayer) else module._parameters.get("weight")
+        if not isinstance(module, FactorizedLayer) and (weight is None or weights.count(id(weight)) > 1):
+            raise UnsupportedLayer(
+                f"{name} ({type(module).__name__}): its weight is computed by a parametrization or tied to another "
+                f"layer's, so it cannot become a product; leave it out with exclude=({name!r},)"
+            )
+    return found
+
+
+def _errors(max_error: float | Mapping[str, float], layers: Mapping[str, nn.Module]) -> dict[str, float]:
+    patterns = max_error if isinstance(max_error, Mapping) else {"*": max_error}
+    errors = {}
+    for name in layers:
+        fitting = [value for pattern, value in patterns.items() if fnmatch(name, pattern)]
+        if not fitting or not 0 <= fitting[-1] < 1:
+            raise InvalidArgument(f"max_error of {name}: expected a share of the squared norm, 0..1, got {fitting}")
+        errors[name] = float(fitting[-1])
+    return errors
+
+
+def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+    owner, _, own = name.rpartition(".")
+    setattr(model.get_submodule(owner), own, module)
