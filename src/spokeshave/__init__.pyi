@@ -12,6 +12,8 @@ from spokeshave.export import export as export
 from spokeshave.export import load_safetensors as load_safetensors
 from spokeshave.measure import compare as compare
 from spokeshave.measure import measure as measure
+from spokeshave.regularizers import Components as Components
+from spokeshave.regularizers import Force as Force
 from spokeshave.regularizers import Freeze as Freeze
 from spokeshave.regularizers import Frozen as Frozen
 from spokeshave.regularizers import GroupLasso as GroupLasso
@@ -20,7 +22,11 @@ from spokeshave.regularizers import GuidedL1 as GuidedL1
 from spokeshave.regularizers import L1Solver as L1Solver
 from spokeshave.regularizers import MagnitudeSchedule as MagnitudeSchedule
 from spokeshave.regularizers import NetworkSurgery as NetworkSurgery
+from spokeshave.regularizers import Pull as Pull
+from spokeshave.regularizers import Scale as Scale
 from spokeshave.regularizers import Solver as Solver
+from spokeshave.rewrites import Measured as Measured
+from spokeshave.rewrites import RankClipping as RankClipping
 from spokeshave.rewrites import delete_connections as delete_connections
 from spokeshave.rewrites import low_rank as low_rank
 from spokeshave.rewrites import prune as prune

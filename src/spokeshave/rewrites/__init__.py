@@ -10,6 +10,8 @@ from spokeshave.rewrites.low_rank_report import LowRankReport as LowRankReport
 from spokeshave.rewrites.prune import PrunedWeight as PrunedWeight
 from spokeshave.rewrites.prune import PruneReport as PruneReport
 from spokeshave.rewrites.prune import prune as prune
+from spokeshave.rewrites.rank_clipping import Measured as Measured
+from spokeshave.rewrites.rank_clipping import RankClipping as RankClipping
 from spokeshave.rewrites.shrink import shrink as shrink
 from spokeshave.rewrites.shrink_report import LayerChange as LayerChange
 from spokeshave.rewrites.shrink_report import ShrinkReport as ShrinkReport
