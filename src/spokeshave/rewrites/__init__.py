@@ -1,7 +1,11 @@
 """Rewrites: take a model and an example, return a new model and a report of what changed."""
 
+from spokeshave.rewrites.bias_tuning import BiasReport as BiasReport
+from spokeshave.rewrites.bias_tuning import tune_biases as tune_biases
 from spokeshave.rewrites.constant_input import ConstantInput as ConstantInput
 from spokeshave.rewrites.constant_input import PositionBias as PositionBias
+from spokeshave.rewrites.one_level import OneLevelReport as OneLevelReport
+from spokeshave.rewrites.one_level import one_level as one_level
 from spokeshave.rewrites.prune import PrunedWeight as PrunedWeight
 from spokeshave.rewrites.prune import PruneReport as PruneReport
 from spokeshave.rewrites.prune import prune as prune
