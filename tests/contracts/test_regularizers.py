@@ -17,6 +17,8 @@ MAKE = {
     "GuidedL1": lambda net, **k: regularizers.GuidedL1(net, **k),
     "MagnitudeSchedule": lambda net, **k: regularizers.MagnitudeSchedule(net, 0.5, steps=2, every=1, **k),
     "NetworkSurgery": lambda net, **k: regularizers.NetworkSurgery(net, threshold=0.1, **k),
+    "OneLevel": lambda net, **k: regularizers.OneLevel(net, **k),
+    "StraightThrough": lambda net, **k: regularizers.StraightThrough(net, **k),
 }
 EXPORTED = [
     name
@@ -35,7 +37,7 @@ def network(zero: bool = False) -> nn.Sequential:
 
 
 def test_the_sweep_is_not_empty_and_knows_how_to_make_each():
-    assert len(EXPORTED) == 6
+    assert len(EXPORTED) == 8
     assert set(EXPORTED) == set(MAKE), "add the new regularizer to MAKE"
 
 
