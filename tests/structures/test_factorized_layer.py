@@ -15,6 +15,7 @@ LAYERS = {
     "conv2d": (lambda: nn.Conv2d(3, 8, (3, 5), stride=(2, 1), padding=(1, 2), dilation=(1, 2)), (2, 3, 12, 15)),
     "grouped": (lambda: nn.Conv2d(6, 9, 3, groups=3, bias=False), (2, 6, 7, 7)),
     "reflected": (lambda: nn.Conv2d(2, 4, 3, padding=1, padding_mode="reflect"), (2, 2, 6, 6)),
+    "transposed": (lambda: nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2, output_padding=1), (2, 4, 5, 5)),
     "conv3d": (lambda: nn.Conv3d(2, 4, 2), (1, 2, 4, 4, 4)),
 }
 
@@ -26,7 +27,8 @@ def test_at_full_rank_it_is_the_layer_and_merges_back(name: str, basis: Basis) -
     make, shape = LAYERS[name]
     layer = make().double()
     groups = getattr(layer, "groups", 1)
-    full = layer.weight.shape[0] // groups
+    outputs = getattr(layer, "out_channels", layer.weight.shape[0])
+    full = outputs // groups
     factorized = FactorizedLayer.of(name, layer, full, basis)
     inputs = torch.randn(shape, dtype=torch.float64)
     wanted = layer(inputs)
@@ -72,8 +74,8 @@ def test_modes_and_frozen_weights_are_kept() -> None:
 
 
 def test_what_it_cannot_hold_is_refused_by_name() -> None:
-    with pytest.raises(UnsupportedLayer, match=r"up \(ConvTranspose2d\)"):
-        FactorizedLayer.of("up", nn.ConvTranspose2d(2, 2, 2), 1)
+    with pytest.raises(UnsupportedLayer, match=r"norm \(LayerNorm\)"):
+        FactorizedLayer.of("norm", nn.LayerNorm(4), 1)
     with pytest.raises(InvalidArgument, match=r"fc: rank: expected 1\.\.3"):
         FactorizedLayer.of("fc", nn.Linear(4, 3), 4)
     broken = nn.Linear(4, 3)

@@ -1,7 +1,7 @@
 """Force regularization: filters are drawn together, then layers are factorized at an error and fine-tuned.
 
 Wen, Xu, Wu, Wang, Chen, Li: Coordinating Filters for Faster Deep Neural Networks, ICCV 2017. Two arms from one float
-network: trained on under force, and trained on for as long without; both are factorized at 5 % PCA error and fine-tuned.
+network, trained on under force, and for as long without; both are factorized at 5 % PCA error and fine-tuned.
 Departs from the paper: a fraction of its epochs; networks for 32 x 32 images; time is measured, in turns, on the CPU.
 """
 

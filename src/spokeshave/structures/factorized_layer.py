@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from spokeshave.errors import InvalidArgument
 from spokeshave.structures.factorization import Basis, factorize
-from spokeshave.structures.groups import CONVOLUTIONS, TRANSPOSED
+from spokeshave.structures.groups import TRANSPOSED
 from spokeshave.structures.layer_spectrum import split_matrices
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _COMBINATION = {nn.ConvTranspose1d: nn.Conv1d, nn.ConvTranspose2d: nn.Conv2d, nn.ConvTranspose3d: nn.Conv3d}
 
 
@@ -54,7 +55,7 @@ class FactorizedLayer(nn.Sequential):
             pairs = [factorize(filters, rank, basis, seed) for filters in per_group]
         except InvalidArgument as error:
             raise InvalidArgument(f"{layer}: {error}") from error
-        assert isinstance(module, (*CONVOLUTIONS, nn.Linear))
+        assert isinstance(module, (*CONVOLUTIONS, *TRANSPOSED, nn.Linear))
         made = FactorizedLayer(*_pair(module, rank * len(per_group)))
         made.set_factors(torch.cat([b for b, _ in pairs]), torch.cat([c for _, c in pairs]))
         if module.bias is not None:
@@ -143,15 +144,13 @@ class FactorizedLayer(nn.Sequential):
         first, last = self.basis, self.combination
         bias = last.get_parameter("bias") if last.bias is not None else None
         place: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype, "bias": bias is not None}
+        outputs = self.outputs * self.groups
         if isinstance(first, nn.Linear):
-            layer: nn.Module = nn.Linear(first.in_features, weight.shape[0], **place)
+            layer = nn.utils.skip_init(nn.Linear, first.in_features, outputs, **place)
         else:
-            assert isinstance(first, CONVOLUTIONS)
-            kind, kernel = type(first), first.kernel_size
-            layer = kind(
-                first.in_channels, self.outputs * self.groups, kernel, stride=first.stride, padding=first.padding,
-                dilation=first.dilation, groups=first.groups, padding_mode=first.padding_mode, **place,
-            )  # fmt: skip
+            assert isinstance(first, (*CONVOLUTIONS, *TRANSPOSED))
+            sizes = first.in_channels, outputs, first.kernel_size
+            layer = nn.utils.skip_init(type(first), *sizes, **_settings(first), **place)
         layer.get_parameter("weight").copy_(weight)
         if bias is not None:
             layer.get_parameter("bias").copy_(bias)
@@ -168,16 +167,19 @@ def _pair(module: nn.Module, width: int) -> tuple[nn.Module, nn.Module]:
             empty(nn.Linear, module.in_features, width, bias=False, **place),
             empty(nn.Linear, width, module.out_features, bias=bias, **place),
         )
-    assert isinstance(module, CONVOLUTIONS)
+    assert isinstance(module, (*CONVOLUTIONS, *TRANSPOSED))
     kind = type(module)
-    settings: dict[str, Any] = {"stride": module.stride, "padding": module.padding, "dilation": module.dilation}
-    if isinstance(module, TRANSPOSED):
-        settings["output_padding"] = module.output_padding
-    settings |= {"groups": module.groups, "padding_mode": module.padding_mode}
-    first = empty(kind, module.in_channels, width, module.kernel_size, bias=False, **settings, **place)
+    first = empty(kind, module.in_channels, width, module.kernel_size, bias=False, **_settings(module), **place)
     one = (1,) * len(module.kernel_size)
     second = _COMBINATION.get(kind, kind)
     return first, empty(second, width, module.out_channels, one, groups=module.groups, bias=bias, **place)
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """What a convolution is made with beside its sizes."""
+    names = ["stride", "padding", "dilation", "groups", "padding_mode"]
+    names += ["output_padding"] if isinstance(module, TRANSPOSED) else []
+    return {name: getattr(module, name) for name in names}
 
 
 def _set_sizes(basis: nn.Module, combination: nn.Module, width: int) -> None:
