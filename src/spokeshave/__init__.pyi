@@ -21,6 +21,7 @@ from spokeshave.regularizers import L1Solver as L1Solver
 from spokeshave.regularizers import MagnitudeSchedule as MagnitudeSchedule
 from spokeshave.regularizers import NetworkSurgery as NetworkSurgery
 from spokeshave.regularizers import Solver as Solver
+from spokeshave.rewrites import delete_connections as delete_connections
 from spokeshave.rewrites import low_rank as low_rank
 from spokeshave.rewrites import prune as prune
 from spokeshave.rewrites import shrink as shrink
@@ -34,6 +35,7 @@ from spokeshave.structures.rank_ratio import rank_ratio as rank_ratio
 from spokeshave.structures.roofline_model import MachineRates as MachineRates
 from spokeshave.structures.sparsity import sparsity as sparsity
 from spokeshave.structures.split_work import theoretical_speedup as theoretical_speedup
+from spokeshave.structures.tiles import Tiling as Tiling
 from spokeshave.targets.cpu_sparse.sparse_network_file import load_sparse as load_sparse
 from spokeshave.targets.cpu_sparse.sparse_network_file import save_sparse as save_sparse
 from spokeshave.train_settings import TrainSettings as TrainSettings

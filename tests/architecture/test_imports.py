@@ -16,7 +16,8 @@ LAYERS: tuple[frozenset[str], ...] = (
         {"checkpoints", "divergence", "progress", "gradient_exchange", "train_settings", "training", "tensorboard_log"}
     )
     | {"report"},
-    frozenset({"shaping", "run_output", "road", "strength_search", "equal_budget", "exchange_output"}),
+    frozenset({"shaping", "run_output", "road", "strength_search", "equal_budget", "exchange_output"})
+    | {"arms_output", "float_networks"},
     frozenset({"recipes"}),
     frozenset({"cli"}),
 )

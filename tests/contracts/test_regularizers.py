@@ -9,7 +9,9 @@ from torch import nn
 from spokeshave import regularizers
 
 MAKE = {
-    "GroupLasso": lambda net, **k: regularizers.GroupLasso(net, filters=0.1, rows=0.1, shapes=0.1, depth=0.1, **k),
+    "GroupLasso": lambda net, **k: regularizers.GroupLasso(
+        net, filters=0.1, rows=0.1, shapes=0.1, depth=0.1, tile_rows=0.1, tile_columns=0.1, crossbar=(2, 2), **k
+    ),
     "Freeze": lambda net, **k: regularizers.Freeze(net, **k),
     "GuidedL1": lambda net, **k: regularizers.GuidedL1(net, **k),
     "MagnitudeSchedule": lambda net, **k: regularizers.MagnitudeSchedule(net, 0.5, steps=2, every=1, **k),

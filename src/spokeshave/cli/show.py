@@ -11,6 +11,7 @@ from spokeshave.cli.list_recipes import show_value
 from spokeshave.errors import DataError
 
 if TYPE_CHECKING:
+    from spokeshave.report.arms_record import ArmsRecord
     from spokeshave.report.exchange_record import ExchangeRecord
     from spokeshave.report.run_record import RunRecord
 
@@ -46,12 +47,20 @@ def command(arguments: list[str]) -> int:
     return 0
 
 
-def _print(path: Path, console: Console) -> "RunRecord | ExchangeRecord":
-    """Print the table of a run of either kind."""
+def _print(path: Path, console: Console) -> "RunRecord | ExchangeRecord | ArmsRecord":
+    """Print the table of a run of any kind."""
+    from spokeshave.report import arms_record
     from spokeshave.report.exchange_record import KIND, ExchangeRecord, read_kind
     from spokeshave.report.run_record import RunRecord
 
-    if read_kind(path) == KIND:
+    kind = read_kind(path)
+    if kind == arms_record.KIND:
+        from spokeshave.arms_output import print_arms
+
+        record = arms_record.ArmsRecord.load(path)
+        print_arms(record, path.parent, console)
+        return record
+    if kind == KIND:
         from spokeshave.exchange_output import print_exchange
 
         record = ExchangeRecord.load(path)
@@ -86,7 +95,7 @@ def find_run(named: str, runs: Path) -> Path:
     raise DataError(f"{named} {reason}; under {runs} there are: {', '.join(there) or 'none'}")
 
 
-def run_facts(record: "RunRecord | ExchangeRecord") -> dict[str, Any]:
+def run_facts(record: "RunRecord | ExchangeRecord | ArmsRecord") -> dict[str, Any]:
     """Pick what a reader asks next: the published row, the seeds, the commit, the command, the time it took.
 
     Args:

@@ -1,5 +1,9 @@
 """Pulls on the weights while a network is trained; each attaches to any torch optimizer in one line."""
 
+from spokeshave.regularizers.force import Components as Components
+from spokeshave.regularizers.force import Force as Force
+from spokeshave.regularizers.force import Pull as Pull
+from spokeshave.regularizers.force import Scale as Scale
 from spokeshave.regularizers.freeze import Freeze as Freeze
 from spokeshave.regularizers.freeze import Frozen as Frozen
 from spokeshave.regularizers.group_lasso import GroupLasso as GroupLasso
@@ -12,6 +16,8 @@ from spokeshave.regularizers.network_surgery import NetworkSurgery as NetworkSur
 from spokeshave.regularizers.optimizer_hooks import Regularizer as Regularizer
 
 __all__ = [
+    "Components",
+    "Force",
     "Freeze",
     "Frozen",
     "GroupLasso",
@@ -20,6 +26,8 @@ __all__ = [
     "L1Solver",
     "MagnitudeSchedule",
     "NetworkSurgery",
+    "Pull",
     "Regularizer",
+    "Scale",
     "Solver",
 ]

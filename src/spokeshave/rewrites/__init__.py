@@ -2,6 +2,8 @@
 
 from spokeshave.rewrites.constant_input import ConstantInput as ConstantInput
 from spokeshave.rewrites.constant_input import PositionBias as PositionBias
+from spokeshave.rewrites.delete_connections import DeletionReport as DeletionReport
+from spokeshave.rewrites.delete_connections import delete_connections as delete_connections
 from spokeshave.rewrites.low_rank import low_rank as low_rank
 from spokeshave.rewrites.low_rank_report import LowRankLayer as LowRankLayer
 from spokeshave.rewrites.low_rank_report import LowRankReport as LowRankReport
