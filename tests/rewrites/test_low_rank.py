@@ -253,6 +253,20 @@ def test_split_attention_goes_on_through_shrink_and_export(tmp_path):
     assert relative(torch.export.load(tmp_path / "vit.pt2").module(), new, x) < 1e-5
 
 
+def test_split_networks_train_under_ddp():
+    network, example = build("convnet", 0)
+    new, _ = ss.low_rank(network, example, energy=0.9, only_where_it_pays=False)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(new.train())
+        wrapped(example).square().sum().backward()
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in new.parameters())
+        again, _ = ss.low_rank(wrapped, example, energy=0.5, only_where_it_pays=False)
+        assert not isinstance(again, nn.parallel.DistributedDataParallel)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_a_shrunk_network_can_be_split():
     network, example = build("resnet", 1)
     with torch.no_grad():
