@@ -193,7 +193,7 @@ def low_rank_benchmark(directory: Path) -> str:
     for row in _benchmarks(directory, "low-rank"):
         for line in row.numbers["rows"]:
             times = ("{:.2f} ± {:.2f}".format(*(1e3 * s for s in line[key])) for key in ("dense_s", "split_s"))
-            predicted = (f"{line[key]:.2f}x" for key in ("predicted_flops", "predicted_roofline", "published"))
+            predicted = (_times(line[key]) for key in ("predicted_flops", "predicted_roofline", "published"))
             kind = "separable, " if line["split"] == "separable" else ""
             cells = [
                 f"{line['layer']}, {kind}{line['rank']}",
@@ -204,9 +204,22 @@ def low_rank_benchmark(directory: Path) -> str:
             ]
             lines.append("| " + " | ".join(cells) + " |")
         for line in row.numbers["totals"]:
-            cells = [line["layer"], str(line["batch_size"]), "", "", f"{line['ratio']:.2f}x", "", ""]
-            lines.append("| " + " | ".join([*cells, f"{line['published']:.2f}x"]) + " |")
+            cells = [
+                line["layer"],
+                str(line["batch_size"]),
+                "",
+                "",
+                _times(line["ratio"]),
+                "",
+                "",
+                _times(line["published"]),
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _times(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.2f}x"
 
 
 def _benchmarks(directory: Path, beginning: str) -> list[Row]:
