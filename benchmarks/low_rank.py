@@ -3,8 +3,8 @@
     python benchmarks/low_rank.py
     python benchmarks/low_rank.py --ledger results
 
-conv1 and conv2 are separable with K = 8 and 40, conv3 to conv5 split by filters with the authors' released ranks, of all
-groups together: 150/160/120, beside the first of their rows in Wen et al., ICCV 2017, Table 6 (error +0.17 points), and
+conv1 and conv2 are separable with K = 8 and 40, conv3 to conv5 split by filters with the authors' released ranks, of
+all groups together: 150/160/120, beside their first row in Wen et al., ICCV 2017, Table 6 (error +0.17 points), and
 120/120/110, for which no published time is known. The weights are random: time does not depend on them.
 Dense in two orders of memory and split in both take turns in one process; compared are the better of each, ratios are
 medians over rounds with their quartile distance. One thread is judged by CPU time, which other work on the machine
