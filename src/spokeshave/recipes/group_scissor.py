@@ -6,6 +6,7 @@ at most 64 x 64. Routing area is the square of a layer's wires; its mean over th
 Departs from the paper: shorter schedules; proximal steps; clipping by the layer's own error, with a least rank.
 """
 
+import contextlib
 import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +20,7 @@ from torch import nn
 from spokeshave.arms_output import Scored, print_arms, write_arms, write_arms_ledger
 from spokeshave.data import DatasetName, load
 from spokeshave.equal_budget import Course
-from spokeshave.errors import InvalidArgument
+from spokeshave.errors import InvalidArgument, NothingChanged
 from spokeshave.processes import is_first, usable_device
 from spokeshave.recipes.group_scissor_rows import ROWS, RowPlan
 from spokeshave.regularizers import Force, Freeze, Frozen, GroupLasso
@@ -184,7 +185,8 @@ class _Walk:
             network, tile_rows=plan.wires, tile_columns=plan.wires, tiling=Tiling.DIVISOR, weighting=False
         )
         rows = {"delete": self.course.stage(self.seed, "delete", network, plan.delete, (lasso,))}
-        network, _ = delete_connections(network.cpu(), example.cpu(), keep=plan.keep, tiling=Tiling.DIVISOR)
+        with contextlib.suppress(NothingChanged):  # the pull has left fewer wires than may stay
+            network, _ = delete_connections(network.cpu(), example.cpu(), keep=plan.keep, tiling=Tiling.DIVISOR)
         rows["finetune"] = self.course.stage(
             self.seed, "finetune", network, plan.finetune, (Freeze(network, Frozen.ELEMENTS),)
         )

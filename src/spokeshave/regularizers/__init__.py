@@ -13,7 +13,10 @@ from spokeshave.regularizers.guided_l1 import GuidedL1 as GuidedL1
 from spokeshave.regularizers.guided_l1 import L1Solver as L1Solver
 from spokeshave.regularizers.magnitude_schedule import MagnitudeSchedule as MagnitudeSchedule
 from spokeshave.regularizers.network_surgery import NetworkSurgery as NetworkSurgery
+from spokeshave.regularizers.one_level import LevelSolver as LevelSolver
+from spokeshave.regularizers.one_level import OneLevel as OneLevel
 from spokeshave.regularizers.optimizer_hooks import Regularizer as Regularizer
+from spokeshave.regularizers.straight_through import StraightThrough as StraightThrough
 
 __all__ = [
     "Components",
@@ -24,10 +27,13 @@ __all__ = [
     "Guide",
     "GuidedL1",
     "L1Solver",
+    "LevelSolver",
     "MagnitudeSchedule",
     "NetworkSurgery",
+    "OneLevel",
     "Pull",
     "Regularizer",
     "Scale",
     "Solver",
+    "StraightThrough",
 ]

@@ -1,4 +1,4 @@
-"""Hidden weights: pruned weights keep a value out of sight, are trained on, and may come back.
+"""Hidden weights: pruned or quantized weights keep a value out of sight, are trained on, and may come back.
 
 Guo, Yao, Chen: Dynamic Network Surgery for Efficient DNNs, NIPS 2016, equation 3: W <- W - lr * dL/d(W * T), where T is
 the mask: the loss sees W * T, the update moves W.
@@ -17,7 +17,7 @@ from spokeshave.structures.sparsity import LayerSparsity, layer_sparsity
 
 
 class HiddenWeights:
-    """What masks took off the weights of some layers; not checked against the layers, that is their owner's part.
+    """What masks or levels took off the weights of layers; not checked against these, that is their owner's part.
 
     Example:
         >>> hidden, weight = HiddenWeights(), torch.tensor([1.0, 2.0])
@@ -45,8 +45,21 @@ class HiddenWeights:
         if values is not None:
             weight.add_(values.to(weight))  # exact: one of the two is zero
 
+    @torch.no_grad()
+    def replace(self, name: str, weight: Tensor, shown: Tensor) -> None:
+        """Put other values in a weight's place, and remember all of what stood there; `take_back` undoes it."""
+        self._values[name] = weight.detach().clone()
+        weight.copy_(shown)
+
+    @torch.no_grad()
+    def take_back(self, name: str, weight: Tensor) -> None:
+        """Put back what `replace` remembered; nothing where it replaced nothing."""
+        values = self._values.pop(name, None)
+        if values is not None:
+            weight.copy_(values)
+
     def forget(self, name: str) -> None:
-        """Give up what `hide` took off a weight."""
+        """Give up what `hide` or `replace` took off a weight."""
         self._values.pop(name, None)
 
     def state_dict(self) -> dict[str, Tensor]:

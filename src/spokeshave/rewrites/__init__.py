@@ -1,5 +1,7 @@
 """Rewrites: take a model and an example, return a new model and a report of what changed."""
 
+from spokeshave.rewrites.bias_tuning import BiasReport as BiasReport
+from spokeshave.rewrites.bias_tuning import tune_biases as tune_biases
 from spokeshave.rewrites.constant_input import ConstantInput as ConstantInput
 from spokeshave.rewrites.constant_input import PositionBias as PositionBias
 from spokeshave.rewrites.delete_connections import DeletionReport as DeletionReport
@@ -7,9 +9,13 @@ from spokeshave.rewrites.delete_connections import delete_connections as delete_
 from spokeshave.rewrites.low_rank import low_rank as low_rank
 from spokeshave.rewrites.low_rank_report import LowRankLayer as LowRankLayer
 from spokeshave.rewrites.low_rank_report import LowRankReport as LowRankReport
+from spokeshave.rewrites.one_level import OneLevelReport as OneLevelReport
+from spokeshave.rewrites.one_level import one_level as one_level
 from spokeshave.rewrites.prune import PrunedWeight as PrunedWeight
 from spokeshave.rewrites.prune import PruneReport as PruneReport
 from spokeshave.rewrites.prune import prune as prune
+from spokeshave.rewrites.rank_clipping import Measured as Measured
+from spokeshave.rewrites.rank_clipping import RankClipping as RankClipping
 from spokeshave.rewrites.shrink import shrink as shrink
 from spokeshave.rewrites.shrink_report import LayerChange as LayerChange
 from spokeshave.rewrites.shrink_report import ShrinkReport as ShrinkReport
