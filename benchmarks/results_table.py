@@ -7,12 +7,13 @@ Errors are of the test split, of physically shrunk networks; times are medians o
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import mean
 
 from spokeshave.files import atomic_write
 from spokeshave.ledger import Row, read_rows
+from spokeshave.report.arms_record import number_words
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -131,6 +132,36 @@ def terngrad_accuracy(directory: Path) -> str:
     return "\n".join(lines)
 
 
+def arms(recipe: str, quantities: Mapping[str, str]) -> Callable[[Path], str]:
+    """Makes the table of a recipe that compares arms, from its name and the further numbers to show, with headings."""
+
+    def table(directory: Path) -> str:
+        headings = ["row", "arm", "test error (seeds)", "above float, points", "published error", *quantities.values()]
+        lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+        for row in read_rows(recipe, directory) if (directory / recipe).is_dir() else ():
+            published = (row.numbers["published"] or {}).get("accuracy") or {}
+            for name, arm in row.numbers["arms"].items():
+                error, gap, spread = arm["error"], arm["gap_points"], arm["gap_points_spread"]
+                errors = f"{100 * error:.2f}" + _plus_minus(arm["error_spread"], 100) + f" % ({len(row.seeds)})"
+                gaps = f"{gap:+.2f}{_plus_minus(spread)}".replace("-", "−")
+                cells = [
+                    row.row,
+                    name,
+                    f"**{errors}**" if name == row.numbers["headline"] else errors,
+                    "" if name == row.numbers["reference"] else gaps,
+                    f"{100 - published[name]:.2f} %" if name in published else "",
+                    *(number_words(key, arm["numbers"].get(key)) for key in quantities),
+                ]
+                lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+    return table
+
+
+def _plus_minus(spread: float | None, factor: float = 1) -> str:
+    return "" if spread is None else f" ± {factor * spread:.2f}"
+
+
 def ternary_codec(directory: Path) -> str:
     """What a worker's ternary step costs an element, beside torch."""
     lines = [
@@ -200,6 +231,33 @@ PLACES: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
     ("docs/papers/terngrad.md", "accuracy", terngrad_accuracy),
     ("docs/papers/terngrad.md", "codec", ternary_codec),
     ("docs/papers/terngrad.md", "network", network_steps),
+    (
+        "docs/papers/group_scissor.md",
+        "group-scissor",
+        arms(
+            "group_scissor",
+            {
+                "area_share": "crossbar area",
+                "wires_share": "wires",
+                "mean_routing_share": "routing area, mean of layers",
+                "total_routing_share": "routing area, of sums",
+                "crossbars": "crossbars",
+            },
+        ),
+    ),
+    (
+        "docs/papers/force.md",
+        "force",
+        arms(
+            "force",
+            {
+                "mean_rank_ratio": "mean rank ratio at 5 %",
+                "flops_share": "FLOPs",
+                "parameters_share": "parameters",
+                "speedup_batch_16": "times as fast, batch 16",
+            },
+        ),
+    ),
 )
 """File, the mark around the table in it, what writes the table from the ledger's folder."""
 

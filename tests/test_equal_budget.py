@@ -98,3 +98,25 @@ def test_the_example_is_as_the_network_is_fed(tmp_path: Path) -> None:
     splits = few_digits()
     example = Course(replace(BUDGET, augment=Augmentation(crop=20)), splits, tmp_path / "run").example()
     assert example.shape == (2, 1, 20, 20) and -1 <= example.min() < example.max() <= 1
+
+
+def test_a_stage_trains_on_in_place_and_its_order_is_its_own(tmp_path: Path) -> None:
+    course = Course(BUDGET, few_digits(), tmp_path / "run")
+    network, _ = course.exact(1)
+    start = [parameter.detach().clone() for parameter in network.parameters()]
+    settings = TrainSettings(learning_rate=0.05, steps=6)
+    trained = {}
+    for name in ("clip", "delete"):
+        with torch.no_grad():
+            for parameter, value in zip(network.parameters(), start, strict=True):
+                parameter.copy_(value)
+        rows = course.stage(1, name, network, settings)
+        assert rows[-1]["step"] == 6 and (tmp_path / "run" / "seed-1" / name).is_dir()
+        trained[name] = network[1].weight.detach().clone()
+    assert not torch.equal(trained["clip"], trained["delete"]) and not torch.equal(trained["clip"], start[0])
+    with pytest.raises(CheckpointError, match="already holds a run"):
+        course.stage(1, "clip", network, settings)
+    resumed = Course(BUDGET, few_digits(), tmp_path / "run", resume=True)
+    resumed.stage(1, "clip", network, settings)
+    assert torch.equal(network[1].weight, trained["clip"])
+    assert course.validate(network).images == 100

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from spokeshave.ledger import write_row
 from spokeshave.report import PAGE_FILE
-from spokeshave.report.arms_page import arm_cells, arm_headings, write_arms_page
+from spokeshave.report.arms_page import arm_cells, arm_headings, shown_quantities, write_arms_page
 from spokeshave.report.arms_record import Arm, ArmsRecord, Chart, spread
 from spokeshave.report.record_heading import code_and_machine
 from spokeshave.training import Evaluation
@@ -115,14 +115,25 @@ def write_arms(
 
 
 def print_arms(record: ArmsRecord, run_dir: Path, console: Console) -> None:
-    """Print the arms as a table, and where the page is."""
+    """Print what the arms are, their errors, their further numbers, and where the page is."""
     runs = f" (mean of {len(record.seeds)} seeds)" if len(record.seeds) > 1 else ""
-    table = Table(title=f"{record.title}{runs}", title_justify="left", box=None, padding=(0, 2))
-    for index, heading in enumerate(arm_headings(record)):
-        table.add_column(heading, justify="right" if index else "left", overflow="fold")
+    console.print(f"{record.title}{runs}", markup=False, highlight=False)
     for arm in record.arms:
-        table.add_row(*arm_cells(record, arm), style="bold" if arm.name == record.headline else None)
-    console.print(table)
+        console.print(f"  {arm.name}: {arm.label}", markup=False, highlight=False, soft_wrap=True)
+    headings = arm_headings(record)
+    first = len(headings) - len(shown_quantities(record))
+    # Two tables: side by side they would not fit a terminal of eighty columns.
+    for columns in (range(1, first), range(first, len(headings))):
+        table = Table(box=None, padding=(0, 2))
+        table.add_column("arm", no_wrap=True)
+        for column in columns:
+            table.add_column(headings[column], justify="right")
+        for arm in record.arms:
+            cells = arm_cells(record, arm)
+            style = "bold" if arm.name == record.headline else None
+            table.add_row(arm.name, *(cells[column] for column in columns), style=style)
+        if columns:
+            console.print(table)
     console.print(f"page: {run_dir / PAGE_FILE}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -1,13 +1,14 @@
-"""Equal budget: the same network trained with exact gradients and with exchanged ones, everything else the same.
+"""Equal budget: the same network trained in several ways, everything else the same.
 
-For a seed, both start from the same weights and see the same batches in the same order. The float network depends on
-neither the number of workers nor the options of the exchange, so all runs in one folder share it. The test split is
-looked at once a seed, by the finished networks.
+For a seed, float and exchanged gradients start from the same weights and see the same batches in the same order. The
+float network depends on nothing else, so all runs in one folder share it; recipes of crossbars and low rank train on
+from it in stages. The test split is looked at once a seed, by the finished networks.
 """
 
 import hashlib
 import json
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from spokeshave.data import Augmentation, Batches, ImageStandardization, Normalization, Split, Splits
 from spokeshave.gradient_exchange import GradientExchange
 from spokeshave.processes import join_processes
+from spokeshave.regularizers import Regularizer
 from spokeshave.tensor_digest import digest
 from spokeshave.train_settings import TrainSettings
 from spokeshave.training import Evaluation, evaluate, train
@@ -118,6 +120,38 @@ class Course:
         """
         return self._train(seed, self.run_dir / f"seed-{seed}", EXCHANGED, exchange, self.resume)
 
+    def stage(
+        self,
+        seed: int,
+        name: str,
+        network: nn.Module,
+        settings: TrainSettings,
+        regularizers: Sequence[Regularizer] = (),
+    ) -> list[dict[str, Any]]:
+        """Train a network on, in place, as a stage of its own in `run_dir`/seed-<seed>/<name>.
+
+        Args:
+            seed: of the run; with the name it gives the order of the images.
+            name: of the stage.
+            network: on any device; stays on the course's.
+            settings: of the stage.
+            regularizers: attached for this stage.
+
+        Returns:
+            The history.
+
+        Raises:
+            CheckpointError: where the stage's folder holds another training.
+        """
+        order = 1000 * (1 + seed) + zlib.crc32(name.encode()) % 1000
+        folder, label = self.run_dir / f"seed-{seed}" / name, f"{name} (seed {seed})"
+        settings = replace(settings, seed=order)
+        return self._run(network, settings, order, folder, label, None, self.resume, regularizers)
+
+    def validate(self, network: nn.Module) -> Evaluation:
+        """Look at the validation split: what choices are made by."""
+        return evaluate(network, self._evaluation(self.validation))
+
     def score(self, network: nn.Module, history: list[dict[str, Any]]) -> Trained:
         """Look at the validation and the test split, once."""
         held_out, test = (evaluate(network, self._evaluation(split)) for split in (self.validation, self.splits.test))
@@ -130,18 +164,32 @@ class Course:
     def _train(
         self, seed: int, folder: Path, stage: str, exchange: GradientExchange | None, resume: bool
     ) -> tuple[nn.Module, list[dict[str, Any]]]:
-        budget = self.budget
         torch.manual_seed(seed)
-        network = budget.network().to(self.device)
+        network = self.budget.network()
+        settings, label = replace(self.budget.settings, seed=seed), f"{stage} (seed {seed})"
+        return network, self._run(network, settings, seed, folder, label, exchange, resume, ())
+
+    def _run(
+        self,
+        network: nn.Module,
+        settings: TrainSettings,
+        order: int,
+        folder: Path,
+        label: str,
+        exchange: GradientExchange | None,
+        resume: bool,
+        regularizers: Sequence[Regularizer],
+    ) -> list[dict[str, Any]]:
+        budget = self.budget
+        network.to(self.device)
         # Workers get equal shares of every batch.
         batches = Batches(
-            self.training, budget.batch_size // self.world_size, seed, budget.normalize, budget.augment, self.device,
-            drop_last=True, channels_last=budget.settings.channels_last, rank=self.rank, world_size=self.world_size,
+            self.training, budget.batch_size // self.world_size, order, budget.normalize, budget.augment, self.device,
+            drop_last=True, channels_last=settings.channels_last, rank=self.rank, world_size=self.world_size,
         )  # fmt: skip
-        settings, label = replace(budget.settings, seed=seed), f"{stage} (seed {seed})"
         held_out = self._evaluation(self.validation)
-        history = train(network, batches, held_out, settings, (), folder, resume, label, exchange=exchange)
-        return network, history.rows
+        history = train(network, batches, held_out, settings, regularizers, folder, resume, label, exchange=exchange)
+        return history.rows
 
     def _evaluation(self, split: Split) -> Batches:
         budget = self.budget

@@ -9,6 +9,7 @@ from torch import nn
 from network_zoo import build
 from spokeshave import rewrites
 from spokeshave.errors import RewriteError
+from spokeshave.structures.groups import TRANSPOSED
 
 EXPORTED = {
     name: function
@@ -16,6 +17,10 @@ EXPORTED = {
     if inspect.isfunction(function) and list(inspect.signature(function).parameters)[:2] == ["model", "example"]
 }
 EXPORTED["prune"] = lambda model, example: rewrites.prune(model, 0.5, example)
+EXPORTED["delete_connections"] = lambda model, example: rewrites.delete_connections(
+    model, example, keep=0.5, size=(6, 4), exclude=[n for n, m in model.named_modules() if isinstance(m, TRANSPOSED)]
+)
+EXPORTED["low_rank"] = lambda model, example: rewrites.low_rank(model, example, energy=0.9, only_where_it_pays=False)
 NETWORKS = ("lenet", "resnet", "mobilenet", "unet")
 
 
@@ -61,8 +66,10 @@ def test_the_new_model_matches_within_the_error_that_the_report_states(rewrite, 
 @pytest.mark.parametrize("rewrite", EXPORTED)
 def test_changing_nothing_raises_and_says_why(rewrite):
     network, example = build("lenet", 0)
-    if rewrite in ("to_sparse", "prune", "one_level"):  # they change any layer that they know
+    if rewrite in ("to_sparse", "prune", "low_rank", "one_level"):  # they change any layer that they know
         network, example = nn.Sequential(nn.Softplus()), torch.zeros(1, 3)
+    elif rewrite == "delete_connections":
+        network, example = nn.Sequential(nn.Linear(3, 3)), torch.zeros(1, 3)
     with pytest.raises(RewriteError, match=r"nothing|no layer"):
         EXPORTED[rewrite](network, example)
 

@@ -4,13 +4,17 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
 from spokeshave.errors import InvalidArgument, UnsupportedLayer
 from spokeshave.models import LeNet
-from spokeshave.regularizers import Freeze, GroupLasso, Solver
+from spokeshave.regularizers import Freeze, Frozen, GroupLasso, Solver
 from spokeshave.structures.sparsity import sparsity
+from spokeshave.structures.tiles import TileGrid, Tiling, crossbar_matrices
+from spokeshave.structures.wires import layer_grid, live_wires
 
 
 def small_net() -> nn.Sequential:
@@ -63,6 +67,95 @@ def test_pull_is_the_gradient_of_energy_also_beside_zero_groups():
         else:
             assert torch.allclose(parameter.grad, wanted, atol=1e-7)
             assert torch.isfinite(parameter.grad).all()
+
+
+def wire_energy_by_loops(matrix: torch.Tensor, grid: TileGrid) -> tuple[float, float]:
+    rows = columns = 0.0
+    for top in range(0, grid.inputs, grid.tile_inputs):
+        for left in range(0, grid.outputs, grid.tile_outputs):
+            tile = matrix[top : top + grid.tile_inputs, left : left + grid.tile_outputs].tolist()
+            rows += sum(math.sqrt(sum(w * w for w in row)) for row in tile)
+            columns += sum(math.sqrt(sum(w * w for w in column)) for column in zip(*tile, strict=True))
+    return rows, columns
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    features=st.tuples(st.integers(2, 13), st.integers(2, 13)),
+    size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    tiling=st.sampled_from(list(Tiling)),
+)
+def test_energy_and_pull_of_wires_are_those_of_loops_and_autograd(features, size, tiling):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(*features), nn.Conv2d(4, 6, 2, groups=2))
+    net[0].weight.data[0] = 0
+    wanted = [0.0, 0.0]
+    for name in ("0", "1"):
+        grid = layer_grid(name, net[int(name)], size, tiling)
+        for matrix in crossbar_matrices(name, net[int(name)].double()):
+            found = wire_energy_by_loops(matrix.detach(), grid)
+            wanted = [a + b for a, b in zip(wanted, found, strict=True)]
+    wiring = {"crossbar": size, "tiling": tiling, "weighting": False, "single_crossbars": True}
+    assert GroupLasso(net, tile_rows=1.0, **wiring).energy().item() == pytest.approx(wanted[0])
+    pull = GroupLasso(net, tile_rows=0.5, tile_columns=2.0, **wiring)
+    energy = pull.energy()
+    assert energy.item() == pytest.approx(0.5 * wanted[0] + 2.0 * wanted[1])
+    gradients = torch.autograd.grad(energy, [net[0].weight, net[1].weight])
+    pull.pull()
+    assert all(torch.allclose(net[i].weight.grad, gradients[i], atol=1e-12) for i in (0, 1))
+
+
+def test_wires_of_a_matrix_that_fits_one_crossbar_are_left_alone_unless_asked_for():
+    net = nn.Sequential(nn.Linear(100, 3), nn.Linear(3, 2), nn.ConvTranspose2d(70, 70, 2))
+    assert set(GroupLasso(net, tile_rows=1.0).statistics()) == {"0"}
+    assert set(GroupLasso(net, tile_rows=1.0, single_crossbars=True).statistics()) == {"0", "1"}
+    with pytest.raises(InvalidArgument, match="no layer is named '1'.*single_crossbars=True"):
+        GroupLasso(net, tile_columns={"1": 1.0})
+    with pytest.raises(InvalidArgument, match="none of which has wires between crossbars"):
+        GroupLasso(net[1:], tile_columns=1.0)
+
+
+def test_proximal_steps_shrink_rows_of_tiles_then_columns():
+    net = nn.Sequential(nn.Linear(4, 2, bias=False))
+    with (
+        torch.no_grad()
+    ):  # crossbar matrix (inputs x outputs) in two tiles of 2 x 2: [[3, 4], [0, 0]], [[.01, 0], [0, 5]]
+        net[0].weight.copy_(torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.01, 0.0], [0.0, 5.0]]).T)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    pull = GroupLasso(net, tile_rows=1.0, tile_columns=2.0, crossbar=(2, 2), weighting=False)
+    pull.attach(optimizer)
+    net[0].weight.grad = torch.zeros(2, 4)
+    optimizer.step()
+    # Row (3, 4) loses .1 of its norm 5: (2.94, 3.92); then each column loses .2. Row (.01, 0) is under .1, so 0.
+    wanted = torch.tensor([[2.74, 3.72], [0.0, 0.0], [0.0, 0.0], [0.0, 4.7]]).T
+    assert torch.allclose(net[0].weight, wanted) and net[0].weight[0, 2] == 0
+
+
+def test_wires_that_the_pull_empties_stay_empty_under_a_freeze_of_elements():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(40, 12, bias=False))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    handle = GroupLasso(net, tile_rows=0.05, tile_columns=0.05, crossbar=(8, 8)).attach(optimizer)
+    inputs = torch.randn(64, 40)
+    targets = inputs[:, :10].sum(1, keepdim=True).expand(-1, 12)
+
+    def train(steps: int) -> None:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            functional.mse_loss(net(inputs), targets).backward()
+            optimizer.step()
+
+    train(60)
+    handle.remove()
+    grid = layer_grid("0", net[0], (8, 8))
+    before = live_wires(crossbar_matrices("0", net[0])[0], grid)
+    assert 0 < before.count < 0.9 * grid.wires
+    Freeze(net, Frozen.ELEMENTS).attach(optimizer)
+    weight = net[0].weight.detach().clone()
+    train(20)
+    after = live_wires(crossbar_matrices("0", net[0])[0], grid)
+    assert torch.equal(before.rows, after.rows) and torch.equal(before.columns, after.columns)
+    assert not torch.equal(weight, net[0].weight)
 
 
 def test_pull_adds_to_an_existing_gradient():

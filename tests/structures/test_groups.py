@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from spokeshave.errors import InvalidArgument
-from spokeshave.structures.groups import Grouping, GroupKind
+from spokeshave.structures.groups import TILED, Grouping, GroupKind
 
 
 def brute_force_groups(shape, kind, conv_groups, transposed):
@@ -39,7 +39,7 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("kind", [k for k in GroupKind if k is not GroupKind.TILE])
+@pytest.mark.parametrize("kind", [k for k in GroupKind if k not in TILED])
 @pytest.mark.parametrize(("shape", "conv_groups", "transposed"), SHAPES)
 def test_sums_norms_zero_and_spread_match_brute_force(kind, shape, conv_groups, transposed):
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -69,6 +69,28 @@ def test_tiles_match_slices_of_the_lowered_matrix(tile):
     assert all((restored[r, c] == (r // rows) * -(-12 // columns) + c // columns) for r in range(5) for c in range(12))
 
 
+@pytest.mark.parametrize(("shape", "conv_groups", "transposed"), SHAPES)
+@pytest.mark.parametrize("tile", [(2, 3), (5, 1), (1, 4), (100, 100)])
+@pytest.mark.parametrize("kind", [GroupKind.TILE_ROW, GroupKind.TILE_COLUMN])
+def test_wires_of_tiles_match_loops_over_indices(kind, tile, shape, conv_groups, transposed):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    positions = list(itertools.product(*map(range, shape[2:])))
+    wires: dict[tuple, list[tuple[int, ...]]] = {}
+    for index in itertools.product(*map(range, shape)):
+        group, inner = divmod(index[0], shape[0] // conv_groups)
+        output, channel = (index[1], inner) if transposed else (inner, index[1])
+        tap = channel * len(positions) + positions.index(index[2:])  # row of the crossbar matrix
+        key = (group, output // tile[1], tap) if kind is GroupKind.TILE_ROW else (group, output, tap // tile[0])
+        wires.setdefault(key, []).append(index)
+    expected = [wires[key] for key in sorted(wires)]
+    grouping = Grouping(shape, kind, conv_groups, transposed, tile)
+    assert grouping.sizes().tolist() == [len(wire) for wire in expected]
+    norms = [math.sqrt(sum(weight[index].item() ** 2 for index in wire)) for wire in expected]
+    assert grouping.norms(weight).tolist() == pytest.approx(norms)
+    spread = grouping.spread(torch.arange(len(expected)))
+    assert all(spread[index] == number for number, wire in enumerate(expected) for index in wire)
+
+
 def test_norm_has_zero_gradient_on_a_zero_group():
     weight = torch.zeros(2, 3, requires_grad=True)
     Grouping((2, 3), GroupKind.FILTER).norms(weight).sum().backward()
@@ -90,6 +112,7 @@ def test_of_reads_groups_and_transposition_from_the_module():
         lambda: Grouping((4, 2), GroupKind.TILE),
         lambda: Grouping((4, 2), GroupKind.FILTER, tile=(1, 1)),
         lambda: Grouping((4, 2), GroupKind.TILE, tile=(0, 1)),
+        lambda: Grouping((4, 2), GroupKind.TILE_ROW),
         lambda: Grouping((4, 2), GroupKind.FILTER).sums(torch.zeros(2, 4)),
         lambda: Grouping.of(nn.BatchNorm2d(4), GroupKind.FILTER),
     ],

@@ -1,5 +1,9 @@
 """Pulls on the weights while a network is trained; each attaches to any torch optimizer in one line."""
 
+from spokeshave.regularizers.force import Components as Components
+from spokeshave.regularizers.force import Force as Force
+from spokeshave.regularizers.force import Pull as Pull
+from spokeshave.regularizers.force import Scale as Scale
 from spokeshave.regularizers.freeze import Freeze as Freeze
 from spokeshave.regularizers.freeze import Frozen as Frozen
 from spokeshave.regularizers.group_lasso import GroupLasso as GroupLasso
@@ -15,6 +19,8 @@ from spokeshave.regularizers.optimizer_hooks import Regularizer as Regularizer
 from spokeshave.regularizers.straight_through import StraightThrough as StraightThrough
 
 __all__ = [
+    "Components",
+    "Force",
     "Freeze",
     "Frozen",
     "GroupLasso",
@@ -25,7 +31,9 @@ __all__ = [
     "MagnitudeSchedule",
     "NetworkSurgery",
     "OneLevel",
+    "Pull",
     "Regularizer",
+    "Scale",
     "Solver",
     "StraightThrough",
 ]

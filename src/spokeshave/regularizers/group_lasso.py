@@ -4,7 +4,9 @@ Wen, Wu, Wang, Chen, Li: Learning Structured Sparsity in Deep Neural Networks, N
 
     E(W) = E_D(W) + sum over kinds k, layers l, groups g of  lambda_k * mu_l * ||W_l^(g)||,   mu_l ~ sqrt(group size)
 
-Departs from the paper: the default solver is a proximal step, which makes groups exactly zero and needs no threshold;
+Wang et al., Group Scissor, DAC 2017, section 3.2 (group connection deletion): groups are the rows and columns of
+crossbar tiles, mu_l = 1 (`weighting=False`); only matrices that need more than one crossbar are pulled.
+Departs from the papers: the default solver is a proximal step, which makes groups exactly zero and needs no threshold;
 `Solver.SUBGRADIENT` is the authors' (add lambda W/||W||, then set single weights under 1e-4 to zero, in the watched
 layers instead of in every parameter). Where kinds overlap (filters and shapes), the proximal steps are taken one kind
 after the other, which is exact for nested kinds and the usual approximation for crossing ones.
@@ -24,8 +26,10 @@ from torch.optim import Optimizer
 from spokeshave.errors import InvalidArgument
 from spokeshave.regularizers.optimizer_hooks import Attachment
 from spokeshave.regularizers.proximal_step import shrink_groups, step_metric
-from spokeshave.structures.groups import CONVOLUTIONS, Grouping, GroupKind, plain_weight
+from spokeshave.structures.groups import CONVOLUTIONS, TRANSPOSED, Grouping, GroupKind, plain_weight
 from spokeshave.structures.sparsity import LayerSparsity, layer_sparsity
+from spokeshave.structures.tiles import Tiling
+from spokeshave.structures.wires import CROSSBAR_SIZE, is_single, layer_grid, wire_groupings
 
 Strengths = float | Mapping[str, float]
 """One strength for all layers of a kind, or strengths by a pattern on the layer's name; unnamed layers get none."""
@@ -74,7 +78,8 @@ class GroupLasso:
 
     Every strength is lambda of the paper, per unit of loss: a number for all layers, or a mapping from a pattern on
     layer names (`"layer1.*"`) to a number. `filters`, `channels`, `shapes`, `kernels` and `depth` act on convolutions,
-    `rows` (outputs) and `columns` (inputs) on linear layers, `tiles` on the lowered matrices of both.
+    `rows` (outputs) and `columns` (inputs) on linear layers, `tiles` on the lowered matrices of both, `tile_rows` and
+    `tile_columns` on the crossbars that hold both (not on transposed convolutions).
 
     Args:
         model: its weights are watched, not changed by making this object.
@@ -87,8 +92,15 @@ class GroupLasso:
         columns: inputs of linear layers.
         tiles: blocks of `tile` = (rows, columns) of the lowered matrix.
         tile: sizes of a block, with `tiles`.
+        tile_rows: input wires of crossbars: one input of one tile of the crossbar matrix, inputs x outputs.
+        tile_columns: output wires of crossbars: one output of one tile.
+        crossbar: most inputs and outputs of a crossbar, with `tile_rows` and `tile_columns`.
+        tiling: how a matrix that is larger than a crossbar is cut.
+        single_crossbars: pull the wires also of matrices that fit one crossbar; the paper leaves those alone, as
+            nothing of them is routed between crossbars.
         solver: how the penalty acts.
-        weighting: scale lambda by sqrt(group size / smallest group size of the kind), as the authors do.
+        weighting: scale lambda by sqrt(group size / smallest group size of the kind), as the authors of SSL do; those
+            of Group Scissor do not.
         strength: overall factor, at least 0; may be changed at any time.
         threshold: of `Solver.SUBGRADIENT`: weights below it in magnitude become 0 after each step.
         exclude: patterns of layer names to leave alone.
@@ -117,6 +129,11 @@ class GroupLasso:
         columns: Strengths = 0.0,
         tiles: Strengths = 0.0,
         tile: tuple[int, int] | None = None,
+        tile_rows: Strengths = 0.0,
+        tile_columns: Strengths = 0.0,
+        crossbar: tuple[int, int] = CROSSBAR_SIZE,
+        tiling: Tiling = Tiling.BALANCED,
+        single_crossbars: bool = False,
         solver: Solver = Solver.PROXIMAL,
         weighting: bool = True,
         strength: float = 1.0,
@@ -151,12 +168,23 @@ class GroupLasso:
             ("columns", GroupKind.CHANNEL, columns, linears),
             ("tiles", GroupKind.TILE, tiles, layers),
         ):
-            chosen = _strength_by_layer(argument, strengths, among)
-            self._watched += _weighted(chosen, among, kind, tile if kind is GroupKind.TILE else None, weighting)
+            size = tile if kind is GroupKind.TILE else None
+            chosen = {
+                name: (value, Grouping.of(among[name], kind, size))
+                for name, value in _strength_by_layer(argument, strengths, among).items()
+            }
+            self._watched += _weighted(chosen, layers, weighting)
+        wires = _wires(layers, crossbar, tiling, single_crossbars) if tile_rows or tile_columns else {}
+        hint = "" if single_crossbars else f" (single_crossbars=True takes those that fit one crossbar {crossbar} too)"
+        for argument, strengths, place in (("tile_rows", tile_rows, 0), ("tile_columns", tile_columns, 1)):
+            found = _strength_by_layer(argument, strengths, {name: layers[name] for name in wires}, hint)
+            pairs = {name: (value, wires[name][place]) for name, value in found.items()}
+            self._watched += _weighted(pairs, layers, weighting)
         if not self._watched:
             raise InvalidArgument(
                 f"nothing to pull: every strength is 0, or the model has none of the layers they act on; it has "
                 f"{len(convolutions)} convolutions and {len(linears)} linear layers after exclude={tuple(exclude)}"
+                + (f", none of which has wires between crossbars{hint}" if tile_rows or tile_columns else "")
             )
 
     def energy(self) -> Float[Tensor, ""]:
@@ -232,7 +260,9 @@ def _check_strength(where: str, value: float) -> None:
         raise InvalidArgument(f"{where} must be a finite number of at least 0, got {value}")
 
 
-def _strength_by_layer(argument: str, strengths: Strengths, layers: Mapping[str, nn.Module]) -> dict[str, float]:
+def _strength_by_layer(
+    argument: str, strengths: Strengths, layers: Mapping[str, nn.Module], hint: str = ""
+) -> dict[str, float]:
     if not isinstance(strengths, Mapping):
         _check_strength(argument, strengths)
         return dict.fromkeys(layers, float(strengths)) if strengths else {}
@@ -242,29 +272,38 @@ def _strength_by_layer(argument: str, strengths: Strengths, layers: Mapping[str,
         matching = [name for name in layers if fnmatch(name, pattern)]
         if not matching:
             raise InvalidArgument(
-                f"{argument}: no layer is named {pattern!r}; it acts on {', '.join(layers) or 'none'}"
+                f"{argument}: no layer is named {pattern!r}; it acts on {', '.join(layers) or 'none'}{hint}"
             )
         chosen.update(dict.fromkeys(matching, float(value)))
     return {name: value for name, value in chosen.items() if value}
 
 
+def _wires(
+    layers: Mapping[str, nn.Module], crossbar: tuple[int, int], tiling: Tiling, single_crossbars: bool
+) -> dict[str, tuple[Grouping, Grouping]]:
+    """Input and output wires of the layers that crossbars hold."""
+    wires = {}
+    for name, module in layers.items():
+        if not isinstance(module, TRANSPOSED):
+            grid = layer_grid(name, module, crossbar, tiling)
+            if single_crossbars or not is_single(grid):
+                wires[name] = wire_groupings(module, grid)
+    return wires
+
+
 def _weighted(
-    strengths: Mapping[str, float],
-    layers: Mapping[str, nn.Module],
-    kind: GroupKind,
-    tile: tuple[int, int] | None,
-    weighting: bool,
+    chosen: Mapping[str, tuple[float, Grouping]], layers: Mapping[str, nn.Module], weighting: bool
 ) -> list[_Watched]:
-    groupings = {name: Grouping.of(layers[name], kind, tile) for name in strengths}
-    sizes = {name: grouping.sizes().double() for name, grouping in groupings.items()}
+    """Strength and grouping of the layers of one kind -> what is watched of them."""
+    sizes = {name: grouping.sizes().double() for name, (_, grouping) in chosen.items()}
     smallest = min((size.min().item() for size in sizes.values()), default=1.0)
     watched: list[_Watched] = []
     seen: set[int] = set()
-    for name, value in strengths.items():
+    for name, (value, grouping) in chosen.items():
         parameter = plain_weight(name, layers[name])
         if id(parameter) in seen:  # a weight tied between layers is pulled once
             continue
         seen.add(id(parameter))
         scale = (sizes[name] / smallest).sqrt() if weighting else torch.ones_like(sizes[name])
-        watched.append(_Watched(name, layers[name], groupings[name], value * scale))
+        watched.append(_Watched(name, layers[name], grouping, value * scale))
     return watched

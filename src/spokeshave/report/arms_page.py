@@ -63,7 +63,7 @@ def shown_quantities(record: ArmsRecord) -> list[str]:
 
 
 def arm_headings(record: ArmsRecord) -> list[str]:
-    """Headings of the table of arms; see `arm_cells`."""
+    """Headings of the table of arms; see `arm_cells`. Those of the further numbers come last."""
     published = ["published: error"] if (record.paper or {}).get("accuracy") else []
     published += ["published: gap"] if (record.paper or {}).get("gap") else []
     quantities = [record.quantities[name] for name in shown_quantities(record)]

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-_INK = (38, 138, 115)
+INK = (38, 138, 115)
 _DEAD = (201, 122, 44)
 _LONGEST_PX = 900
 _SHORTEST_DOT_SIDE = 320
@@ -62,18 +62,16 @@ def draw_weights(layer: str, matrix: Float[Tensor, "rows columns"]) -> WeightPic
     weights = matrix.detach().float().abs().nan_to_num(0.0).cpu().numpy()
     rows, columns = weights.shape
     pool = int(np.ceil(max(rows, columns) / _LONGEST_PX))
-    dots = _pooled(_strength(weights), pool)
+    dots = _pooled(opacities(weights), pool)
     zoom = max(1, min(_SHORTEST_DOT_SIDE // max(dots.shape), 16))
     alpha = np.kron(dots, np.ones((zoom, zoom), dtype=np.uint8)).astype(np.uint8)
     dead_rows, dead_columns = weights.max(axis=1) == 0, weights.max(axis=0) == 0
     picture = np.zeros((alpha.shape[0] + _MARGIN_PX, alpha.shape[1] + _MARGIN_PX, 4), dtype=np.uint8)
-    picture[..., :3] = _INK
+    picture[..., :3] = INK
     picture[_MARGIN_PX:, _MARGIN_PX:, 3] = alpha
     _tick(picture[_MARGIN_PX:, :_TICK_PX], _pooled_marks(dead_rows, pool).repeat(zoom))
     _tick(picture[:_TICK_PX, _MARGIN_PX:].swapaxes(0, 1), _pooled_marks(dead_columns, pool).repeat(zoom))
-    buffer = io.BytesIO()
-    Image.fromarray(picture, "RGBA").save(buffer, format="PNG", optimize=True)
-    uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    uri = png_uri(picture)
     height_px, width_px = picture.shape[:2]
     zeros = float((weights == 0).mean())
     return WeightPicture(
@@ -90,7 +88,14 @@ def draw_weights(layer: str, matrix: Float[Tensor, "rows columns"]) -> WeightPic
     )
 
 
-def _strength(weights: np.ndarray) -> np.ndarray:
+def png_uri(picture: UInt8[np.ndarray, "rows columns 4"]) -> str:
+    """A picture (red, green, blue, opacity) as a PNG in a data URI."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture, "RGBA").save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def opacities(weights: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
     """Turn magnitudes into opacity 0..255: zero stays 0, every other weight is visible."""
     nonzero = weights[weights > 0]
     top = float(np.quantile(nonzero, 0.98)) if nonzero.size else 1.0

@@ -56,6 +56,7 @@ class RankClipping:
         max_error: epsilon: share of the squared norm that a clip may lose, 0..1: of all layers, or by pattern on names.
         every: S, steps between clips, at least 1.
         until: no clip after so many steps; None for no end.
+        least: rank that is not cut, at least 1: of all layers, or by pattern on names (1 where none matches).
         layers: patterns of the layers' names; None is every convolution and linear layer but the last linear one.
         exclude: patterns of those to leave whole.
         measured: what the error is taken of.
@@ -85,6 +86,7 @@ class RankClipping:
         max_error: float | Mapping[str, float] = 0.01,
         every: int = 500,
         until: int | None = None,
+        least: int | Mapping[str, int] = 1,
         layers: Sequence[str] | None = None,
         exclude: Sequence[str] = (),
         measured: Measured = Measured.PRODUCT,
@@ -97,7 +99,8 @@ class RankClipping:
         self.every, self.until, self.measured, self.strength = every, until, measured, strength
         self.step = self.changes = 0
         found = _chosen(model, layers, exclude)
-        self._errors = _errors(max_error, found)
+        self._errors = _by_layer("max_error", max_error, found, lambda value: 0 <= value < 1)
+        self._least = _by_layer("least", least, found, lambda value: value >= 1, otherwise=1)
         self._model = model
         self._layers: dict[str, FactorizedLayer] = {}
         self._begun: dict[nn.Parameter, FactorizedLayer] = {}
@@ -215,13 +218,16 @@ class RankClipping:
         """Smallest rank that no convolution group loses more than the layer's error by."""
         layer = self._layers[name]
         return max(
-            rank_for_error(
-                product_energies(basis, combination)
-                if self.measured is Measured.PRODUCT
-                else principal_components(basis)[0],
-                self._errors[name],
-            )
-            for basis, combination in _groups(layer)
+            int(self._least[name]),
+            *(
+                rank_for_error(
+                    product_energies(basis, combination)
+                    if self.measured is Measured.PRODUCT
+                    else principal_components(basis)[0],
+                    self._errors[name],
+                )
+                for basis, combination in _groups(layer)
+            ),
         )
 
     def _cut(self, layer: FactorizedLayer, rank: int) -> None:
@@ -319,15 +325,22 @@ def _chosen(model: nn.Module, layers: Sequence[str] | None, exclude: Sequence[st
     return found
 
 
-def _errors(max_error: float | Mapping[str, float], layers: Mapping[str, nn.Module]) -> dict[str, float]:
-    patterns = max_error if isinstance(max_error, Mapping) else {"*": max_error}
-    errors = {}
+def _by_layer(
+    argument: str,
+    values: float | Mapping[str, float],
+    layers: Mapping[str, nn.Module],
+    good: Callable[[float], bool],
+    otherwise: float | None = None,
+) -> dict[str, float]:
+    """One number a layer; the last pattern that matches counts."""
+    patterns = values if isinstance(values, Mapping) else {"*": values}
+    chosen = {}
     for name in layers:
-        fitting = [value for pattern, value in patterns.items() if fnmatch(name, pattern)]
-        if not fitting or not 0 <= fitting[-1] < 1:
-            raise InvalidArgument(f"max_error of {name}: expected a share of the squared norm, 0..1, got {fitting}")
-        errors[name] = float(fitting[-1])
-    return errors
+        fitting = [value for pattern, value in patterns.items() if fnmatch(name, pattern)] or [otherwise]
+        if fitting[-1] is None or not good(fitting[-1]):
+            raise InvalidArgument(f"{argument} of {name}: expected one in its range, got {fitting[-1]}")
+        chosen[name] = fitting[-1]
+    return chosen
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 Wen et al., ICCV 2017, section 3.1: conv (N filters) = conv (K filters, same stride and padding, no bias), then conv
 1 x 1 (N x K, with the bias). Both are ordinary layers, so everything that takes a network takes a factorized one.
-Departs from the paper: nothing known.
+Departs from the paper: transposed convolutions too, whose basis filters are transposed ones.
 """
 
 from collections import OrderedDict
@@ -12,10 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from spokeshave.errors import InvalidArgument, UnsupportedLayer
+from spokeshave.errors import InvalidArgument
 from spokeshave.structures.factorization import Basis, factorize
+from spokeshave.structures.groups import TRANSPOSED
+from spokeshave.structures.layer_spectrum import split_matrices
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_COMBINATION = {nn.ConvTranspose1d: nn.Conv1d, nn.ConvTranspose2d: nn.Conv2d, nn.ConvTranspose3d: nn.Conv3d}
 
 
 class FactorizedLayer(nn.Sequential):
@@ -38,26 +41,22 @@ class FactorizedLayer(nn.Sequential):
 
         Args:
             layer: its name, for errors.
-            module: a convolution (not transposed) or a linear layer; left as it is.
+            module: a convolution or a linear layer; left as it is.
             rank: basis filters of each convolution group, 1..outputs of a group.
             basis: how they are found.
             seed: of k-means.
 
         Raises:
-            UnsupportedLayer: for another module, or one whose padding is not zeros.
+            UnsupportedLayer: for another module.
             InvalidArgument: for a rank out of its range, or weights that are not finite.
         """
-        if not isinstance(module, (*CONVOLUTIONS, nn.Linear)):
-            raise UnsupportedLayer(
-                f"{layer} ({type(module).__name__}): only convolutions and linear layers are factorized"
-            )
-        groups = module.groups if isinstance(module, CONVOLUTIONS) else 1
-        per_group = module.weight.detach().flatten(1).chunk(groups)
+        per_group = split_matrices(layer, module)
         try:
             pairs = [factorize(filters, rank, basis, seed) for filters in per_group]
         except InvalidArgument as error:
             raise InvalidArgument(f"{layer}: {error}") from error
-        made = FactorizedLayer(*_pair(module, rank * groups))
+        assert isinstance(module, (*CONVOLUTIONS, *TRANSPOSED, nn.Linear))
+        made = FactorizedLayer(*_pair(module, rank * len(per_group)))
         made.set_factors(torch.cat([b for b, _ in pairs]), torch.cat([c for _, c in pairs]))
         if module.bias is not None:
             made.combination.get_parameter("bias").data.copy_(module.bias.detach())
@@ -76,7 +75,7 @@ class FactorizedLayer(nn.Sequential):
     @property
     def rank(self) -> int:
         """Basis filters of each group."""
-        return self.basis.get_parameter("weight").shape[0] // self.groups
+        return self.combination.get_parameter("weight").shape[1]
 
     @property
     def outputs(self) -> int:
@@ -85,7 +84,12 @@ class FactorizedLayer(nn.Sequential):
 
     def factors(self) -> tuple[Float[Tensor, "basis taps"], Float[Tensor, "outputs rank"]]:
         """Basis filters and combinations of all groups, one below the other, as matrices."""
-        return self.basis.get_parameter("weight").flatten(1), self.combination.get_parameter("weight").flatten(1)
+        weight = self.basis.get_parameter("weight")
+        if isinstance(self.basis, TRANSPOSED):
+            basis = weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(2).flatten(0, 1)
+        else:
+            basis = weight.flatten(1)
+        return basis, self.combination.get_parameter("weight").flatten(1)
 
     def set_factors(self, basis: Float[Tensor, "basis taps"], combination: Float[Tensor, "outputs rank"]) -> None:
         """Write both factors; their number of basis filters may be a new one, then both weights are new parameters.
@@ -107,23 +111,31 @@ class FactorizedLayer(nn.Sequential):
         for module, factor in ((self.basis, basis), (self.combination, combination)):
             weight = module.get_parameter("weight")
             kernel = (1,) * (weight.dim() - 2) if module is self.combination else weight.shape[2:]
-            columns = factor.shape[1] if module is self.combination else weight.shape[1]
-            value = factor.detach().reshape(factor.shape[0], columns, *kernel).to(weight)
+            value = factor.detach().reshape(*factor.shape[:1], -1, *kernel).to(weight)
+            if isinstance(module, TRANSPOSED):
+                value = value.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1)
             if value.shape == weight.shape:
-                weight.data.copy_(value)
+                weight.data.copy_(value.clone())  # it may be a view of the weight itself
             else:
                 last = weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
                 form = torch.channels_last if last else torch.contiguous_format
-                module.weight = nn.Parameter(value.clone(memory_format=form), requires_grad=weight.requires_grad)
+                new = nn.Parameter(value.clone(memory_format=form), requires_grad=weight.requires_grad)
+                module.register_parameter("weight", new)
         _set_sizes(self.basis, self.combination, rank * self.groups)
 
     @torch.no_grad()
-    def product(self) -> Tensor:
-        """The weight that both stand for, of the shape of the layer that was factorized."""
-        basis, combination = self.factors()
+    def product(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The weight that both stand for, of the shape of the layer that was factorized.
+
+        Args:
+            dtype: to multiply in; that of the factors if none.
+        """
+        basis, combination = (factor.to(dtype or factor.dtype) for factor in self.factors())
         parts = [c @ b for b, c in zip(basis.chunk(self.groups), combination.chunk(self.groups), strict=True)]
-        weight = self.basis.get_parameter("weight")
-        return torch.cat(parts).reshape(-1, *weight.shape[1:])
+        kernel = self.basis.get_parameter("weight").shape[2:]
+        if isinstance(self.basis, TRANSPOSED):
+            return torch.cat([part.unflatten(1, (-1, *kernel)).transpose(0, 1) for part in parts])
+        return torch.cat(parts).unflatten(1, (-1, *kernel)) if kernel else torch.cat(parts)
 
     @torch.no_grad()
     def merged(self) -> nn.Module:
@@ -132,15 +144,13 @@ class FactorizedLayer(nn.Sequential):
         first, last = self.basis, self.combination
         bias = last.get_parameter("bias") if last.bias is not None else None
         place: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype, "bias": bias is not None}
+        outputs = self.outputs * self.groups
         if isinstance(first, nn.Linear):
-            layer: nn.Module = nn.Linear(first.in_features, weight.shape[0], **place)
+            layer = nn.utils.skip_init(nn.Linear, first.in_features, outputs, **place)
         else:
-            assert isinstance(first, CONVOLUTIONS)
-            kind, kernel = type(first), first.kernel_size
-            layer = kind(
-                first.in_channels, weight.shape[0], kernel, stride=first.stride, padding=first.padding,
-                dilation=first.dilation, groups=first.groups, padding_mode=first.padding_mode, **place,
-            )  # fmt: skip
+            assert isinstance(first, (*CONVOLUTIONS, *TRANSPOSED))
+            sizes = first.in_channels, outputs, first.kernel_size
+            layer = nn.utils.skip_init(type(first), *sizes, **_settings(first), **place)
         layer.get_parameter("weight").copy_(weight)
         if bias is not None:
             layer.get_parameter("bias").copy_(bias)
@@ -148,32 +158,31 @@ class FactorizedLayer(nn.Sequential):
 
 
 def _pair(module: nn.Module, width: int) -> tuple[nn.Module, nn.Module]:
-    place: dict[str, Any] = {
-        "device": module.get_parameter("weight").device,
-        "dtype": module.get_parameter("weight").dtype,
-    }
-    bias = module.bias is not None
+    """Both layers, with weights that are not set: no random number is drawn for them."""
+    weight, bias = module.get_parameter("weight"), module.bias is not None
+    place: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
+    empty = nn.utils.skip_init
     if isinstance(module, nn.Linear):
         return (
-            nn.Linear(module.in_features, width, bias=False, **place),
-            nn.Linear(width, module.out_features, bias=bias, **place),
+            empty(nn.Linear, module.in_features, width, bias=False, **place),
+            empty(nn.Linear, width, module.out_features, bias=bias, **place),
         )
-    assert isinstance(module, CONVOLUTIONS)
+    assert isinstance(module, (*CONVOLUTIONS, *TRANSPOSED))
     kind = type(module)
-    kernel: Any = module.kernel_size
-    settings: Any = {"stride": module.stride, "padding": module.padding, "dilation": module.dilation}
-    first = kind(
-        module.in_channels, width, kernel, groups=module.groups, bias=False, padding_mode=module.padding_mode,
-        **settings, **place,
-    )  # fmt: skip
-    one: Any = (1,) * len(kernel)
-    return first, kind(width, module.out_channels, one, groups=module.groups, bias=bias, **place)
+    first = empty(kind, module.in_channels, width, module.kernel_size, bias=False, **_settings(module), **place)
+    one = (1,) * len(module.kernel_size)
+    second = _COMBINATION.get(kind, kind)
+    return first, empty(second, width, module.out_channels, one, groups=module.groups, bias=bias, **place)
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """What a convolution is made with beside its sizes."""
+    names = ["stride", "padding", "dilation", "groups", "padding_mode"]
+    names += ["output_padding"] if isinstance(module, TRANSPOSED) else []
+    return {name: getattr(module, name) for name in names}
 
 
 def _set_sizes(basis: nn.Module, combination: nn.Module, width: int) -> None:
-    if isinstance(basis, nn.Linear):
-        basis.out_features = width
-        combination.in_features = width
-    else:
-        basis.out_channels = width
-        combination.in_channels = width
+    linear = isinstance(basis, nn.Linear)
+    setattr(basis, "out_features" if linear else "out_channels", width)
+    setattr(combination, "in_features" if linear else "in_channels", width)

@@ -67,12 +67,13 @@ def _duplicate(model: nn.Module, share: bool = False) -> nn.Module:
         return copy.deepcopy(model, memo)
 
 
-def private_copy(model: nn.Module, share: bool = False) -> nn.Module:
+def private_copy(model: nn.Module, share: bool = False, plain: bool = True) -> nn.Module:
     """Deep copy that shares no tensor with the model and carries no pruning or weight parametrization.
 
     Args:
         model: any module; wrappers of data parallelism and of `torch.compile` are taken off.
         share: let the parameters share the model's memory, for a copy whose weights are only read.
+        plain: burn masks and parametrizations in; without it, the copy has them as the model does.
 
     Returns:
         the copy, with the model's training flags; masks of `torch.nn.utils.prune` and parametrizations are burnt into
@@ -82,7 +83,7 @@ def private_copy(model: nn.Module, share: bool = False) -> nn.Module:
     training = [(module, module.training) for module in duplicate.modules()]
     duplicate.eval()
     with torch.no_grad():
-        for module in list(duplicate.modules()):
+        for module in list(duplicate.modules()) if plain else ():
             if parametrize.is_parametrized(module):
                 _burn_parametrizations(module)
             names = [name.removesuffix("_orig") for name in module._parameters if name.endswith("_orig")]

@@ -6,7 +6,8 @@ W in R^(N x C x M x K) (filter, channel, kernel height, kernel width), and a gro
     filter  W[n,:,:,:]    channel W[:,c,:,:]    shape W[:,c,m,k]    kernel W[n,c,:,:]    layer W
 
 A shape is a column of the lowered N x (C*M*K) matrix, a filter is a row of it. Inside a grouped convolution the groups
-are taken in each convolution group on its own.
+are taken in each convolution group on its own. Group Scissor (Wang et al., DAC 2017, section 3.2) adds rows and columns
+of crossbar tiles: the transposed matrix, inputs C*M*K x outputs N, cut into tiles (`structures/tiles.py`).
 Departs from the paper: tiles at the edge of a matrix may be smaller (the authors' code wants sizes that divide).
 """
 
@@ -33,6 +34,14 @@ class GroupKind(Enum):
     KERNEL = "kernels"
     LAYER = "depth"
     TILE = "tiles"
+    TILE_ROW = "tile_rows"
+    """An input wire: one input of one crossbar tile, to all outputs of the tile."""
+    TILE_COLUMN = "tile_columns"
+    """An output wire: one output of one crossbar tile, from all inputs of the tile."""
+
+
+TILED = (GroupKind.TILE, GroupKind.TILE_ROW, GroupKind.TILE_COLUMN)
+"""Kinds that need the size of a tile."""
 
 
 # Axes of the canonical view (convolution group, output, input, kernel position) that a group runs along.
@@ -74,7 +83,9 @@ class Grouping:
         kind: what a group is.
         conv_groups: `groups` of the convolution, 1 for a linear layer.
         transposed: true for a transposed convolution, whose weight is (inputs, outputs / groups, *kernel).
-        tile: rows and columns of a tile of the lowered matrix, for `GroupKind.TILE` only.
+        tile: rows and columns of a tile: of the lowered matrix (outputs, inputs) for `GroupKind.TILE`, of the crossbar
+            matrix (inputs, outputs) for `TILE_ROW` and `TILE_COLUMN`; None for other kinds. Tiles of `TILE` run across
+            convolution groups, those of crossbars lie in one.
 
     Raises:
         InvalidArgument: where the shape does not divide into `conv_groups`, or a tile size is missing or below 1.
@@ -96,9 +107,9 @@ class Grouping:
                 f"a weight of at least 2 dimensions, the first divisible by conv_groups, is expected; "
                 f"got shape {self.shape} with conv_groups={self.conv_groups}"
             )
-        if (self.kind is GroupKind.TILE) != (self.tile is not None):
+        if (self.kind in TILED) != (self.tile is not None):
             raise InvalidArgument(
-                f"tile=(rows, columns) goes with GroupKind.TILE only, got {self.kind} and {self.tile}"
+                f"tile=(rows, columns) goes with {', '.join(map(str, TILED))} only, got {self.kind} and {self.tile}"
             )
         if self.tile is not None and min(self.tile) < 1:
             raise InvalidArgument(f"tile sizes must be at least 1, got {self.tile}")
@@ -110,7 +121,7 @@ class Grouping:
         Args:
             module: any of `CONVOLUTIONS`, or `nn.Linear`.
             kind: what a group is.
-            tile: rows and columns of a tile, for `GroupKind.TILE`.
+            tile: rows and columns of a tile, for the kinds in `TILED`.
 
         Raises:
             InvalidArgument: for another module.
@@ -129,16 +140,17 @@ class Grouping:
             values: a tensor of the weight's shape.
 
         Returns:
-            One sum a group, in row-major order of (convolution group, output, input, kernel position).
+            One sum a group, in row-major order of (convolution group, output, input, kernel position), where outputs
+            or inputs are those of a tile for the kinds in `TILED`.
         """
         canonical = self._canonical(values)
         if self.tile is None:
             return canonical.sum(_SUMMED_AXES[self.kind]).reshape(-1)
-        rows, columns = self.tile
-        matrix = canonical.reshape(canonical.shape[0] * canonical.shape[1], -1)
-        matrix = nn.functional.pad(matrix, (0, -matrix.shape[1] % columns, 0, -matrix.shape[0] % rows))
-        blocks = matrix.reshape(matrix.shape[0] // rows, rows, matrix.shape[1] // columns, columns)
-        return blocks.sum((1, 3)).reshape(-1)
+        (matrices, height, width), (rows, columns) = self._lowered_shape(), self._block()
+        matrix = canonical.reshape(matrices, height, width)
+        matrix = nn.functional.pad(matrix, (0, -width % columns, 0, -height % rows))
+        blocks = matrix.reshape(matrices, -(-height // rows), rows, -(-width // columns), columns)
+        return blocks.sum((2, 4)).reshape(-1)
 
     def spread(self, per_group: Tensor) -> Tensor:
         """Give every weight its group's value: the opposite of `sums`.
@@ -154,10 +166,9 @@ class Grouping:
             kept = [1 if axis in _SUMMED_AXES[self.kind] else size for axis, size in enumerate(self._canonical_shape())]
             canonical = per_group.reshape(kept).expand(groups, outputs, inputs, positions)
         else:
-            rows, columns = self.tile
-            height, width = groups * outputs, inputs * positions
-            blocks = per_group.reshape(-(-height // rows), -(-width // columns))
-            matrix = blocks.repeat_interleave(rows, 0)[:height].repeat_interleave(columns, 1)[:, :width]
+            (matrices, height, width), (rows, columns) = self._lowered_shape(), self._block()
+            blocks = per_group.reshape(matrices, -(-height // rows), -(-width // columns))
+            matrix = blocks.repeat_interleave(rows, 1)[:, :height].repeat_interleave(columns, 2)[..., :width]
             canonical = matrix.reshape(groups, outputs, inputs, positions)
         return (canonical.transpose(1, 2) if self.transposed else canonical).reshape(self.shape)
 
@@ -179,6 +190,20 @@ class Grouping:
         first, second = self.shape[0] // self.conv_groups, self.shape[1]
         outputs, inputs = (second, first) if self.transposed else (first, second)
         return self.conv_groups, outputs, inputs, prod(self.shape[2:])
+
+    def _lowered_shape(self) -> tuple[int, int, int]:
+        """Number, rows (outputs) and columns (inputs) of the matrices that blocks are cut from."""
+        groups, outputs, inputs, positions = self._canonical_shape()
+        if self.kind is GroupKind.TILE:
+            return 1, groups * outputs, inputs * positions
+        return groups, outputs, inputs * positions
+
+    def _block(self) -> tuple[int, int]:
+        """Outputs and inputs of one group, for the kinds in `TILED`."""
+        assert self.tile is not None
+        if self.kind is GroupKind.TILE:
+            return self.tile
+        return (self.tile[1], 1) if self.kind is GroupKind.TILE_ROW else (1, self.tile[0])
 
     def _canonical(self, weight: Tensor) -> Tensor:
         if tuple(weight.shape) != self.shape:

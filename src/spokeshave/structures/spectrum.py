@@ -51,6 +51,24 @@ def singular_values(filters: Float[Tensor, "filters taps"]) -> Float[Tensor, " r
     return torch.linalg.svdvals(_checked(filters))
 
 
+def energies_of(filters: Float[Tensor, "filters taps"]) -> Float[Tensor, " k"]:
+    """Squared singular values of a matrix, falling, in float64, without directions: cheaper than both.
+
+    Returns:
+        as many as the shorter side of the matrix has.
+
+    Raises:
+        InvalidArgument: where it is no matrix, is empty, or holds NaN or infinite entries.
+
+    Example:
+        >>> energies_of(torch.tensor([[3.0, 0.0, 0.0], [0.0, 2.0, 0.0]])).tolist()
+        [9.0, 4.0]
+    """
+    wide = _checked(filters)
+    short = wide if wide.shape[0] <= wide.shape[1] else wide.T
+    return torch.linalg.eigvalsh(short @ short.T).flip(0).clamp_min(0)
+
+
 def reconstruction_error(energies: Float[Tensor, " k"], rank: int) -> float:
     """Share of the energy that the first `rank` directions leave out, 0..1; 0 for a layer of zeros.
 

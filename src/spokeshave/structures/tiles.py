@@ -79,23 +79,29 @@ class TileGrid:
         """Input and output wires of all tiles, with nothing deleted."""
         return self.inputs * self.columns + self.outputs * self.rows
 
-    def cut(self, matrix: Float[Tensor, "inputs outputs"]) -> Float[Tensor, "rows columns tile_inputs tile_outputs"]:
-        """Cut a matrix into its tiles; what a tile at the edge lacks is 0.
+    def cut(
+        self, matrix: Float[Tensor, "*groups inputs outputs"]
+    ) -> Float[Tensor, "*groups rows columns tile_inputs tile_outputs"]:
+        """Cut a matrix, or one a convolution group, into tiles; what a tile at the edge lacks is 0.
 
         Raises:
             InvalidArgument: for a matrix of another shape.
         """
-        if tuple(matrix.shape) != (self.inputs, self.outputs):
+        if tuple(matrix.shape[-2:]) != (self.inputs, self.outputs):
             raise InvalidArgument(f"expected a matrix {self.inputs} x {self.outputs}, got {tuple(matrix.shape)}")
         below = self.rows * self.tile_inputs - self.inputs
         beside = self.columns * self.tile_outputs - self.outputs
         padded = nn.functional.pad(matrix, (0, beside, 0, below))
-        return padded.reshape(self.rows, self.tile_inputs, self.columns, self.tile_outputs).transpose(1, 2)
+        cut = padded.reshape(*matrix.shape[:-2], self.rows, self.tile_inputs, self.columns, self.tile_outputs)
+        return cut.transpose(-3, -2)
 
-    def join(self, tiles: Float[Tensor, "rows columns tile_inputs tile_outputs"]) -> Float[Tensor, "inputs outputs"]:
+    def join(
+        self, tiles: Float[Tensor, "*groups rows columns tile_inputs tile_outputs"]
+    ) -> Float[Tensor, "*groups inputs outputs"]:
         """Put tiles together: the opposite of `cut`."""
         height, width = self.rows * self.tile_inputs, self.columns * self.tile_outputs
-        return tiles.transpose(1, 2).reshape(height, width)[: self.inputs, : self.outputs]
+        joined = tiles.transpose(-3, -2).reshape(*tiles.shape[:-4], height, width)
+        return joined[..., : self.inputs, : self.outputs]
 
 
 def crossbar_matrices(layer: str, module: nn.Module) -> Float[Tensor, "groups inputs outputs"]:

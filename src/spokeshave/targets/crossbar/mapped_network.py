@@ -1,0 +1,213 @@
+"""Mapped network: a network whose convolutions and linear layers run on crossbars; the rest stays digital.
+
+It runs as the network did, and says what was mapped, how exactly, and what it takes.
+Departs from the papers: neither has a simulator; see `crossbar_layer.py`.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+
+from spokeshave.errors import InvalidArgument
+from spokeshave.structures.example_inputs import as_inputs
+from spokeshave.targets.crossbar.crossbar_layer import CrossbarLayer
+from spokeshave.timing import evaluating
+
+
+@dataclass(frozen=True)
+class MappedLayer:
+    """One layer on crossbars.
+
+    Attributes:
+        name: in the network.
+        kind: torch's name, such as 'Conv2d'.
+        groups: convolution groups; each has matrices of its own.
+        inputs, outputs: size of a group's matrix.
+        tile_rows, tile_columns: tiles of a group along inputs and outputs.
+        tile_inputs, tile_outputs: size of a tile.
+        crossbars: number of them, two a tile.
+        level_error: |q - w| / |w| of the weights that the device's levels allow.
+        device_error: likewise of what the crossbars multiply by, without read noise.
+    """
+
+    name: str
+    kind: str
+    groups: int
+    inputs: int
+    outputs: int
+    tile_rows: int
+    tile_columns: int
+    tile_inputs: int
+    tile_outputs: int
+    crossbars: int
+    level_error: float
+    device_error: float
+
+
+@dataclass(frozen=True)
+class DigitalLayer:
+    """One layer with parameters that stays digital; `why` says for what reason."""
+
+    name: str
+    kind: str
+    why: str
+
+
+@dataclass(frozen=True)
+class MapReport:
+    """What was mapped, and what was not.
+
+    Attributes:
+        layers: on crossbars.
+        digital: layers with parameters that are not.
+    """
+
+    layers: tuple[MappedLayer, ...]
+    digital: tuple[DigitalLayer, ...] = ()
+
+    @property
+    def crossbars(self) -> int:
+        """Crossbars of all layers."""
+        return sum(layer.crossbars for layer in self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain dicts, lists, numbers and strings."""
+        return {
+            "layers": [dataclasses.asdict(layer) for layer in self.layers],
+            "digital": [dataclasses.asdict(layer) for layer in self.digital],
+            "crossbars": self.crossbars,
+        }
+
+    def table(self) -> Table:
+        """The report as a table for the terminal."""
+        table = Table(title=f"{self.crossbars:,} crossbars", caption=self.notes() or None, caption_justify="left")
+        for heading in ("layer", "kind", "matrix", "tiles", "of size", "crossbars", "levels' error", "devices' error"):
+            table.add_column(heading, justify="left" if heading in ("layer", "kind") else "right")
+        for layer in self.layers:
+            groups = f"{layer.groups} x " if layer.groups > 1 else ""
+            table.add_row(
+                layer.name,
+                layer.kind,
+                f"{groups}{layer.inputs} x {layer.outputs}",
+                f"{groups}{layer.tile_rows} x {layer.tile_columns}",
+                f"{layer.tile_inputs} x {layer.tile_outputs}",
+                f"{layer.crossbars:,}",
+                f"{100 * layer.level_error:.2f} %",
+                f"{100 * layer.device_error:.2f} %",
+            )
+        return table
+
+    def notes(self) -> str:
+        """The layers that stay digital, in a line each."""
+        return "\n".join(f"{layer.name} ({layer.kind}) stays digital: {layer.why}" for layer in self.digital)
+
+
+class MappedNetwork(nn.Module):
+    """A network on crossbars; made by `Crossbar.map` or `load_crossbars`.
+
+    An ordinary module: `state_dict`, `.to(...)`, `copy.deepcopy` and gradients work. `layers` are its crossbars.
+
+    Args:
+        network: whose layers were replaced.
+        report: of the mapping.
+    """
+
+    def __init__(self, network: nn.Module, report: MapReport) -> None:
+        super().__init__()
+        self.network, self.report = network, report
+        self.train(network.training)
+
+    @property
+    def layers(self) -> dict[str, CrossbarLayer]:
+        """Layers on crossbars, by their names in the network that was mapped."""
+        return crossbar_layers(self.network)
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """Run the network.
+
+        Args:
+            *inputs: what it takes.
+            **named: likewise.
+        """
+        return self.network(*inputs, **named)
+
+    def calibrate(self, example: object) -> "MappedNetwork":
+        """Set the ranges of all converters to the largest magnitudes that an example brings about.
+
+        Args:
+            example: input, or a tuple of inputs, of the network; better a batch of real data than noise.
+
+        Returns:
+            this network.
+
+        Raises:
+            InvalidArgument: where the network fails on it.
+        """
+        inputs = as_inputs(example)
+        with ExitStack() as stack:
+            stack.enter_context(evaluating(self.network))
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(torch.random.fork_rng(devices=[]))
+            for layer in self.layers.values():
+                stack.enter_context(layer.calibrating())
+            try:
+                self.network(*inputs)
+            except (RuntimeError, TypeError, ValueError) as error:
+                raise InvalidArgument(f"example: the network fails on it: {error}") from error
+        return self
+
+
+class ChannelsLastMaxPool2d(nn.MaxPool2d):
+    """The same pooling on channels-last images, which torch does several times faster on CPUs."""
+
+    @staticmethod
+    def of(pool: nn.MaxPool2d) -> "ChannelsLastMaxPool2d":
+        """Take the place of a pooling layer, with its hooks and all.
+
+        Args:
+            pool: of exactly this class.
+        """
+        made = ChannelsLastMaxPool2d.__new__(ChannelsLastMaxPool2d)
+        made.__dict__.update(pool.__dict__)
+        return made
+
+    def forward(self, input: Tensor) -> Any:
+        """Pool images, and give them back in torch's usual order."""
+        if input.dim() != 4 or input.device.type != "cpu" or self.return_indices:
+            return super().forward(input)
+        pooled = super().forward(input.contiguous(memory_format=torch.channels_last))
+        assert isinstance(pooled, Tensor)
+        return pooled.contiguous()
+
+
+def crossbar_layers(network: nn.Module) -> dict[str, CrossbarLayer]:
+    """Layers of a network that are crossbars, by name."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, CrossbarLayer)}
+
+
+def with_layers(network: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
+    """A copy of a network with other modules in the places named; wherever a module is used twice, both change.
+
+    Args:
+        network: left as it is.
+        layers: name in the network -> module to take.
+    """
+    old = {name: network.get_submodule(name) for name in layers}
+    # Copying with the replacements in the memo leaves the old weights out of the copy.
+    made = copy.deepcopy(network, {id(old[name]): layers[name] for name in layers})
+    for name, module in list(made.named_modules()):
+        if type(module) is nn.MaxPool2d and name:
+            made.set_submodule(name, ChannelsLastMaxPool2d.of(module))
+        # Torch's fused transformer layer would read weights and pass the crossbars by.
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
+    return made
