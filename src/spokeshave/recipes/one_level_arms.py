@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from spokeshave.arms_output import Scored
 from spokeshave.data import Batches
 from spokeshave.equal_budget import Course
+from spokeshave.errors import NothingChanged
 from spokeshave.recipes.one_level_rows import RowPlan
 from spokeshave.regularizers import LevelSolver, OneLevel, StraightThrough
 from spokeshave.report.arms_record import Chart, Curve
@@ -114,7 +115,10 @@ class Walk:
 
     def rounded(self, network: nn.Module, scope: Scope = Scope.LAYER) -> nn.Module:
         """The network with every weight at its level."""
-        return one_level(network, self.course.example(), scope=scope)[0]
+        try:
+            return one_level(network, self.course.example(), scope=scope)[0]
+        except NothingChanged:  # the pull has brought all of them there
+            return copy.deepcopy(network)
 
     def _arm(self, name: ArmName) -> Trained:
         if name is ArmName.CONTROL:
