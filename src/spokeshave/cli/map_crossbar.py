@@ -139,7 +139,7 @@ def command(arguments: list[str]) -> int:
     config = {
         field: value.value if isinstance(value, Enum) else value
         for field, value in vars(options).items()
-        if field not in ("model", "out", "data_dir", "weights")
+        if field not in ("model", "out", "data_dir", "weights") and value not in ((), None)
     }
     run = CrossbarRun(
         name, mapped, {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()},

@@ -1,4 +1,4 @@
-"""The page of a mapped network: price by layer, tiles as they are wired, accuracy against variation; it loads nothing."""
+"""The page of a mapped network: price by layer, tiles with their wires, accuracy against variation; one HTML file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -137,8 +137,9 @@ def variation_figure(run: CrossbarRun) -> Figure:
 def _pictures(mapped: MappedNetwork) -> list[Figure]:
     figures = []
     for name, layer in list(mapped.layers.items())[:_MOST_PICTURES]:
-        matrix = matrices_of(layer.product, layer.weight.detach())[0] * layer.grid.join(layer.used)[0]
-        figures.append(tiles_figure(name or "the model", matrix.float().cpu(), layer.grid))
+        matrix = matrices_of(layer.product, layer.weight.detach())[0].float().cpu()
+        used = layer.grid.join(layer.used.float())[0].cpu()
+        figures.append(tiles_figure(name or "the model", matrix * used, layer.grid))
     return figures
 
 
@@ -170,15 +171,16 @@ def _verdict(run: CrossbarRun) -> str:
     if run.points and run.digital_error is not None:
         worst = run.points[-1]
         text += (
-            f" The digital network is wrong on {wording.percent(run.digital_error)} of {run.images:,} test images, the "
-            f"crossbars on {wording.percent(worst.mean_error)} ± {100 * worst.error_spread:.2f} where conductances vary by "
-            f"{wording.percent(worst.variation, 0)}."
+            f" The digital network is wrong on {wording.percent(run.digital_error)} of {run.images:,} test images, "
+            f"the crossbars on {wording.percent(worst.mean_error)} ± {100 * worst.error_spread:.2f} where "
+            f"conductances vary by {wording.percent(worst.variation, 0)}."
         )
     return text
 
 
 def _tiles(run: CrossbarRun) -> list[dict[str, Any]]:
     cost, report = run.mapped.cost(), run.mapped.report
+    full = cost.area_cells / max(1, _all_cells(report.layers))
     tiles: list[dict[str, Any]] = [
         {
             "label": "Crossbars",
@@ -188,9 +190,9 @@ def _tiles(run: CrossbarRun) -> list[dict[str, Any]]:
         },
         {
             "label": "Cells",
-            "value": wording.count(cost.area_cells),
-            "detail": f"{wording.percent(cost.area_cells / max(1, _all_cells(report.layers)), 0)} of the cells of all tiles",
-            "share": cost.area_cells / max(1, _all_cells(report.layers)),
+            "value": f"{cost.area_cells:,}",
+            "detail": f"{wording.percent(full, 0)} of the cells of all tiles",
+            "share": full,
         },
         {
             "label": "Wires",
