@@ -9,7 +9,7 @@ import torch
 
 from html_page import Page
 from spokeshave.cli.main import main
-from spokeshave.cli.map_crossbar import DeviceKind, Options, chip_of
+from spokeshave.cli.map_crossbar import DeviceKind, Options, chip_of, images_to_test
 from spokeshave.export import export
 from spokeshave.models import LeNet
 from spokeshave.targets.crossbar.mapped_network import load_crossbars
@@ -70,3 +70,11 @@ def test_options_reach_the_chip() -> None:
 def test_mistakes_are_answered(words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["map-crossbar", *words, "--out", str(tmp_path / "out")]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_images_are_fed_as_the_model_was() -> None:
+    options = Options("", "1,28,28", data="digits", mean=(0.25,), std=(0.5,), images=20)
+    batches, example = images_to_test(options, (1, 28, 28))
+    (fed, _), *more = batches
+    assert not more and len(batches.split) == 20 and torch.is_tensor(example)
+    torch.testing.assert_close(fed, (batches.split.images / 255 - 0.25) / 0.5)

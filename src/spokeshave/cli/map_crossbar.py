@@ -197,6 +197,8 @@ def images_to_test(options: Options, shape: tuple[int, ...]) -> tuple["Batches",
         InvalidArgument: where they have another, or mean and std do not fit.
         DataError: where the data set is missing.
     """
+    import torch
+
     from spokeshave.data import Batches, Normalization, load, normalization_of
 
     assert options.data is not None
@@ -205,9 +207,13 @@ def images_to_test(options: Options, shape: tuple[int, ...]) -> tuple["Batches",
         raise InvalidArgument(
             f"--input {options.input}: the images of {options.data} have shape {splits.train.image_shape}"
         )
-    if bool(options.mean) != bool(options.std):
-        raise InvalidArgument("--mean and --std: give both or neither")
-    normalize = Normalization(options.mean, options.std) if options.mean else normalization_of(splits.train)
+    channels = shape[0]
+    if (options.mean or options.std) and not len(options.mean) == len(options.std) == channels:
+        raise InvalidArgument(f"--mean and --std: give both or neither, {channels} number(s) each")
+    normalize = normalization_of(splits.train)
+    if options.mean:
+        mean, std = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (options.mean, options.std))
+        normalize = Normalization(mean, std)
     count = min(len(splits.test), options.images or len(splits.test))
     test = splits.test if count == len(splits.test) else splits.test.hold_out(count, seed=0)[1]
     return Batches(test, 250, 0, normalize, shuffle=False), normalize(splits.train.images[:64])
