@@ -215,6 +215,44 @@ def _against_both(outcome: dict) -> str:
     return ", ".join("{:.2f} ± {:.2f}x".format(*outcome["faster_than"][name]) for name in ("fp32", "bf16"))
 
 
+def low_rank_benchmark(directory: Path) -> str:
+    """AlexNet's convolutions at the authors' ranks: measured, predicted, published."""
+    lines = [
+        "| layer, rank | batch | dense, ms | split, ms | measured, 1 thread | by multiply-adds | by roofline | paper |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in _benchmarks(directory, "low-rank"):
+        for line in row.numbers["rows"]:
+            times = ("{:.2f} ± {:.2f}".format(*(1e3 * s for s in line[key])) for key in ("dense_s", "split_s"))
+            predicted = (_times(line[key]) for key in ("predicted_flops", "predicted_roofline", "published"))
+            kind = "separable, " if line["split"] == "separable" else ""
+            cells = [
+                f"{line['layer']}, {kind}{line['rank']}",
+                str(line["batch_size"]),
+                *times,
+                _faster(line),
+                *predicted,
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+        for line in row.numbers["totals"]:
+            cells = [
+                line["layer"],
+                str(line["batch_size"]),
+                "",
+                "",
+                _times(line["ratio"]),
+                "",
+                "",
+                _times(line["published"]),
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _times(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.2f}x"
+
+
 def _benchmarks(directory: Path, beginning: str) -> list[Row]:
     return [row for row in read_rows("benchmarks", directory) if row.row.startswith(beginning)]
 
@@ -228,6 +266,7 @@ PLACES: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
     ("docs/papers/ssl.md", "measured", ssl_rows),
     ("docs/papers/ssl.md", "alexnet", alexnet_layers),
     ("docs/shrink.md", "benchmark", shrink_benchmark),
+    ("docs/low_rank.md", "low-rank", low_rank_benchmark),
     ("docs/papers/terngrad.md", "accuracy", terngrad_accuracy),
     ("docs/papers/terngrad.md", "codec", ternary_codec),
     ("docs/papers/terngrad.md", "network", network_steps),
@@ -258,6 +297,7 @@ PLACES: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
             },
         ),
     ),
+    ("docs/papers/one_level.md", "one-level", arms("one_level", {"zero_share": "zeros"})),
 )
 """File, the mark around the table in it, what writes the table from the ledger's folder."""
 

@@ -13,6 +13,8 @@ UNTESTED_BY_NAME: dict[str, str] = {
     "communication/ternary_loops.py": "likewise",
     "communication/terngrad_state.py": "made, saved, bound and refused in tests/communication/test_terngrad.py",
     "recipes/guided_sparsity_rows.py": "the plans of recipes/guided_sparsity.py, run in its test",
+    "recipes/one_level_arms.py": "the arms of recipes/one_level.py, each run in its test",
+    "recipes/one_level_rows.py": "the plans of recipes/one_level.py, run in its test",
     "recipes/ssl_rows.py": "the plans of recipes/ssl.py, each run in tests/recipes/test_ssl.py",
     "recipes/terngrad_rows.py": "the plans of recipes/terngrad.py, each run in tests/recipes/test_terngrad.py",
     "gradient_exchange.py": "only declares a protocol; tests/test_training.py trains with an exchange of its own",

@@ -66,7 +66,7 @@ def factorize(
     else:
         from sklearn.cluster import KMeans
 
-        clusters = KMeans(rank, n_init=4, random_state=seed).fit(wide.cpu().numpy())
+        clusters = KMeans(rank, n_init=4, random_state=seed).fit(wide.cpu().numpy())  # pyright: ignore[reportArgumentType]
         found = torch.from_numpy(clusters.cluster_centers_).to(wide)
         labels = torch.from_numpy(clusters.labels_).long()
         combinations = torch.nn.functional.one_hot(labels, rank).to(wide)
