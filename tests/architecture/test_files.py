@@ -12,6 +12,8 @@ UNTESTED_BY_NAME: dict[str, str] = {
     "communication/packing_loops.py": "run against the definition in tests/communication/test_ternary_packing.py",
     "communication/ternary_loops.py": "likewise",
     "communication/terngrad_state.py": "made, saved, bound and refused in tests/communication/test_terngrad.py",
+    "recipes/force_rows.py": "the plans of recipes/force.py, run in its test",
+    "recipes/group_scissor_rows.py": "the plans of recipes/group_scissor.py, run in its test",
     "recipes/guided_sparsity_rows.py": "the plans of recipes/guided_sparsity.py, run in its test",
     "recipes/one_level_arms.py": "the arms of recipes/one_level.py, each run in its test",
     "recipes/one_level_rows.py": "the plans of recipes/one_level.py, run in its test",

@@ -46,7 +46,7 @@ def test_lowering_is_differentiable():
     module, shape = CASES["2d"]
     product = LayerProduct.of("conv", module.double())
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
-    torch.autograd.gradcheck(lambda x: product.lower(x, product.inputs + 1)[0], x)
+    assert torch.autograd.gradcheck(lambda x: product.lower(x, product.inputs + 1)[0], x)
 
 
 def test_what_does_not_belong_together_is_refused():
