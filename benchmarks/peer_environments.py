@@ -3,7 +3,8 @@
     python benchmarks/peer_environments.py --folder build/peers
 
 A peer that cannot be installed here is skipped with one line; the benchmarks then run without it. DeepSparse needs
-numpy 1 and Python 3.11 at most.
+numpy 1 and Python 3.11 at most. Also `--peers aihwkit`, for crossbar_forward.py: its packages bind another torch, so it
+comes without what it asks for, and has a copy of Spokeshave beside it.
 """
 
 import shutil
@@ -18,6 +19,9 @@ HERE = Path(__file__).resolve().parent / "peers"
 NEWEST_PYTHON = {"deepsparse": (3, 11)}
 """Peer -> newest Python that it has packages for."""
 OLDEST_PYTHON = (3, 9)
+ROOT = Path(__file__).resolve().parent.parent
+WITH_SPOKESHAVE = ("aihwkit",)
+"""Peers that are measured in one process with Spokeshave, which their environments then hold as well."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,15 @@ def interpreter(peer: str) -> str | None:
     return next((found for found in map(shutil.which, names) if found), None)
 
 
+def packages(peer: str) -> list[list[str]]:
+    """What pip installs for a peer, in order: its list, Spokeshave where it is needed, what comes without the rest."""
+    alone = HERE / f"{peer}-alone.txt"
+    steps = [["-r", str(HERE / f"{peer}.txt")]]
+    if peer in WITH_SPOKESHAVE:
+        steps.append(["-c", str(ROOT / "constraints.txt"), str(ROOT)])
+    return [*steps, ["--no-deps", "-r", str(alone)]] if alone.exists() else steps
+
+
 def make(folder: Path, peer: str) -> str:
     """Make one environment; what to print about it."""
     if installed(folder, peer):
@@ -59,7 +72,7 @@ def make(folder: Path, peer: str) -> str:
         return f"{peer}: skipped, it needs Python {'.'.join(map(str, NEWEST_PYTHON[peer]))} or older on the search path"
     steps = (
         [python, "-m", "venv", "--clear", str(folder / peer)],
-        [str(python_of(folder, peer)), "-m", "pip", "install", "--quiet", "-r", str(HERE / f"{peer}.txt")],
+        *([str(python_of(folder, peer)), "-m", "pip", "install", "--quiet", *what] for what in packages(peer)),
     )
     for step in steps:
         done = subprocess.run(step, capture_output=True, text=True, check=False)

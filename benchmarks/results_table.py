@@ -297,6 +297,7 @@ PLACES: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
             },
         ),
     ),
+    ("docs/papers/one_level.md", "one-level", arms("one_level", {"zero_share": "zeros"})),
 )
 """File, the mark around the table in it, what writes the table from the ledger's folder."""
 

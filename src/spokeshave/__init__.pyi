@@ -49,6 +49,13 @@ from spokeshave.structures.split_work import theoretical_speedup as theoretical_
 from spokeshave.structures.tiles import Tiling as Tiling
 from spokeshave.targets.cpu_sparse.sparse_network_file import load_sparse as load_sparse
 from spokeshave.targets.cpu_sparse.sparse_network_file import save_sparse as save_sparse
+from spokeshave.targets.crossbar.converters import Converters as Converters
+from spokeshave.targets.crossbar.converters import Range as Range
+from spokeshave.targets.crossbar.converters import Readout as Readout
+from spokeshave.targets.crossbar.mapped_network import load_crossbars as load_crossbars
+from spokeshave.targets.crossbar.memristor import Memristor as Memristor
+from spokeshave.targets.crossbar.memristor import Spread as Spread
+from spokeshave.targets.crossbar.weights_to_tiles import Crossbar as Crossbar
 from spokeshave.train_settings import TrainSettings as TrainSettings
 from spokeshave.training import evaluate as evaluate
 from spokeshave.training import train as train

@@ -99,6 +99,19 @@ def test_one_g_for_all_layers_or_one_for_each():
     assert each.scales == {"0": best_scale(weights(net)[0]), "3": best_scale(weights(net)[1])}
 
 
+def test_a_relative_strength_is_in_units_of_g():
+    net = network()
+    pull = OneLevel(net, 2.0, relative=True)
+    parts = [
+        g * (w.detach() - nearest_level(w.detach(), g)).abs().sum()
+        for w, g in zip(weights(net), pull.scales.values(), strict=True)
+    ]
+    assert pull.energy().item() == pytest.approx(2.0 * float(sum(parts)), rel=1e-6)
+    pull.pull()
+    for w, g in zip(weights(net), pull.scales.values(), strict=True):
+        assert torch.allclose(w.grad.abs(), torch.full_like(w, 2.0 * g))
+
+
 def test_layers_that_are_left_out_are_left_alone():
     net = network()
     assert set(OneLevel(net, exclude=("3",)).scales) == {"0"}

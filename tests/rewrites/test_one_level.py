@@ -58,7 +58,10 @@ def test_one_g_for_all_layers():
 
 def test_a_score_chooses_the_scale_that_it_likes_best():
     net = network()
-    wanted = {"0": 0.9 * float(net[0].weight.std(correction=0)), "3": 1.7 * float(net[3].weight.std(correction=0))}
+    wanted = {
+        "0": 0.9 * float(net[0].weight.detach().std(correction=0)),
+        "3": 1.7 * float(net[3].weight.detach().std(correction=0)),
+    }
 
     def score(candidate: nn.Module) -> float:
         return -sum(abs(float(candidate.get_parameter(f"{n}.weight").abs().max()) - g) for n, g in wanted.items())

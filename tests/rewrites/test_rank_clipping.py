@@ -8,10 +8,14 @@ import torch
 from torch import nn
 
 from gloo_workers import run_workers
+from network_zoo import build
 from spokeshave.data import Batches, DatasetName, Normalization, Split, load
 from spokeshave.errors import CheckpointError, InvalidArgument, UnsupportedLayer
+from spokeshave.export import export
 from spokeshave.regularizers import Regularizer
+from spokeshave.rewrites import shrink, to_sparse
 from spokeshave.rewrites.rank_clipping import Measured, RankClipping
+from spokeshave.rewrites.verification import relative_error
 from spokeshave.structures.factorized_layer import FactorizedLayer
 from spokeshave.train_settings import TrainSettings
 from spokeshave.training import train
@@ -229,3 +233,25 @@ def clipped_worker(rank: int, workers: int) -> tuple[dict[str, int], bytes]:
 def test_workers_of_ddp_clip_alike_and_stay_equal() -> None:
     first, second = run_workers(clipped_worker, 2)
     assert first == second and min(first[0].values()) < 8
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet", "mobilenet"])
+def test_a_clipped_network_goes_on_through_the_other_rewrites_and_export(name: str, tmp_path: Path) -> None:
+    net, example = build(name, 3)
+    clipping = RankClipping(net, max_error=0.3)
+    assert clipping.clip()
+    whole = clipping.finish().eval()
+    with torch.no_grad():
+        for module in whole.modules():
+            if isinstance(module, FactorizedLayer) and module.rank > 2:
+                module.basis.weight[::3] = 0  # basis filters that shrink takes away
+    wanted = whole(example)
+    small, report = shrink(whole, example)
+    assert report.parameters_after < report.parameters_before
+    assert relative_error(small(example), wanted) < 1e-4
+    fast, _ = to_sparse(whole, example)
+    assert relative_error(fast(example), wanted) < 1e-4
+    export(whole, tmp_path / "clipped.pt2", example)
+    export(whole, tmp_path / "clipped.safetensors")
+    loaded = torch.export.load(tmp_path / "clipped.pt2").module()
+    assert relative_error(loaded(example), wanted) < 1e-4

@@ -112,6 +112,8 @@ class OneLevel:
         refresh: steps between searches of g, which start at the first step; 0 keeps the g of the start.
         solver: how the penalty acts.
         ramp: steps over which the strength rises from 0 in a line.
+        relative: the strength of a layer is strength * g, so that layers with large weights, the last ones mostly, are
+            pulled as firmly as the others; the paper has one lambda_q for all.
 
     Raises:
         InvalidArgument: for a number out of its range, a pattern that no layer matches, or nothing to watch.
@@ -135,6 +137,7 @@ class OneLevel:
         refresh: int = 50,
         solver: LevelSolver = LevelSolver.PAPER,
         ramp: int = 0,
+        relative: bool = False,
     ) -> None:
         if not 0 <= strength < float("inf") or refresh < 0 or ramp < 0:
             raise InvalidArgument(
@@ -142,6 +145,7 @@ class OneLevel:
                 f"{strength}, {refresh} and {ramp}"
             )
         self.strength, self.refresh, self.solver, self.ramp, self.step = float(strength), refresh, solver, ramp, 0
+        self.relative = relative
         self._layers = quantized_layers(model, exclude)
         self._multiples = multiples_of(levels)
         self._scales = LayerScales(self._layers, self._multiples, scope)
@@ -152,9 +156,12 @@ class OneLevel:
         return dict(self._scales.values)
 
     def energy(self) -> Float[Tensor, ""]:
-        """strength * sum |w - Q(w)|; differentiable, with Q taken as constant."""
-        terms = [(layer.weight - self._scales.quantized(layer)).abs().sum() for layer in self._layers]
-        return self._strength_now() * torch.stack([term.to(terms[0].device) for term in terms]).sum()
+        """strength * sum |w - Q(w)| over all layers; differentiable, with Q taken as constant."""
+        terms = [
+            self._strength_of(layer) * (layer.weight - self._scales.quantized(layer)).abs().sum()
+            for layer in self._layers
+        ]
+        return torch.stack([term.to(terms[0].device) for term in terms]).sum()
 
     @torch.no_grad()
     def pull(self) -> None:
@@ -205,15 +212,13 @@ class OneLevel:
         self._scales.load_state_dict(state)
         self.strength, self.step = float(state["strength"]), int(state["step"])
 
-    def _strength_now(self) -> float:
-        return self.strength * min(1.0, (self.step + 1) / self.ramp) if self.ramp else self.strength
+    def _strength_of(self, layer: PrunedLayer) -> float:
+        strength = self.strength * min(1.0, (self.step + 1) / self.ramp) if self.ramp else self.strength
+        return strength * self._scales.values[layer.name] if self.relative else strength
 
     def _pull(self, layers: Sequence[PrunedLayer]) -> None:
-        strength = self._strength_now()
-        if not strength:
-            return
-        for layer in layers:
-            weight = layer.weight
+        for layer in layers if self.strength else ():
+            weight, strength = layer.weight, self._strength_of(layer)
             force = strength * level_force(weight.detach(), self._scales.values[layer.name], self._multiples)
             weight.grad = force if weight.grad is None else weight.grad.add_(force)
 
@@ -226,12 +231,11 @@ class OneLevel:
 
     @torch.no_grad()
     def _after(self, optimizer: Optimizer, layers: Sequence[PrunedLayer]) -> None:
-        strength = self._strength_now()
-        if self.solver is LevelSolver.PROXIMAL and strength:
+        if self.solver is LevelSolver.PROXIMAL and self.strength:
             for layer in layers:
                 weight, level = layer.weight, self._scales.quantized(layer)
                 step, metric = step_metric(optimizer, weight)
-                apart = soft_threshold(weight - level, step * strength, metric)
+                apart = soft_threshold(weight - level, step * self._strength_of(layer), metric)
                 # A weight that arrives takes the level's own bits, not a sum that rounds.
                 weight.copy_(torch.where(apart == 0, level, level + apart))
         self.step += 1

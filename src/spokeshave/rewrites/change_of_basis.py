@@ -59,7 +59,7 @@ def clip_by_product(basis: Float[Tensor, "rank taps"], combination: Float[Tensor
     Args:
         basis: B.
         combination: C.
-        rank: kept, 1..rank of the factors.
+        rank: kept, 1..rank of the product.
     """
     left, small_left = torch.linalg.qr(combination.double())
     right, small_right = torch.linalg.qr(basis.double().T)
@@ -75,7 +75,7 @@ def clip_by_product(basis: Float[Tensor, "rank taps"], combination: Float[Tensor
 
 def product_energies(
     basis: Float[Tensor, "rank taps"], combination: Float[Tensor, "outputs rank"]
-) -> Float[Tensor, " rank"]:
+) -> Float[Tensor, " values"]:
     """Squared singular values of C B, falling, in float64, without making the product."""
     small_left = torch.linalg.qr(combination.double(), mode="r").R
     small_right = torch.linalg.qr(basis.double().T, mode="r").R

@@ -67,8 +67,12 @@ class DeletionReport:
             }
             for before, after in self.layers
         ]
-        costs = {"before": self.before.to_dict(), "after": self.after.to_dict()}
-        return {"max_relative_error": self.max_relative_error, "layers": layers} | costs
+        return {
+            "max_relative_error": self.max_relative_error,
+            "layers": layers,
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+        }
 
     def table(self) -> Table:
         """The report as a table for the terminal; shares are of all wires that the tiles can have."""

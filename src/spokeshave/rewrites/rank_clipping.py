@@ -108,8 +108,9 @@ class RankClipping:
             if isinstance(module, FactorizedLayer):
                 self._layers[name] = module
                 continue
-            outputs = module.get_parameter("weight").shape[0] // getattr(module, "groups", 1)
-            factorized = FactorizedLayer.of(name, module, outputs, Basis.PCA)
+            weight = module.get_parameter("weight")
+            full = min(weight.shape[0] // getattr(module, "groups", 1), weight[0].numel())
+            factorized = FactorizedLayer.of(name, module, full, Basis.PCA)
             self._begun[module.get_parameter("weight")] = factorized
             if module.bias is not None:
                 factorized.combination.bias = module.bias  # the same parameter: the optimizer need not be told
@@ -218,7 +219,7 @@ class RankClipping:
         """Smallest rank that no convolution group loses more than the layer's error by."""
         layer = self._layers[name]
         return max(
-            int(self._least[name]),
+            min(int(self._least[name]), layer.factors()[0].shape[1]),  # more directions than taps there are not
             *(
                 rank_for_error(
                     product_energies(basis, combination)

@@ -117,7 +117,9 @@ class FactorizedLayer(nn.Sequential):
             if value.shape == weight.shape:
                 weight.data.copy_(value.clone())  # it may be a view of the weight itself
             else:
+                # A 1 x 1 kernel is contiguous both ways: only what is channels-last alone is meant to be.
                 last = weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
+                last = last and not weight.is_contiguous()
                 form = torch.channels_last if last else torch.contiguous_format
                 new = nn.Parameter(value.clone(memory_format=form), requires_grad=weight.requires_grad)
                 module.register_parameter("weight", new)

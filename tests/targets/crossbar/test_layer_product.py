@@ -4,7 +4,7 @@ from torch import nn
 
 from spokeshave.errors import InvalidArgument, UnsupportedLayer
 from spokeshave.structures.tiles import crossbar_matrices
-from spokeshave.targets.crossbar.layer_product import LayerProduct, bias_shape, matrices_of, weight_of
+from spokeshave.targets.crossbar.layer_product import LayerProduct, bias_shape, matrices_of, plain_layer, weight_of
 
 CASES = {
     "linear": (nn.Linear(5, 3), (4, 5)),
@@ -46,7 +46,7 @@ def test_lowering_is_differentiable():
     module, shape = CASES["2d"]
     product = LayerProduct.of("conv", module.double())
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
-    torch.autograd.gradcheck(lambda x: product.lower(x, product.inputs + 1)[0], x)
+    assert torch.autograd.gradcheck(lambda x: product.lower(x, product.inputs + 1)[0], x)
 
 
 def test_what_does_not_belong_together_is_refused():
@@ -62,3 +62,20 @@ def test_what_does_not_belong_together_is_refused():
     ):
         with pytest.raises(InvalidArgument):
             LayerProduct(**wrong)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_ordinary_layer_of_the_geometry(case):
+    module, shape = CASES[case]
+    product = LayerProduct.of(case, module)
+    x = torch.randn(shape, dtype=module.weight.dtype)
+    torch.testing.assert_close(plain_layer(product, module.weight.detach(), module.bias)(x), module(x))
+
+
+def test_sides_that_differ():
+    weight, x = torch.randn(3, 2, 2), torch.randn(4, 2, 5)
+    product = LayerProduct((3, 2, 2), 1, (1,), (1,), (0, 1))
+    wanted = torch.nn.functional.conv1d(torch.nn.functional.pad(x, (0, 1)), weight)
+    torch.testing.assert_close(product.native(x, weight, None), wanted)
+    with pytest.raises(UnsupportedLayer, match="both sides"):
+        plain_layer(product, weight)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from spokeshave.structures.tiles import TileGrid
@@ -53,6 +53,7 @@ class CrossbarLayer(nn.Module):
         g_minus: of the negative ones.
         scale: weight of a difference of g_max.
         bias: one an output, or None; digital.
+        used: cells whose weight, as it was asked for, is not zero; they are what wires are needed for.
         device: kind of memristor.
         converters: of every tile.
         wire_resistance_ohm: of the piece of wire between neighbouring cells.
@@ -69,6 +70,7 @@ class CrossbarLayer(nn.Module):
         scale: float,
         bias: Tensor | None,
         *,
+        used: Bool[Tensor, "groups rows columns tile_inputs tile_outputs"],
         device: Memristor,
         converters: Converters,
         wire_resistance_ohm: float = 0.0,
@@ -86,10 +88,12 @@ class CrossbarLayer(nn.Module):
         self.register_buffer("scale", g_plus.new_tensor(scale))
         self.register_buffer("input_range", g_plus.new_zeros(()))
         self.register_buffer("tile_range", g_plus.new_zeros(()))
+        self.register_buffer("used", used)
         self._calibrating = False
         self._kept: _Kept | None = None
 
     scale: Tensor
+    used: Tensor
     input_range: Tensor
     """Largest input that the DAC converts, where it was calibrated; in units of the inputs."""
     tile_range: Tensor

@@ -188,3 +188,30 @@ def matrices_of(product: LayerProduct, weight: Tensor) -> Float[Tensor, "groups 
 def weight_of(product: LayerProduct, matrices: Float[Tensor, "groups inputs outputs"]) -> Tensor:
     """The opposite of `matrices_of`."""
     return torch.reshape(matrices.transpose(1, 2), product.weight_shape)
+
+
+def plain_layer(product: LayerProduct, weight: Tensor, bias: Tensor | None = None) -> nn.Module:
+    """An ordinary layer of this geometry.
+
+    Args:
+        product: the geometry.
+        weight: of its shape.
+        bias: one an output, or None.
+
+    Raises:
+        UnsupportedLayer: for padding that differs between the sides, which torch's layers cannot be told in numbers.
+    """
+    outputs, inputs, *kernel = product.weight_shape
+    if not product.axes:
+        made: nn.Module = nn.Linear(inputs, outputs, device="meta")
+    elif product.pads[::2] != product.pads[1::2]:
+        raise UnsupportedLayer(f"expected the same padding on both sides, got {product.pads}")
+    else:
+        settings: dict[str, Any] = {
+            "kernel_size": tuple(kernel), "stride": product.stride, "padding": product.pads[::2][::-1],
+            "dilation": product.dilation, "groups": product.groups, "padding_mode": product.padding_mode,
+        }  # fmt: skip
+        made = CONVOLUTIONS[product.axes - 1](inputs * product.groups, outputs, device="meta", **settings)
+    made.weight = nn.Parameter(weight)
+    made.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+    return made

@@ -9,15 +9,20 @@ import dataclasses
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from spokeshave.errors import InvalidArgument
+from spokeshave.errors import DataError, InvalidArgument
 from spokeshave.structures.example_inputs import as_inputs
+from spokeshave.structures.tiles import CONVOLUTIONS, Tiling
+from spokeshave.targets.crossbar.crossbar_files import Crossbars, read_crossbars, write_crossbars
 from spokeshave.targets.crossbar.crossbar_layer import CrossbarLayer
+from spokeshave.targets.crossbar.layer_product import LayerProduct, plain_layer, weight_of
+from spokeshave.targets.crossbar.wires_and_area import CrossbarCost, price
 from spokeshave.timing import evaluating
 
 
@@ -117,11 +122,13 @@ class MappedNetwork(nn.Module):
     Args:
         network: whose layers were replaced.
         report: of the mapping.
+        size: most input and output wires of a crossbar.
+        tiling: how matrices were cut.
     """
 
-    def __init__(self, network: nn.Module, report: MapReport) -> None:
+    def __init__(self, network: nn.Module, report: MapReport, size: tuple[int, int], tiling: Tiling) -> None:
         super().__init__()
-        self.network, self.report = network, report
+        self.network, self.report, self.size, self.tiling = network, report, size, tiling
         self.train(network.training)
 
     @property
@@ -137,6 +144,42 @@ class MappedNetwork(nn.Module):
             **named: likewise.
         """
         return self.network(*inputs, **named)
+
+    def cost(self) -> CrossbarCost:
+        """What its crossbars cost: cells, wires, routing; rows and columns of zero weights need no wires."""
+        return price(self.used_weights(), self.size, self.tiling)
+
+    def used_weights(self) -> nn.Module:
+        """Ordinary layers of the names and shapes of those on crossbars; weights are 1 where a cell is used, else 0."""
+        skeleton = nn.Module()
+        for name, layer in self.layers.items():
+            matrices = layer.grid.join(layer.used.to(torch.float32)).cpu()
+            same = dataclasses.replace(layer.product, pads=(0,) * len(layer.product.pads))
+            plain = plain_layer(same, weight_of(layer.product, matrices))
+            if not name:
+                return plain
+            place, _, last = name.rpartition(".")
+            parent = skeleton
+            for part in place.split(".") if place else ():
+                if part not in parent._modules:
+                    parent.add_module(part, nn.Module())
+                parent = parent.get_submodule(part)
+            parent.add_module(last, plain)
+        return skeleton
+
+    def export(self, folder: Path | str) -> Path:
+        """Write the crossbars as `crossbars.json` and `crossbars.npz`, which other tools read.
+
+        Args:
+            folder: for the files; what stays digital is not among them.
+
+        Returns:
+            the folder.
+
+        Raises:
+            FileError: where they cannot be written.
+        """
+        return write_crossbars(Crossbars(self.size, self.tiling, self.layers, self.report.to_dict()), folder)
 
     def calibrate(self, example: object) -> "MappedNetwork":
         """Set the ranges of all converters to the largest magnitudes that an example brings about.
@@ -162,6 +205,40 @@ class MappedNetwork(nn.Module):
             except (RuntimeError, TypeError, ValueError) as error:
                 raise InvalidArgument(f"example: the network fails on it: {error}") from error
         return self
+
+
+def load_crossbars(folder: Path | str, model: nn.Module, changed: bool = False) -> MappedNetwork:
+    """Put crossbars that were exported into a network of the same architecture.
+
+    Args:
+        folder: that `MappedNetwork.export` wrote.
+        model: it is not modified; what stays digital is taken from it.
+        changed: take arrays that were changed after the export, such as conductances measured on a chip.
+
+    Returns:
+        the network on crossbars; its outputs are those of the one that was exported.
+
+    Raises:
+        DataError: a file is missing, damaged or of another version, or does not fit the model.
+    """
+    crossbars = read_crossbars(folder, changed)
+    modules = dict(model.named_modules())
+    for name, layer in crossbars.layers.items():
+        module = modules.get(name)
+        own = LayerProduct.of(name, module) if isinstance(module, (*CONVOLUTIONS, nn.Linear)) else None
+        if own != layer.product:
+            raise DataError(
+                f"{folder}: layer {name!r} is {layer.product}, the model has {own or type(module).__name__} there; "
+                "build the model with the same architecture"
+            )
+    try:
+        report = MapReport(
+            tuple(MappedLayer(**row) for row in crossbars.report["layers"]),
+            tuple(DigitalLayer(**row) for row in crossbars.report["digital"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{folder}: its report is damaged ({error!r}); export the network again") from error
+    return MappedNetwork(with_layers(model, crossbars.layers), report, crossbars.size, crossbars.tiling)
 
 
 class ChannelsLastMaxPool2d(nn.MaxPool2d):

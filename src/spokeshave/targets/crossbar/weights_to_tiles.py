@@ -85,7 +85,9 @@ class Crossbar:
         for name, module in chosen.items():
             layers[name], row = self._program(name, module)
             rows.append(row)
-        mapped = MappedNetwork(with_layers(model, layers), MapReport(tuple(rows), tuple(digital)))
+        mapped = MappedNetwork(
+            with_layers(model, layers), MapReport(tuple(rows), tuple(digital)), self.size, self.tiling
+        )
         return mapped if example is None else mapped.calibrate(example)
 
     def _program(self, name: str, module: nn.Module) -> tuple[CrossbarLayer, MappedLayer]:
@@ -136,7 +138,7 @@ class Crossbar:
             made = program(target, self.device, seeded(self.seed, "program", name, sign)) * present
             pair.append(made.to(like))
         return CrossbarLayer(
-            product, grid, pair[0], pair[1], (top or 1.0) / span, bias,
+            product, grid, pair[0], pair[1], (top or 1.0) / span, bias, used=(cells != 0).to(like.device),
             device=self.device, converters=self.converters, wire_resistance_ohm=self.wire_resistance_ohm,
             seed=self.seed, name=name,
         )  # fmt: skip
