@@ -122,7 +122,7 @@ def _convnet() -> RowPlan:
         start=convnet,
         whole=("ip1",),
         ranks=CONVNET_RANKS,
-        clipping=Clipping({"*": 0.02}, CONVNET_RANKS),
+        clipping=Clipping({"conv1": 0.02, "conv2": 0.03, "conv3": 0.05}, CONVNET_RANKS, until=0.6),
         clip=replace(_OFTEN, epochs=6, learning_rate=0.02, weight_decay=2e-3),
         wires=5e-4,
         delete=replace(_PULLED, epochs=1, learning_rate=0.01, weight_decay=1e-3),
