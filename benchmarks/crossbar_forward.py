@@ -3,10 +3,10 @@
     python benchmarks/peer_environments.py --peers aihwkit
     build/peers/aihwkit/bin/python benchmarks/crossbar_forward.py    # --ledger results writes a row
 
-Both hold the same weights in 121 tiles. `perfect`: no converters, no noise. `converters`: 7 bits into a tile, 9 bits out
-of it, as aihwkit has by default; its ranges are one a vector (in) and fixed (out), ours one a layer, calibrated.
+Both hold the same weights in 121 tiles. `perfect`: no converters, no noise. `converters`: 7 bits into a tile, 9 bits
+out of it, as aihwkit has by default; its ranges are one a vector (in) and fixed (out), ours one a layer, calibrated.
 `noise`: aihwkit's default, a normal number for each output of each tile; here one for each cell, drawn again at each
-call. So the third is the cost of what either models, not the same model. All take turns; times are of this thread's CPU.
+call. So the third is what either model costs; they are not the same. All take turns; times are of this thread's CPU.
 """
 
 import time

@@ -211,6 +211,25 @@ def network_steps(directory: Path) -> str:
     return "\n".join(lines)
 
 
+def crossbar_forward(directory: Path) -> str:
+    """LeNet on crossbars beside aihwkit."""
+    lines = [
+        "| LeNet, batch 64 | ms | fastest | relative error against digital | as fast as aihwkit |",
+        "|---|---|---|---|---|",
+    ]
+    for row in _benchmarks(directory, "crossbar-forward"):
+        for line in row.numbers["rows"]:
+            cells = [
+                line["contestant"],
+                f"{line['ms']:.1f} ± {line['ms_spread']:.1f}",
+                f"{line['ms_fastest']:.1f}",
+                f"{line['relative_error']:.0e}",
+                "" if line["ratio"] is None else f"**{_faster(line)}**",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def _against_both(outcome: dict) -> str:
     return ", ".join("{:.2f} ± {:.2f}x".format(*outcome["faster_than"][name]) for name in ("fp32", "bf16"))
 
@@ -270,6 +289,7 @@ PLACES: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
     ("docs/papers/terngrad.md", "accuracy", terngrad_accuracy),
     ("docs/papers/terngrad.md", "codec", ternary_codec),
     ("docs/papers/terngrad.md", "network", network_steps),
+    ("docs/crossbar.md", "crossbar-forward", crossbar_forward),
     (
         "docs/papers/group_scissor.md",
         "group-scissor",

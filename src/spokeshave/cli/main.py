@@ -23,6 +23,7 @@ SUBCOMMANDS: dict[str, str] = {
     "measure": "measure_model",
     "bench-cpu": "bench_cpu",
     "bench-network": "bench_network",
+    "map-crossbar": "map_crossbar",
     "compress": "compress",
     "doctor": "doctor",
     "where": "where",

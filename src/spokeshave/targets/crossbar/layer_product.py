@@ -213,5 +213,5 @@ def plain_layer(product: LayerProduct, weight: Tensor, bias: Tensor | None = Non
         }  # fmt: skip
         made = CONVOLUTIONS[product.axes - 1](inputs * product.groups, outputs, device="meta", **settings)
     made.weight = nn.Parameter(weight)
-    made.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+    made.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
     return made

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -92,17 +93,19 @@ class MapReport:
 
     def table(self) -> Table:
         """The report as a table for the terminal."""
-        table = Table(title=f"{self.crossbars:,} crossbars", caption=self.notes() or None, caption_justify="left")
-        for heading in ("layer", "kind", "matrix", "tiles", "of size", "crossbars", "levels' error", "devices' error"):
+        title, note = f"{self.crossbars:,} crossbars", "levels, devices: how far the weights are off, |q - w| / |w|"
+        caption = "\n".join([note, self.notes()] if self.digital else [note])
+        table = Table(title=title, caption=caption, caption_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for heading in ("layer", "kind", "matrix", "tiles", "of size", "crossbars", "levels", "devices"):
             table.add_column(heading, justify="left" if heading in ("layer", "kind") else "right")
         for layer in self.layers:
             groups = f"{layer.groups} x " if layer.groups > 1 else ""
             table.add_row(
                 layer.name,
                 layer.kind,
-                f"{groups}{layer.inputs} x {layer.outputs}",
-                f"{groups}{layer.tile_rows} x {layer.tile_columns}",
-                f"{layer.tile_inputs} x {layer.tile_outputs}",
+                f"{groups}{layer.inputs}x{layer.outputs}",
+                f"{groups}{layer.tile_rows}x{layer.tile_columns}",
+                f"{layer.tile_inputs}x{layer.tile_outputs}",
                 f"{layer.crossbars:,}",
                 f"{100 * layer.level_error:.2f} %",
                 f"{100 * layer.device_error:.2f} %",
