@@ -111,8 +111,8 @@ def _lenet() -> RowPlan:
         clip=replace(_OFTEN, epochs=8, learning_rate=0.03, weight_decay=1e-3),
         wires=1e-4,
         delete=replace(_PULLED, epochs=1, learning_rate=0.02, weight_decay=1e-4),
-        keep=(0.75, 0.6, 0.5, 0.42, 0.36, 0.32, 0.28),
-        finetune=replace(_OFTEN, epochs=8, learning_rate=0.03, weight_decay=2e-4),
+        keep=(0.75, 0.6, 0.5, 0.42, 0.36, 0.32, 0.284),
+        finetune=replace(_OFTEN, epochs=14, learning_rate=0.03, weight_decay=2e-4),
     )
 
 
