@@ -30,7 +30,7 @@ def attention_and_inputs(settings: dict) -> tuple[nn.MultiheadAttention, list[to
     return attention, inputs if settings.get("batch_first") else [x.transpose(0, 1) for x in inputs]
 
 
-def same(a: object, b: object) -> None:
+def assert_same(a: object, b: object) -> None:
     for x, y in zip(a, b, strict=True):  # type: ignore[call-overload]
         assert (x is None) == (y is None)
         if x is not None:
@@ -56,7 +56,7 @@ MASKS = {
 def test_every_setting_mask_and_call_gives_what_torch_gives(settings, mask, weights):
     attention, inputs = attention_and_inputs(settings)
     mine = ProjectedAttention(attention)
-    same(mine(*inputs, **MASKS[mask], **weights), attention(*inputs, **MASKS[mask], **weights))
+    assert_same(mine(*inputs, **MASKS[mask], **weights), attention(*inputs, **MASKS[mask], **weights))
 
 
 @pytest.mark.parametrize("settings", SETTINGS[:2], ids=str)
@@ -65,7 +65,7 @@ def test_without_a_batch(settings):
     alone = [x[0] if settings.get("batch_first") else x[:, 0] for x in inputs]
     mine = ProjectedAttention(attention)
     padding = PADDING[1]
-    same(mine(*alone, key_padding_mask=padding), attention(*alone, key_padding_mask=padding))
+    assert_same(mine(*alone, key_padding_mask=padding), attention(*alone, key_padding_mask=padding))
     with pytest.raises(RuntimeError, match="attn_mask"):
         mine(*alone, is_causal=True)
 
@@ -79,7 +79,7 @@ def test_dropout_is_drawn_alike_and_gradients_flow():
         torch.manual_seed(3)
         wanted = attention(*inputs)
         torch.manual_seed(3)
-        same(mine(*inputs), wanted)
+        assert_same(mine(*inputs), wanted)
     mine(*inputs)[0].sum().backward()
     assert all(p.grad is not None for p in mine.parameters())
 

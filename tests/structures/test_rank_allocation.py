@@ -59,3 +59,10 @@ def test_with_convex_spectra_of_equal_cost_it_is_the_best_there_is():
 def test_a_budget_that_cannot_be_met_is_refused():
     with pytest.raises(InvalidArgument, match="at least 6"):
         allocate([layer(2, [3, 2]), layer(4, [3, 2])], 5.0)
+
+
+def test_a_small_step_does_not_hide_a_good_one_behind_it():
+    late = Choices(np.array([1.0, 2.0, 3.0]), np.array([1.0, 0.95, 0.0]))  # nothing is gained until the whole is paid
+    early = Choices(np.array([1.0, 2.0]), np.array([1.0, 0.8]))
+    assert allocate([late, early], 4.0) == [2, 0]
+    assert allocate([late, early], 3.0) == [0, 1]

@@ -79,7 +79,7 @@ class Config:
     clip_epochs: int = 0
     """Epochs of rank clipping."""
     delete_epochs: int = 0
-    """Epochs under the pull on wires."""
+    """Epochs under the pull on wires, before each deletion."""
     finetune_epochs: int = 0
     """Epochs with the deleted wires held at zero."""
     control: bool = False
@@ -181,15 +181,15 @@ class _Walk:
         clipping = self._clipping(network, plan.clipping.max_error, plan.clipping.least)
         rows = {"clip": self.course.stage(self.seed, "clip", network, plan.clip, (clipping,))}
         arms["clipped"] = self._scored("clipped", "rank clipping", network, rows)
-        lasso = GroupLasso(
-            network, tile_rows=plan.wires, tile_columns=plan.wires, tiling=Tiling.DIVISOR, weighting=False
-        )
-        rows = {"delete": self.course.stage(self.seed, "delete", network, plan.delete, (lasso,))}
-        with contextlib.suppress(NothingChanged):  # the pull has left fewer wires than may stay
-            network, _ = delete_connections(network.cpu(), example.cpu(), keep=plan.keep, tiling=Tiling.DIVISOR)
-        rows["finetune"] = self.course.stage(
-            self.seed, "finetune", network, plan.finetune, (Freeze(network, Frozen.ELEMENTS),)
-        )
+        rows = {}
+        for keep in plan.keep:  # in bites: each is followed by training, the next goes by what that has made of it
+            pulls = (self._lasso(network), Freeze(network, Frozen.ELEMENTS))
+            stage = f"delete-{keep:g}"
+            rows[stage] = self.course.stage(self.seed, stage, network, plan.delete, pulls)
+            with contextlib.suppress(NothingChanged):  # the pull has left fewer wires than may stay
+                network, _ = delete_connections(network.cpu(), example.cpu(), keep=keep, tiling=Tiling.DIVISOR)
+        freeze = Freeze(network, Frozen.ELEMENTS)
+        rows["finetune"] = self.course.stage(self.seed, "finetune", network, plan.finetune, (freeze,))
         arms["deleted"] = self._scored("deleted", "rank clipping, then connections deleted", network, rows)
         return arms
 
@@ -223,11 +223,15 @@ class _Walk:
         ]
         return [Chart("Ranks under clipping", "step", "share of full rank", curves, percent=True)]
 
+    def _lasso(self, network: nn.Module) -> GroupLasso:
+        strength = self.plan.wires
+        return GroupLasso(network, tile_rows=strength, tile_columns=strength, tiling=Tiling.DIVISOR, weighting=False)
+
     def _control(self) -> Scored:
         plan, network = self.plan, copy.deepcopy(self.dense)
         rows = {}
-        for name in ("clip", "delete", "finetune"):
-            stage: TrainSettings = getattr(plan, name)
+        deletes = replace(plan.delete, epochs=plan.delete.epochs * len(plan.keep))
+        for name, stage in {"clip": plan.clip, "delete": deletes, "finetune": plan.finetune}.items():
             rows[f"control-{name}"] = self.course.stage(self.seed, f"control-{name}", network, stage)
         return self._scored("control", "float network, trained on for as long", network, rows)
 
@@ -276,7 +280,8 @@ def _front_chart(plan: RowPlan, seeds: Mapping[int, Mapping[str, Scored]]) -> li
     for name, point in zip(points, plan.front, strict=True):
         lines.setdefault(point.label, []).append(_mean_point(name, seeds))
     curves = [
-        Curve(label, *(list(values) for values in zip(*sorted(line), strict=True))) for label, line in lines.items()
+        Curve(label, [area for area, _ in sorted(line)], [error for _, error in sorted(line)])
+        for label, line in lines.items()
     ]
     return [Chart("Test error against crossbar area", "share of the dense area", "test error", curves, percent=True)]
 

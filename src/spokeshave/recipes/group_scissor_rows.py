@@ -10,7 +10,7 @@ from spokeshave.data import DatasetName
 from spokeshave.float_networks import FloatNetwork, convnet, lenet
 from spokeshave.regularizers import Pull
 from spokeshave.rewrites.rank_clipping import Measured
-from spokeshave.train_settings import TrainSettings
+from spokeshave.train_settings import Schedule, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class RowPlan:
         clipping: how ranks fall.
         clip: the stage in which they do.
         wires: strength of the group lasso on wires.
-        delete: the stage under it.
-        keep: share of the wires that may be left, 0..1; the weakest go where the pull has left more.
+        delete: each of the stages under it.
+        keep: shares of the wires that may be left, 0..1, after each stage; the weakest go where the pull has left more.
         finetune: the last stage, deleted wires held at zero.
         forcing: of the front's networks.
         front: further networks, each a factorization of its own; none for most rows.
@@ -89,13 +89,14 @@ class RowPlan:
     clip: TrainSettings
     wires: float
     delete: TrainSettings
-    keep: float
+    keep: tuple[float, ...]
     finetune: TrainSettings
     forcing: Forcing | None = None
     front: tuple[FrontPoint, ...] = ()
 
 
 _OFTEN = TrainSettings(channels_last=True, checkpoint_every=200)
+_PULLED = replace(_OFTEN, schedule=Schedule.CONSTANT)
 LENET_RANKS = {"conv1": 5, "conv2": 12, "ip1": 36}
 CONVNET_RANKS = {"conv1": 12, "conv2": 19, "conv3": 22}
 
@@ -108,10 +109,10 @@ def _lenet() -> RowPlan:
         ranks=LENET_RANKS,
         clipping=Clipping({"conv*": 0.05, "ip1": 0.12}, LENET_RANKS, until=0.6),
         clip=replace(_OFTEN, epochs=8, learning_rate=0.03, weight_decay=1e-3),
-        wires=2e-3,
-        delete=replace(_OFTEN, epochs=4, learning_rate=0.02, weight_decay=1e-4),
-        keep=0.28,
-        finetune=replace(_OFTEN, epochs=5, learning_rate=0.02, weight_decay=5e-4),
+        wires=1e-4,
+        delete=replace(_PULLED, epochs=1, learning_rate=0.02, weight_decay=1e-4),
+        keep=(0.75, 0.6, 0.5, 0.42, 0.36, 0.32, 0.284),
+        finetune=replace(_OFTEN, epochs=14, learning_rate=0.03, weight_decay=2e-4),
     )
 
 
@@ -121,11 +122,11 @@ def _convnet() -> RowPlan:
         start=convnet,
         whole=("ip1",),
         ranks=CONVNET_RANKS,
-        clipping=Clipping({"*": 0.02}, CONVNET_RANKS),
+        clipping=Clipping({"conv1": 0.02, "conv2": 0.03, "conv3": 0.05}, CONVNET_RANKS, until=0.6),
         clip=replace(_OFTEN, epochs=6, learning_rate=0.02, weight_decay=2e-3),
         wires=5e-4,
-        delete=replace(_OFTEN, epochs=3, learning_rate=0.01, weight_decay=1e-3),
-        keep=0.72,
+        delete=replace(_PULLED, epochs=1, learning_rate=0.01, weight_decay=1e-3),
+        keep=(0.9, 0.8, 0.72),
         finetune=replace(_OFTEN, epochs=6, learning_rate=0.02, weight_decay=2e-3),
     )
 
@@ -157,7 +158,7 @@ def _demo() -> RowPlan:
         start=lambda: replace(start, data=DatasetName.DIGITS, settings=short, validation=200),
         clip=replace(plan.clip, epochs=12),
         clipping=replace(plan.clipping, every=10),
-        delete=replace(plan.delete, epochs=8),
+        delete=replace(plan.delete, epochs=3),
         finetune=replace(plan.finetune, epochs=8),
     )
 

@@ -66,7 +66,7 @@ class Config:
     arms: tuple[ArmName, ...] = tuple(ArmName)
     """What is compared with the float network."""
     strength: float = 0.0
-    """lambda_q of the quantization regularization."""
+    """lambda_q of the quantization regularization at the end of its rise, in units of each layer's g."""
     epochs: int = 0
     """Of quantization regularization, of straight-through training and of the control."""
     bias_epochs: int = 0

@@ -106,7 +106,7 @@ class Walk:
             steps = settings.total_steps(len(self.course.training.labels) // self.course.budget.batch_size)
             pull = OneLevel(
                 network, self.plan.strength if strength is None else strength, scope=scope,
-                solver=LevelSolver.PROXIMAL, ramp=round(self.plan.ramp * steps),
+                solver=LevelSolver.PROXIMAL, ramp=round(self.plan.ramp * steps), relative=True,
             )  # fmt: skip
             rows = self.course.stage(self.seed, stage, network, settings, (pull,))
             far = {f"apart_{name}": value for name, value in pull.distances().items()}

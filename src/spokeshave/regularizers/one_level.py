@@ -6,7 +6,7 @@ Wang, Wen, Song, Li: One-level Precision Synapses, ASP-DAC 2017:
 
 where Q(w) is the nearest of -g, 0, +g, and g the layer's own (distribution-aware).
 Departs from the paper: g is searched again every `refresh` steps; `LevelSolver.PROXIMAL` has weights reach their levels
-exactly; the strength may rise over the first steps. The paper's lambda_q is not known.
+exactly; the strength may rise over the steps. The paper's lambda_q is not known.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,9 @@ from spokeshave.regularizers.proximal_step import step_metric
 from spokeshave.structures.levels import Multiples, best_scale, multiples_of, nearest_level
 from spokeshave.structures.magnitude_mask import Scope
 from spokeshave.structures.pruned_layers import PrunedLayer, held_by, pruned_layers
+
+RISE = 1000.0
+"""Factor by which the strength grows over the steps of `ramp`."""
 
 
 class LevelSolver(Enum):
@@ -111,7 +114,8 @@ class OneLevel:
         scope: `Scope.LAYER` searches g for each layer by itself, `Scope.GLOBAL` one for all of them together.
         refresh: steps between searches of g, which start at the first step; 0 keeps the g of the start.
         solver: how the penalty acts.
-        ramp: steps over which the strength rises from 0 in a line.
+        ramp: steps over which the strength rises from a thousandth of it, by the same factor each step: weights are
+            caught at their levels one after the other, while those that are free make up for it. 0 for no rise.
         relative: the strength of a layer is strength * g, so that layers with large weights, the last ones mostly, are
             pulled as firmly as the others; the paper has one lambda_q for all.
 
@@ -213,7 +217,8 @@ class OneLevel:
         self.strength, self.step = float(state["strength"]), int(state["step"])
 
     def _strength_of(self, layer: PrunedLayer) -> float:
-        strength = self.strength * min(1.0, (self.step + 1) / self.ramp) if self.ramp else self.strength
+        rise = RISE ** (min(1.0, self.step / self.ramp) - 1) if self.ramp else 1.0
+        strength = self.strength * rise
         return strength * self._scales.values[layer.name] if self.relative else strength
 
     def _pull(self, layers: Sequence[PrunedLayer]) -> None:
