@@ -64,7 +64,9 @@ def test_a_score_chooses_the_scale_that_it_likes_best():
     }
 
     def score(candidate: nn.Module) -> float:
-        return -sum(abs(float(candidate.get_parameter(f"{n}.weight").abs().max()) - g) for n, g in wanted.items())
+        return -sum(
+            abs(candidate.get_parameter(f"{n}.weight").detach().abs().max().item() - g) for n, g in wanted.items()
+        )
 
     _, report = one_level(net, EXAMPLE, score=score)
     assert {layer.name: layer.scale for layer in report.layers} == pytest.approx(wanted, rel=1e-5)
