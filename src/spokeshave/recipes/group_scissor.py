@@ -22,7 +22,7 @@ from spokeshave.data import DatasetName, load
 from spokeshave.equal_budget import Course
 from spokeshave.errors import InvalidArgument, NothingChanged
 from spokeshave.processes import is_first, usable_device
-from spokeshave.recipes.group_scissor_rows import ROWS, RowPlan
+from spokeshave.recipes.group_scissor_rows import LINEAR, ROWS, RowPlan
 from spokeshave.regularizers import Force, Freeze, Frozen, GroupLasso
 from spokeshave.report.arms_record import Chart, Curve
 from spokeshave.rewrites import delete_connections
@@ -205,7 +205,8 @@ class _Walk:
         for point in plan.front:
             network = copy.deepcopy(forced if point.forced else self.dense)
             name = f"{point.label.replace(',', '').replace(' ', '-')}-{point.max_error:g}"
-            clipping = self._clipping(network, {"*": point.max_error}, {}, point.clipped)
+            errors = {"*": LINEAR * point.max_error, "conv*": point.max_error}
+            clipping = self._clipping(network, errors, {}, point.clipped)
             if not point.clipped:
                 clipping.clip()
             rows = {name: self.course.stage(self.seed, name, network, plan.clip, (clipping,))}

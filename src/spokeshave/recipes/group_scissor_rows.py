@@ -53,7 +53,7 @@ class FrontPoint:
 
     Attributes:
         label: of its line.
-        max_error: of every layer that is factorized.
+        max_error: of every convolution that is factorized; linear layers may lose `LINEAR` times as much.
         forced: starts from the network that was trained under force.
         clipped: ranks fall while it is trained; otherwise they are cut once, before.
     """
@@ -95,6 +95,8 @@ class RowPlan:
     front: tuple[FrontPoint, ...] = ()
 
 
+LINEAR = 2.5
+"""What linear layers of a front's networks may lose, in errors of its convolutions."""
 _OFTEN = TrainSettings(channels_last=True, checkpoint_every=200)
 _PULLED = replace(_OFTEN, schedule=Schedule.CONSTANT)
 LENET_RANKS = {"conv1": 5, "conv2": 12, "ip1": 36}
@@ -124,7 +126,7 @@ def _convnet() -> RowPlan:
         ranks=CONVNET_RANKS,
         clipping=Clipping({"conv1": 0.02, "conv2": 0.03, "conv3": 0.05}, CONVNET_RANKS, until=0.6),
         clip=replace(_OFTEN, epochs=6, learning_rate=0.02, weight_decay=2e-3),
-        wires=5e-4,
+        wires=1e-4,
         delete=replace(_PULLED, epochs=1, learning_rate=0.01, weight_decay=1e-3),
         keep=(0.9, 0.8, 0.72),
         finetune=replace(_OFTEN, epochs=6, learning_rate=0.02, weight_decay=2e-3),
@@ -139,11 +141,11 @@ def _lenet_front() -> RowPlan:
         plan,
         clip=replace(plan.clip, epochs=4),
         clipping=replace(plan.clipping, least={}, every=200),
-        forcing=Forcing(1e-3, {"conv*": 1.0, "ip1": 1.0}),
+        forcing=Forcing(1e-3, {"conv*": 1.0, "ip1": 0.1}),  # five hundred filters pull harder
         front=tuple(
             FrontPoint(label, error, forced, clipped)
             for label, forced, clipped in ways
-            for error in ((0.01, 0.03, 0.06) if clipped else (0.05, 0.2, 0.4))
+            for error in ((0.02, 0.04, 0.07) if clipped else (0.05, 0.15, 0.3))
         ),
     )
 
