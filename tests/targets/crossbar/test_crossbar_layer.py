@@ -122,11 +122,11 @@ def test_read_noise_has_the_variance_of_its_cells(converters):
     device = Memristor(g_min_s=2e-5, read_noise=0.1)
     layer = mapped(module, x, size=(4, 3), device=device, converters=settings)
     with torch.no_grad():
-        drawn = torch.cat([layer(x) for _ in range(4000)]).numpy()
+        drawn = torch.cat([layer(x) for _ in range(800)]).numpy()
     squares = layer.grid.join(layer.g_plus[0] ** 2 + layer.g_minus[0] ** 2).detach()
     sigma = (0.1 * layer.scale * (x.square() @ squares).sqrt()).numpy()[0]
-    np.testing.assert_allclose(drawn.mean(0), module(x).detach().numpy()[0], atol=4 * sigma.max() / math.sqrt(4000))
-    np.testing.assert_allclose(drawn.std(0), sigma, rtol=0.06)
+    np.testing.assert_allclose(drawn.mean(0), module(x).detach().numpy()[0], atol=4 * sigma.max() / math.sqrt(800))
+    np.testing.assert_allclose(drawn.std(0), sigma, rtol=0.1)
 
 
 def test_read_noise_is_a_function_of_seed_and_call():
