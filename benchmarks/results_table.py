@@ -297,7 +297,7 @@ PLACES: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
             "group_scissor",
             {
                 "area_share": "crossbar area",
-                "wires_share": "wires",
+                "wires_share": "wires left",
                 "mean_routing_share": "routing area, mean of layers",
                 "total_routing_share": "routing area, of sums",
                 "crossbars": "crossbars",

@@ -44,7 +44,7 @@ PAPER: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 QUANTITIES = {
     "area_share": "crossbar area",
-    "wires_share": "wires",
+    "wires_share": "wires left",
     "mean_routing_share": "routing area, mean of layers",
     "total_routing_share": "routing area, of sums",
     "crossbars": "crossbars",
