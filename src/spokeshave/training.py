@@ -53,7 +53,8 @@ class History:
     Attributes:
         rows: JSON values: epoch, step, train_loss, validation_accuracy, validation_loss, learning_rate, sparsity
             ({layer: {elements, filters, channels, shapes}}), wall_s, exchange and ranks where there are such.
-        best_epoch: of the best validation accuracy so far, -1 before the first.
+        best_epoch: of the best validation accuracy so far, with `keep_best` among those of the model's last form (rank
+            clipping changes it); -1 before the first.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -257,7 +258,7 @@ class _State:
         ranks = {name: m.rank for name, m in self.model.named_modules() if isinstance(m, FactorizedLayer)}
         if ranks:
             row["ranks"] = ranks
-        if score.accuracy > self.history.best_accuracy or not self.history.rows:
+        if score.accuracy > self.best_accuracy():
             self.history.best_epoch = row["epoch"]
             if self.settings.keep_best:
                 self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
@@ -265,6 +266,14 @@ class _State:
         self.loss_sum.zero_()
         self.save()
         return row
+
+    def best_accuracy(self) -> float:
+        """Of the best epoch so far; -1 before the first, and where the best weights no longer fit the model's form."""
+        state = self.model.state_dict()
+        if any(tensor.shape != state[name].shape for name, tensor in self.best.items()):
+            return -1.0
+        best = (row for row in self.history.rows if row["epoch"] == self.history.best_epoch)
+        return next((row["validation_accuracy"] for row in best), -1.0)
 
     def save(self) -> None:
         """Write a checkpoint of a state that is finite."""

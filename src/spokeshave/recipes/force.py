@@ -171,6 +171,12 @@ class _Walk:
             for name, module in self.dense.named_modules()
             if isinstance(module, CONVOLUTIONS) and not any(fnmatch(name, pattern) for pattern in plan.whole)
         }
+        # As the first author counts: every convolution but the shortcuts.
+        self.counted = [
+            name
+            for name, module in self.dense.named_modules()
+            if isinstance(module, CONVOLUTIONS) and not fnmatch(name, "*.downsampling")
+        ]
         self.ranks: dict[str, dict[str, int]] = {}
 
     def arms(self) -> dict[str, Scored]:
@@ -189,7 +195,7 @@ class _Walk:
 
     def rank_rows(self) -> list[dict[str, Any]]:
         """Ranks at the error of the factorization, one layer a row."""
-        full = {name: self.dense.get_submodule(name).get_parameter("weight").shape[0] for name in self.forced}
+        full = {name: self.dense.get_submodule(name).get_parameter("weight").shape[0] for name in self.counted}
         return [{"layer": name, "full": full[name]} | {arm: r[name] for arm, r in self.ranks.items()} for name in full]
 
     def rank_chart(self) -> Chart:
@@ -221,8 +227,8 @@ class _Walk:
         numbers: dict[str, float] = {}
         if not timed:
             ratio = rank_ratio(plain, self.plan.max_error)
-            self.ranks[name] = {layer: ratio.ranks[layer] for layer in self.forced}
-            numbers["mean_rank_ratio"] = sum(ratio.ratios[layer] for layer in self.forced) / len(self.forced)
+            self.ranks[name] = {layer: ratio.ranks[layer] for layer in self.counted}
+            numbers["mean_rank_ratio"] = sum(ratio.ratios[layer] for layer in self.counted) / len(self.counted)
         else:
             before, after = (measure(one, example, latency=False) for one in (dense, plain))
             numbers["flops_share"] = after.flops / before.flops

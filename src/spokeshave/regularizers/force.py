@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from spokeshave.errors import InvalidArgument
+from spokeshave.errors import CheckpointError, InvalidArgument, UnsupportedLayer
 from spokeshave.regularizers.optimizer_hooks import Attachment
 from spokeshave.structures.pruned_layers import Multipliers, PrunedLayer, held_by, pruned_layers
 from spokeshave.structures.tiles import CONVOLUTIONS, crossbar_matrices, from_crossbar_matrices
@@ -140,7 +140,11 @@ class Force:
                 raise InvalidArgument("nothing to pull: the model has no convolution; name linear layers with layers=")
         self.strength, self.kind, self.components, self.scale, self.steps = strength, kind, components, scale, steps
         self.step = 0
-        self._layers = pruned_layers(model, layers)
+        self._counting: Optimizer | None = None
+        try:
+            self._layers = pruned_layers(model, layers)
+        except UnsupportedLayer as error:
+            raise UnsupportedLayer(str(error).split(", so nothing")[0] + "; leave it out of layers=") from error
         for layer in self._layers:
             crossbar_matrices(layer.name, layer.module)  # refuses, by name, what has no filters in rows
 
@@ -164,11 +168,12 @@ class Force:
             InvalidArgument: where the optimizer holds none of the watched weights.
         """
         mine = held_by(optimizer, self._layers)
+        self._counting = self._counting or optimizer
 
-        def before(_: Optimizer) -> None:
+        def before(stepping: Optimizer) -> None:
             if self.steps is None or self.step < self.steps:
                 self._pull(mine)
-            self.step += 1
+            self.step += stepping is self._counting  # of several optimizers, the steps of the first one count
 
         return Attachment(optimizer, before=before)
 
@@ -177,7 +182,13 @@ class Force:
         return {"step": torch.tensor(self.step)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the steps of a checkpoint."""
+        """Take over the steps of a checkpoint.
+
+        Raises:
+            CheckpointError: where it holds none.
+        """
+        if set(state) != {"step"}:
+            raise CheckpointError(f"expected the steps of a force, got {sorted(state) or 'nothing'}")
         self.step = int(state["step"])
 
     @torch.no_grad()
@@ -186,6 +197,8 @@ class Force:
             return
         for layer in layers:
             weight = layer.weight
+            if not weight.requires_grad:  # with a gradient, an optimizer would move what is frozen
+                continue
             forces = from_crossbar_matrices(filter_forces(_filters(layer), self.kind).transpose(1, 2), weight)
             change = -self.strength * layer.multiplier * forces
             if weight.grad is None:

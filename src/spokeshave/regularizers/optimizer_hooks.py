@@ -28,6 +28,11 @@ class Attachment:
         if after is not None:
             self._handles.append(optimizer.register_step_post_hook(_adapt(after)))
 
+    @property
+    def active(self) -> bool:
+        """Whether the hooks are on."""
+        return bool(self._handles)
+
     def remove(self) -> None:
         """Take the hooks off; calling it again does nothing."""
         while self._handles:

@@ -17,8 +17,9 @@ from torch.optim import Optimizer
 
 from spokeshave.errors import InvalidArgument
 
-FIRST_MOMENTS = ("momentum_buffer", "exp_avg", "grad_avg", "prev")
-"""States that are averages of gradients, by the names that torch's optimizers give them."""
+FIRST_MOMENTS = ("momentum_buffer", "exp_avg")
+"""States that are averages of gradients, by the names that torch's optimizers give them. Not RMSprop's `grad_avg`: its
+square is taken off an average of squares, which is moved approximately, and what is left must not be negative."""
 SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum")
 """States that are averages, maxima or sums of squared gradients."""
 
@@ -103,11 +104,26 @@ def replace_parameter(
             break
     else:
         raise InvalidArgument("the optimizer does not hold a weight of the layer: make it from the same model")
+    check_states(optimizer, old)
     state = optimizer.state.pop(old, {})
     for parameter, make in zip(new, carry, strict=True):
         for name, value in state.items():
             whole = isinstance(value, Tensor) and value.shape == old.shape
             optimizer.state[parameter][name] = make(name, value) if whole else _copied(value)
+
+
+def check_states(optimizer: Optimizer, parameter: Tensor) -> None:
+    """Refuse optimizers that keep of a weight what is neither a number nor of the weight's shape.
+
+    Raises:
+        InvalidArgument: names the optimizer and what it keeps.
+    """
+    for name, value in optimizer.state.get(parameter, {}).items():
+        if isinstance(value, Tensor) and value.numel() > 1 and value.shape != parameter.shape:
+            raise InvalidArgument(
+                f"{type(optimizer).__name__} keeps {name} of shape {tuple(value.shape)} for a weight of shape "
+                f"{tuple(parameter.shape)}, which cannot be carried over to another rank; use SGD, Adam or AdamW"
+            )
 
 
 def carried(name: str, value: Tensor, move: Callable[[Tensor, bool], Tensor]) -> Tensor:

@@ -11,25 +11,27 @@ balanced, that is the nuclear norm of the layer, and it is what makes ranks fall
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from fnmatch import fnmatch
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from spokeshave.errors import CheckpointError, InvalidArgument, UnsupportedLayer
+from spokeshave.errors import CheckpointError, InvalidArgument, TrainingDiverged
 from spokeshave.processes import from_first
 from spokeshave.regularizers.optimizer_hooks import Attachment
 from spokeshave.rewrites.change_of_basis import (
     Change,
     carried,
+    check_states,
     clip_by_basis,
     clip_by_product,
     product_energies,
     replace_parameter,
 )
-from spokeshave.structures.factorization import Basis
-from spokeshave.structures.factorized_layer import CONVOLUTIONS, FactorizedLayer
+from spokeshave.rewrites.clipped_layers import clipped_layers, errors_of, full_rank, least_of
+from spokeshave.rewrites.splittable_layers import put_in_place
+from spokeshave.structures.factorized_layer import FactorizedLayer
+from spokeshave.structures.projected_attention import leave_fused_paths
 from spokeshave.structures.spectrum import break_even_rank, principal_components, rank_for_error
 
 
@@ -53,7 +55,8 @@ class RankClipping:
     Args:
         model: changed in place: its layers become `FactorizedLayer`s.
         optimizer: to act on at once; None to `attach` later.
-        max_error: epsilon: share of the squared norm that a clip may lose, 0..1: of all layers, or by pattern on names.
+        max_error: epsilon: share of the squared norm that a clip may lose, at least 0 and below 1: of all layers, or by
+            pattern on their names.
         every: S, steps between clips, at least 1.
         until: no clip after so many steps; None for no end.
         least: rank that is not cut, at least 1: of all layers, or by pattern on names (1 where none matches).
@@ -65,7 +68,8 @@ class RankClipping:
     Raises:
         InvalidArgument: for a number out of its range, a pattern that no layer matches, no layer, or an optimizer that
             does not hold the weights.
-        UnsupportedLayer: for a layer whose weight is computed by a parametrization or tied to another layer's.
+        UnsupportedLayer: for a layer that cannot become a product: its weight is frozen, computed by a parametrization
+            or tied to another layer's, or the layer has hooks.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(8, 6, bias=False), nn.Linear(6, 2))
@@ -98,25 +102,23 @@ class RankClipping:
             )
         self.every, self.until, self.measured, self.strength = every, until, measured, strength
         self.step = self.changes = 0
-        found = _chosen(model, layers, exclude)
-        self._errors = _by_layer("max_error", max_error, found, lambda value: 0 <= value < 1)
-        self._least = _by_layer("least", least, found, lambda value: value >= 1, otherwise=1)
+        found = clipped_layers(model, layers, exclude)
+        self._errors = errors_of(max_error, found)
+        self._least = least_of(least, found)
         self._model = model
         self._layers: dict[str, FactorizedLayer] = {}
         self._begun: dict[nn.Parameter, FactorizedLayer] = {}
+        replaced: dict[nn.Module, nn.Module] = {}
         for name, module in found.items():
-            if isinstance(module, FactorizedLayer):
-                self._layers[name] = module
-                continue
-            weight = module.get_parameter("weight")
-            full = min(weight.shape[0] // getattr(module, "groups", 1), weight[0].numel())
-            factorized = FactorizedLayer.of(name, module, full, Basis.PCA)
-            self._begun[module.get_parameter("weight")] = factorized
-            if module.bias is not None:
-                factorized.combination.bias = module.bias  # the same parameter: the optimizer need not be told
-            _put(model, name, factorized)
-            self._layers[name] = factorized
-        self._optimizers: list[Optimizer] = []
+            self._layers[name] = module if isinstance(module, FactorizedLayer) else full_rank(name, module)
+            if module is not self._layers[name]:
+                replaced[module] = self._layers[name]
+                self._begun[module.get_parameter("weight")] = self._layers[name]
+        if optimizer is not None:
+            self._check_held(optimizer)  # before the model is touched
+        put_in_place(model, replaced)
+        leave_fused_paths(model, (FactorizedLayer,))
+        self._attached: list[tuple[Optimizer, Attachment]] = []
         self.attachment = None if optimizer is None else self.attach(optimizer)
 
     @property
@@ -138,19 +140,19 @@ class RankClipping:
             A handle; `handle.remove()` ends the clipping, the layers stay products.
 
         Raises:
-            InvalidArgument: where the optimizer holds none of the layers' weights.
+            InvalidArgument: where the optimizer holds none of the layers' weights, or is attached already.
         """
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if any(attached is optimizer and handle.active for attached, handle in self._attached):
+            raise InvalidArgument("this optimizer is attached already; remove its handle first")
+        self._check_held(optimizer)
+        held = _held(optimizer)
         for old, layer in self._begun.items():
             if id(old) in held:
                 _hand_over(optimizer, old, layer)
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        if not any(id(layer.basis.get_parameter("weight")) in held for layer in self._layers.values()):
-            raise InvalidArgument(
-                "the optimizer holds none of the weights that are to be clipped: make it from the same model"
-            )
-        self._optimizers.append(optimizer)
-        return Attachment(optimizer, after=self._after)
+        self._begun = {old: layer for old, layer in self._begun.items() if id(old) not in held}
+        handle = Attachment(optimizer, after=self._after)
+        self._attached.append((optimizer, handle))
+        return handle
 
     @torch.no_grad()
     def clip(self) -> dict[str, int]:
@@ -175,11 +177,13 @@ class RankClipping:
     def finish(self) -> nn.Module:
         """A copy of the model in which layers that their factors do not make smaller are whole again."""
         whole = copy.deepcopy(self._model)
+        whole_again: dict[nn.Module, nn.Module] = {}
         for name, layer in list(whole.named_modules()):
             if isinstance(layer, FactorizedLayer) and name in self._layers:
                 taps = layer.factors()[0].shape[1]
                 if layer.rank > break_even_rank(taps, layer.outputs):
-                    _put(whole, name, layer.merged())
+                    whole_again[layer] = layer.merged()
+        put_in_place(whole, whole_again)
         return whole
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -195,8 +199,11 @@ class RankClipping:
         Raises:
             CheckpointError: where the layers are not this model's, or a rank is out of its range.
         """
+        damaged = [key for key, value in state.items() if value.numel() != 1 or value.is_floating_point()]
+        if damaged:
+            raise CheckpointError(f"expected whole numbers, one each, in {damaged}: the file is damaged")
         ranks = {key.removeprefix("rank."): int(value) for key, value in state.items() if key.startswith("rank.")}
-        if set(ranks) != set(self._layers) or "step" not in state:
+        if set(ranks) != set(self._layers) or int(state.get("step", torch.tensor(-1))) < 0:
             raise CheckpointError(
                 f"the ranks belong to another model: expected {sorted(self._layers)}, got {sorted(ranks)}"
             )
@@ -210,7 +217,17 @@ class RankClipping:
         self.step = int(state["step"])
         self.changes += 1
 
-    def _after(self, _: Optimizer) -> None:
+    def _check_held(self, optimizer: Optimizer) -> None:
+        held = _held(optimizer)
+        factors = (layer.basis.get_parameter("weight") for layer in self._layers.values())
+        if not any(id(weight) in held for weight in (*self._begun, *factors)):
+            raise InvalidArgument(
+                "the optimizer holds none of the weights that are to be clipped: make it from the same model"
+            )
+
+    def _after(self, optimizer: Optimizer) -> None:
+        if optimizer is not next(attached for attached, handle in self._attached if handle.active):
+            return  # of several optimizers, the steps of the first one count
         self.step += 1
         if self.step % self.every == 0 and self.strength and (self.until is None or self.step <= self.until):
             self.clip()
@@ -218,6 +235,10 @@ class RankClipping:
     def _rank_for(self, name: str) -> int:
         """Smallest rank that no convolution group loses more than the layer's error by."""
         layer = self._layers[name]
+        if not all(torch.isfinite(factor).all() for factor in layer.factors()):
+            raise TrainingDiverged(
+                f"rank clipping: a weight of {name} is not finite after step {self.step}; lower the learning rate"
+            )
         return max(
             min(int(self._least[name]), layer.factors()[0].shape[1]),  # more directions than taps there are not
             *(
@@ -235,15 +256,22 @@ class RankClipping:
         make = clip_by_product if self.measured is Measured.PRODUCT else clip_by_basis
         changes = [make(basis.detach(), combination.detach(), rank) for basis, combination in _groups(layer)]
         old = [module.get_parameter("weight") for module in (layer.basis, layer.combination)]
+        for optimizer, _ in self._attached:
+            for weight in old:
+                check_states(optimizer, weight)
         layer.set_factors(torch.cat([c.basis for c in changes]), torch.cat([c.combination for c in changes]))
         new = [module.get_parameter("weight") for module in (layer.basis, layer.combination)]
-        for optimizer in self._optimizers:
-            held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for optimizer, _ in self._attached:
+            held = _held(optimizer)
             for part in (0, 1):
                 if id(old[part]) in held:
                     move = _mover(changes, part, new[part])
                     carry = lambda key, value, move=move: carried(key, value, move)  # noqa: E731
                     replace_parameter(optimizer, old[part], [new[part]], [carry])
+
+
+def _held(optimizer: Optimizer) -> set[int]:
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}
 
 
 def _groups(layer: FactorizedLayer) -> list[tuple[Tensor, Tensor]]:
@@ -285,65 +313,3 @@ def _hand_over(optimizer: Optimizer, old: nn.Parameter, layer: FactorizedLayer) 
         [layer.basis.get_parameter("weight"), layer.combination.get_parameter("weight")],
         [lambda key, v: carried(key, v, to_basis), lambda key, v: carried(key, v, to_combination)],
     )
-
-
-def _chosen(model: nn.Module, layers: Sequence[str] | None, exclude: Sequence[str]) -> dict[str, nn.Module]:
-    inside = {
-        f"{name}.{part}"
-        for name, module in model.named_modules()
-        if isinstance(module, FactorizedLayer)
-        for part in ("basis", "combination")
-    }
-    known = {
-        name: module
-        for name, module in model.named_modules()
-        if type(module) in (*CONVOLUTIONS, nn.Linear, FactorizedLayer) and name not in inside
-    }
-    for pattern in (*(layers or ()), *exclude):
-        if not any(fnmatch(name, pattern) for name in known):
-            raise InvalidArgument(f"no layer is named {pattern!r}; the model has {', '.join(known) or 'none'}")
-    linear = [name for name, module in known.items() if isinstance(module, nn.Linear)]
-    usual = {name for name in known if name not in linear[-1:]}
-    named = {name for name in known if any(fnmatch(name, pattern) for pattern in layers)} if layers else usual
-    found = {
-        name: module
-        for name, module in known.items()
-        if name in named and not any(fnmatch(name, pattern) for pattern in exclude)
-    }
-    if not found or "" in found:
-        raise InvalidArgument(
-            f"nothing to clip: the model has {', '.join(known) or 'no convolution and no linear layer'}; the last "
-            "linear layer is left whole unless it is named, and a layer must be inside a model to be replaced"
-        )
-    weights = [id(p) for m in model.modules() for p in m._parameters.values() if p is not None]
-    for name, module in found.items():
-        weight = None if isinstance(module, FactorizedLayer) else module._parameters.get("weight")
-        if not isinstance(module, FactorizedLayer) and (weight is None or weights.count(id(weight)) > 1):
-            raise UnsupportedLayer(
-                f"{name} ({type(module).__name__}): its weight is computed by a parametrization or tied to another "
-                f"layer's, so it cannot become a product; leave it out with exclude=({name!r},)"
-            )
-    return found
-
-
-def _by_layer(
-    argument: str,
-    values: float | Mapping[str, float],
-    layers: Mapping[str, nn.Module],
-    good: Callable[[float], bool],
-    otherwise: float | None = None,
-) -> dict[str, float]:
-    """One number a layer; the last pattern that matches counts."""
-    patterns = values if isinstance(values, Mapping) else {"*": values}
-    chosen = {}
-    for name in layers:
-        fitting = [value for pattern, value in patterns.items() if fnmatch(name, pattern)] or [otherwise]
-        if fitting[-1] is None or not good(fitting[-1]):
-            raise InvalidArgument(f"{argument} of {name}: expected one in its range, got {fitting[-1]}")
-        chosen[name] = fitting[-1]
-    return chosen
-
-
-def _put(model: nn.Module, name: str, module: nn.Module) -> None:
-    owner, _, own = name.rpartition(".")
-    setattr(model.get_submodule(owner), own, module)

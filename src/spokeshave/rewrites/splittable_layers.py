@@ -84,12 +84,12 @@ def open_attention(model: nn.Module) -> tuple[nn.Module, dict[nn.Module, nn.Modu
     Returns:
         The model; what stands for an attention -> the attention; name -> why, of attentions left as they were.
     """
-    owners = _owners(model)
+    owners = owners_of(model)
     opened: dict[nn.Module, nn.Module] = {}
     refused: dict[str, str] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.MultiheadAttention):
-            why = _obstacle(module, nn.MultiheadAttention, owners) or _obstacle(module.out_proj, None, owners)
+            why = obstacle(module, nn.MultiheadAttention, owners) or obstacle(module.out_proj, None, owners)
             if why:
                 refused[name] = why
             else:
@@ -132,15 +132,15 @@ def splittable_layers(
         for name, module in model.named_modules()
         if (name in refused or isinstance(module, (*CONVOLUTIONS, nn.Linear))) and id(module) not in inside
     }
-    owners, seen = _owners(model), layer_calls(model, inputs, layers)
+    owners, seen = owners_of(model), layer_calls(model, inputs, layers)
     found = []
     for name, module in layers.items():
-        why = refused.get(name) or _obstacle(module, (*CONVOLUTIONS, nn.Linear), owners) or _unseen(seen[name])
+        why = refused.get(name) or obstacle(module, (*CONVOLUTIONS, nn.Linear), owners) or _unseen(seen[name])
         found.append(SplittableLayer(name, module, seen[name], why))
     return found
 
 
-def _owners(model: nn.Module) -> dict[int, set[int]]:
+def owners_of(model: nn.Module) -> dict[int, set[int]]:
     """Parameter -> modules that hold it themselves."""
     owners: dict[int, set[int]] = {}
     for module in model.modules():
@@ -150,7 +150,7 @@ def _owners(model: nn.Module) -> dict[int, set[int]]:
     return owners
 
 
-def _obstacle(
+def obstacle(
     module: nn.Module, kinds: type[nn.Module] | tuple[type[nn.Module], ...] | None, owners: Mapping[int, set[int]]
 ) -> str:
     """Why a module must stay as it is; '' where nothing speaks against a change."""

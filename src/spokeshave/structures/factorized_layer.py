@@ -153,9 +153,10 @@ class FactorizedLayer(nn.Sequential):
             assert isinstance(first, (*CONVOLUTIONS, *TRANSPOSED))
             sizes = first.in_channels, outputs, first.kernel_size
             layer = nn.utils.skip_init(type(first), *sizes, **_settings(first), **place)
-        layer.get_parameter("weight").copy_(weight)
+        trained = any(part.get_parameter("weight").requires_grad for part in (first, last))
+        layer.get_parameter("weight").requires_grad_(trained).copy_(weight)
         if bias is not None:
-            layer.get_parameter("bias").copy_(bias)
+            layer.get_parameter("bias").requires_grad_(bias.requires_grad).copy_(bias)
         return layer.train(self.training)
 
 

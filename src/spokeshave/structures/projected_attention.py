@@ -49,12 +49,16 @@ class ProjectedAttention(nn.Module):
         )
         together = attention.in_proj_bias
         biases = [None] * 3 if together is None else list(together.detach().chunk(3))
-        trained = next(p for p in (packed, attention.q_proj_weight) if p is not None).requires_grad
+        # Parts of a packed weight are trained where the whole is.
+        owners = [packed] * 3 if packed is not None else weights
         self.q_proj, self.k_proj, self.v_proj = (
-            _linear(weight, bias, trained) for weight, bias in zip(weights, biases, strict=True)
+            _linear(weight, bias, owner.requires_grad, together is not None and together.requires_grad)
+            for weight, bias, owner in zip(weights, biases, owners, strict=True)
         )
         out = attention.out_proj
-        self.out_proj = _linear(out.weight, out.bias, out.weight.requires_grad)
+        self.out_proj = _linear(
+            out.weight, out.bias, out.weight.requires_grad, out.bias is not None and out.bias.requires_grad
+        )
         for name in ("bias_k", "bias_v"):
             old = getattr(attention, name)
             new = None if old is None else nn.Parameter(old.detach().clone(), requires_grad=old.requires_grad)
@@ -131,7 +135,7 @@ def _to_add(mask: Tensor, like: Tensor) -> Tensor:
     return mask.to(like.dtype)
 
 
-def _linear(weight: Tensor, bias: Tensor | None, trained: bool) -> nn.Linear:
+def _linear(weight: Tensor, bias: Tensor | None, trained: bool, bias_trained: bool) -> nn.Linear:
     settings: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype, "bias": bias is not None}
     made = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], **settings)
     assert isinstance(made, nn.Linear)
@@ -139,7 +143,7 @@ def _linear(weight: Tensor, bias: Tensor | None, trained: bool) -> nn.Linear:
     made.weight.requires_grad_(trained)
     if bias is not None and made.bias is not None:
         made.bias.data.copy_(bias.detach())
-        made.bias.requires_grad_(trained)
+        made.bias.requires_grad_(bias_trained)
     return made
 
 
