@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from spokeshave.errors import InvalidArgument, UnsupportedLayer
+from spokeshave.errors import CheckpointError, InvalidArgument, UnsupportedLayer
 from spokeshave.regularizers.force import Components, Force, Pull, Scale, filter_energy, filter_forces
 from spokeshave.structures.spectrum import principal_components, reconstruction_error
 
@@ -162,3 +162,19 @@ def test_layers_by_pattern_and_what_is_refused() -> None:
             Force(net, **wrong)
     with pytest.raises(InvalidArgument, match="no convolution"):
         Force(nn.Linear(2, 2))
+
+
+def test_frozen_filters_stay_where_they_are() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.Conv2d(4, 4, 3, bias=False))
+    net[0].weight.requires_grad_(False)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    Force(net, strength=1.0).attach(optimizer)
+    before = net[0].weight.clone()
+    net(torch.ones(1, 1, 6, 6)).sum().backward()
+    optimizer.step()
+    assert torch.equal(net[0].weight, before) and net[0].weight.grad is None
+
+
+def test_a_state_of_something_else_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="steps of a force"):
+        Force(nn.Sequential(nn.Conv2d(1, 2, 3))).load_state_dict({})

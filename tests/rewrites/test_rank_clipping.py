@@ -10,7 +10,7 @@ from torch import nn
 from gloo_workers import run_workers
 from network_zoo import build
 from spokeshave.data import Batches, DatasetName, Normalization, Split, load
-from spokeshave.errors import CheckpointError, InvalidArgument, UnsupportedLayer
+from spokeshave.errors import CheckpointError, InvalidArgument, TrainingDiverged, UnsupportedLayer
 from spokeshave.export import export
 from spokeshave.regularizers import Regularizer
 from spokeshave.rewrites import shrink, to_sparse
@@ -18,7 +18,7 @@ from spokeshave.rewrites.rank_clipping import Measured, RankClipping
 from spokeshave.rewrites.verification import relative_error
 from spokeshave.structures.factorized_layer import FactorizedLayer
 from spokeshave.train_settings import TrainSettings
-from spokeshave.training import train
+from spokeshave.training import evaluate, train
 
 
 def network() -> nn.Sequential:
@@ -192,6 +192,9 @@ def test_it_is_a_regularizer_whose_state_is_checked() -> None:
     state = clipping.state_dict()
     with pytest.raises(CheckpointError, match="another model"):
         clipping.load_state_dict({"step": state["step"]})
+    for key, value in (("step", torch.tensor(-5)), ("rank.0", torch.tensor([1, 2])), ("rank.0", torch.tensor(3.7))):
+        with pytest.raises(CheckpointError, match="damaged|another model"):
+            clipping.load_state_dict(state | {key: value})
     with pytest.raises(CheckpointError, match=r"0: expected a rank of 1\.\.8, got 9"):
         clipping.load_state_dict(state | {"rank.0": torch.tensor(9)})
     assert clipping.ranks["0"] == 8
@@ -204,6 +207,9 @@ def test_wrong_arguments_are_refused_by_name() -> None:
         ({"least": 0}, "least of 0"),
         ({"layers": ["conv9"]}, "conv9"),
         ({"max_error": {"4": 0.1}}, "max_error of 0"),
+        ({"max_error": {"*": 0.1, "typo": 0.5}}, "typo"),
+        ({"least": {"typo": 2}}, "typo"),
+        ({"least": 2.5}, "whole number"),
     ):
         with pytest.raises(InvalidArgument, match=message):
             RankClipping(network(), **options)
@@ -255,3 +261,100 @@ def test_a_clipped_network_goes_on_through_the_other_rewrites_and_export(name: s
     export(whole, tmp_path / "clipped.safetensors")
     loaded = torch.export.load(tmp_path / "clipped.pt2").module()
     assert relative_error(loaded(example), wanted) < 1e-4
+
+
+class Twice(nn.Module):
+    """One layer under two names, and an encoder whose fused path reads weights by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, 8)
+        self.second = self.first
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.encoder(self.second(torch.relu(self.first(x)))))
+
+
+def test_a_shared_layer_stays_shared_and_fused_encoders_run() -> None:
+    torch.manual_seed(0)
+    net = Twice().eval()
+    probe = torch.randn(2, 3, 8)
+    with torch.no_grad():
+        before = net(probe)
+        clipping = RankClipping(net, max_error=0.2)
+        assert net.first is net.second and isinstance(net.first, FactorizedLayer)
+        assert {"first", "encoder.linear1", "encoder.linear2"} <= set(clipping.ranks)
+        assert torch.allclose(net(probe), before, atol=1e-5)
+        clipping.clip()
+        whole = clipping.finish()
+        assert whole.first is whole.second and torch.allclose(whole(probe), net(probe), atol=1e-5)
+
+
+def test_layers_that_cannot_be_trained_as_products_are_refused_before_anything_changes() -> None:
+    frozen = network()
+    frozen[4].weight.requires_grad_(False)
+    hooked = network()
+    hooked[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+    upwards = nn.Sequential(FactorizedLayer.of("up", nn.ConvTranspose2d(2, 2, 2), 2), nn.Flatten(), nn.Linear(2, 2))
+    for net, message in ((frozen, "4 .*frozen"), (hooked, "0 .*hooks"), (upwards, "0 .*transposed")):
+        kinds = [type(module) for module in net.modules()]
+        with pytest.raises(UnsupportedLayer, match=message):
+            RankClipping(net)
+        assert [type(module) for module in net.modules()] == kinds
+    net = network()
+    with pytest.raises(InvalidArgument, match="holds none"):
+        RankClipping(net, torch.optim.SGD(network().parameters(), lr=0.1))
+    assert isinstance(net[0], nn.Conv2d)
+
+
+def test_steps_of_the_first_of_several_optimizers_count_and_none_is_attached_twice() -> None:
+    net = network()
+    optimizers = [torch.optim.SGD(net[:3].parameters(), lr=0.01), torch.optim.SGD(net[3:].parameters(), lr=0.01)]
+    clipping = RankClipping(net, every=10**6)
+    handles = [clipping.attach(optimizer) for optimizer in optimizers]
+    for _ in range(3):
+        for optimizer in optimizers:
+            steps(net, optimizer, 1)
+    assert clipping.step == 3
+    with pytest.raises(InvalidArgument, match="attached already"):
+        clipping.attach(optimizers[0])
+    handles[0].remove()
+    clipping.attach(optimizers[0])
+    held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    clipping.clip()
+    assert held - {id(p) for p in net.parameters()} == set() or clipping.changes
+
+
+def test_optimizers_with_other_memories_stay_finite_or_are_refused() -> None:
+    net = network()
+    optimizer = torch.optim.RMSprop(net.parameters(), lr=1e-3, centered=True)
+    clipping = RankClipping(net, optimizer, max_error=0.3, every=2)
+    steps(net, optimizer, 8)
+    assert clipping.changes and all(torch.isfinite(p).all() for p in net.parameters())
+    net = network()
+    optimizer = torch.optim.Adafactor(net.parameters(), lr=1e-3)
+    RankClipping(net, optimizer, max_error=0.3, every=2)
+    with pytest.raises(InvalidArgument, match="Adafactor keeps"):
+        steps(net, optimizer, 4)
+
+
+def test_weights_that_are_not_finite_are_named() -> None:
+    net = network()
+    clipping = RankClipping(net)
+    net[4].basis.weight.data[0, 0] = float("nan")
+    with pytest.raises(TrainingDiverged, match="4 is not finite"):
+        clipping.clip()
+
+
+def test_keep_best_keeps_the_best_of_the_last_form(tmp_path: Path) -> None:
+    net = network()
+    batches, held_out = small_batches()
+    plan = TrainSettings(epochs=4, learning_rate=0.05, weight_decay=0.05, keep_best=True)
+    history = train(net, batches, held_out, plan, (RankClipping(net, max_error=0.1, every=4),), tmp_path / "run")
+    ranks = [row["ranks"] for row in history.rows]
+    same = [row for row in history.rows if row["ranks"] == ranks[-1]]
+    best = max(same, key=lambda row: row["validation_accuracy"])
+    assert ranks[0] != ranks[-1] and history.best_epoch == best["epoch"]
+    assert evaluate(net, held_out).accuracy == best["validation_accuracy"]

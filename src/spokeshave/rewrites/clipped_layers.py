@@ -15,6 +15,18 @@ from spokeshave.structures.factorization import Basis
 from spokeshave.structures.factorized_layer import CONVOLUTIONS, FactorizedLayer
 
 
+def known_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Convolutions, linear layers and products of a model, by name; the factors of products are not layers here."""
+    inside = {
+        id(part) for m in model.modules() if isinstance(m, FactorizedLayer) for part in m.modules() if part is not m
+    }
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if type(module) in (*CONVOLUTIONS, nn.Linear, FactorizedLayer) and id(module) not in inside
+    }
+
+
 def clipped_layers(model: nn.Module, layers: Sequence[str] | None, exclude: Sequence[str]) -> dict[str, nn.Module]:
     """Convolutions, linear layers and products that are to be clipped, by name.
 
@@ -32,14 +44,7 @@ def clipped_layers(model: nn.Module, layers: Sequence[str] | None, exclude: Sequ
         >>> list(clipped_layers(net, None, ()))
         ['0', '1']
     """
-    inside = {
-        id(part) for m in model.modules() if isinstance(m, FactorizedLayer) for part in m.modules() if part is not m
-    }
-    known = {
-        name: module
-        for name, module in model.named_modules()
-        if type(module) in (*CONVOLUTIONS, nn.Linear, FactorizedLayer) and id(module) not in inside
-    }
+    known = known_layers(model)
     for pattern in (*(layers or ()), *exclude):
         if not any(fnmatch(name, pattern) for name in known):
             raise InvalidArgument(f"no layer is named {pattern!r}; the model has {', '.join(known) or 'none'}")
@@ -77,35 +82,41 @@ def full_rank(name: str, module: nn.Module) -> FactorizedLayer:
     return product
 
 
-def errors_of(max_error: float | Mapping[str, float], layers: Mapping[str, nn.Module]) -> dict[str, float]:
+def errors_of(max_error: float | Mapping[str, float], layers: Sequence[str], known: Sequence[str]) -> dict[str, float]:
     """The error that each layer may lose at a clip.
+
+    Args:
+        max_error: of all layers, or by pattern.
+        layers: names of those that are clipped.
+        known: names of all layers, which a pattern must match one of.
 
     Raises:
         InvalidArgument: for an error outside its range, a layer without one, or a pattern that no layer matches.
     """
     patterns = max_error if isinstance(max_error, Mapping) else {"*": max_error}
-    errors = by_pattern("max_error", list(layers), patterns)
+    errors = by_pattern("max_error", known, patterns)
     for name in layers:
         if name not in errors or not 0 <= errors[name] < 1:
             raise InvalidArgument(
                 f"max_error of {name}: expected a share of the squared norm, at least 0 and below 1, got "
                 f"{errors.get(name)}"
             )
-    return errors
+    return {name: errors[name] for name in layers}
 
 
-def least_of(least: int | Mapping[str, int], layers: Mapping[str, nn.Module]) -> dict[str, int]:
-    """The rank that each layer keeps; 1 where no pattern matches.
+def least_of(least: int | Mapping[str, int], layers: Sequence[str], known: Sequence[str]) -> dict[str, int]:
+    """The rank that each layer keeps; 1 where no pattern matches. Arguments as for `errors_of`.
 
     Raises:
         InvalidArgument: for a rank that is no whole number of at least 1, or a pattern that no layer matches.
     """
     patterns = least if isinstance(least, Mapping) else {"*": least}
-    ranks = dict.fromkeys(layers, 1) | by_pattern("least", list(layers), patterns)
-    for name, rank in ranks.items():
+    ranks = dict.fromkeys(known, 1) | by_pattern("least", known, patterns)
+    for name in layers:
+        rank = ranks[name]
         if not isinstance(rank, int) or rank < 1:
             raise InvalidArgument(f"least of {name}: expected a whole number of at least 1, got {rank}")
-    return ranks
+    return {name: ranks[name] for name in layers}
 
 
 def _why_not(module: nn.Module, owners: Mapping[int, set[int]]) -> str:

@@ -28,7 +28,7 @@ from spokeshave.rewrites.change_of_basis import (
     product_energies,
     replace_parameter,
 )
-from spokeshave.rewrites.clipped_layers import clipped_layers, errors_of, full_rank, least_of
+from spokeshave.rewrites.clipped_layers import clipped_layers, errors_of, full_rank, known_layers, least_of
 from spokeshave.rewrites.splittable_layers import put_in_place
 from spokeshave.structures.factorized_layer import FactorizedLayer
 from spokeshave.structures.projected_attention import leave_fused_paths
@@ -103,8 +103,9 @@ class RankClipping:
         self.every, self.until, self.measured, self.strength = every, until, measured, strength
         self.step = self.changes = 0
         found = clipped_layers(model, layers, exclude)
-        self._errors = errors_of(max_error, found)
-        self._least = least_of(least, found)
+        known = list(known_layers(model))
+        self._errors = errors_of(max_error, list(found), known)
+        self._least = least_of(least, list(found), known)
         self._model = model
         self._layers: dict[str, FactorizedLayer] = {}
         self._begun: dict[nn.Parameter, FactorizedLayer] = {}
