@@ -146,3 +146,10 @@ def test_no_random_number_is_drawn():
     layer.weight.data.fill_(1.0)
     FactorizedLayer.of("conv", layer, 2).merged()
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_a_frozen_layer_merges_to_a_frozen_one() -> None:
+    layer = nn.Linear(4, 3)
+    layer.weight.requires_grad_(False)
+    whole = FactorizedLayer.of("fc", layer, 2).merged()
+    assert not whole.weight.requires_grad and whole.bias.requires_grad

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from spokeshave.structures.factorized_layer import FactorizedLayer
-from spokeshave.structures.projected_attention import ProjectedAttention, leave_fused_paths
+from spokeshave.structures.projected_attention import PROJECTIONS, ProjectedAttention, leave_fused_paths
 
 SETTINGS = [
     {"batch_first": True},
@@ -110,3 +110,13 @@ def test_transformer_encoders_do_not_read_weights_past_the_parts_that_were_repla
         torch.testing.assert_close(changed(x), encoder(x), rtol=1e-4, atol=1e-5)
         mine, theirs = changed(x, src_key_padding_mask=padding), encoder(x, src_key_padding_mask=padding)
     torch.testing.assert_close(mine[~padding], theirs[~padding], rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_frozen_stays_frozen_and_the_rest_is_trained():
+    attention = nn.MultiheadAttention(8, 2)
+    for name, parameter in attention.named_parameters():
+        parameter.requires_grad_("bias" in name)
+    mine = ProjectedAttention(attention)
+    assert {name: p.requires_grad for name, p in mine.named_parameters()} == {
+        f"{part}.{kind}": kind == "bias" for part in PROJECTIONS for kind in ("weight", "bias")
+    }
