@@ -89,8 +89,15 @@ def test_weights_that_are_not_finite_are_refused(bad):
         best_scale(torch.tensor([1.0, bad]))
 
 
+@pytest.mark.parametrize("multiples", [(1.0,), (1.0, 2.0)])
+def test_what_is_not_finite_stays(multiples):
+    weight = torch.tensor([0.9, float("nan"), float("inf"), -float("inf")])
+    found = nearest_level(weight, 1.0, multiples)
+    assert torch.equal(found.nan_to_num(7.0, 8.0, 9.0), torch.tensor([1.0, 7.0, 8.0, 9.0]))
+
+
 @pytest.mark.parametrize(
-    "levels", [0, -1, (), (0.0, 1.0), (2.0, 1.0), (1.0, 1.0), (1.0, float("inf")), (float("nan"),)]
+    "levels", [0, -1, (), (0.0, 1.0), (2.0, 1.0), (1.0, 1.0), (1.0, float("inf")), (float("nan"),), 2.0]
 )
 def test_levels_that_are_none_are_refused(levels):
     with pytest.raises(InvalidArgument, match="levels"):
