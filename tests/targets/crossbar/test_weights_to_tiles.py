@@ -157,5 +157,7 @@ def test_layers_without_weights_and_broken_biases_are_named():
     broken.bias.data[0] = math.inf
     with pytest.raises(InvalidArgument, match="1: expected finite biases"):
         Crossbar().map(nn.Sequential(nn.ReLU(), broken))
+    chip = Crossbar()
+    object.__setattr__(chip, "size", (2.5, 3))  # past the types' check of the tests
     with pytest.raises(InvalidArgument, match="whole numbers"):
-        Crossbar(size=(2.5, 3))
+        chip.__post_init__()
