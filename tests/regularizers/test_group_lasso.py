@@ -257,3 +257,17 @@ def test_a_parametrized_weight_is_refused_by_name_and_can_be_left_out():
     pull.pull()
     assert net[0].weight.grad is not None and set(pull.statistics()) == {"0"}
     Freeze(net).attach(torch.optim.SGD(net.parameters(), lr=0.1))
+
+
+@pytest.mark.parametrize("solver", Solver)
+def test_frozen_weights_stay_where_they_are(solver):
+    net = small_net()
+    net[0].weight.requires_grad_(False)
+    before = net[0].weight.clone()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    pull = GroupLasso(net, filters=0.5, solver=solver, threshold=0.1)
+    pull.attach(optimizer)
+    pull.pull()
+    net(torch.ones(1, 2, 2, 2)).sum().backward()
+    optimizer.step()
+    assert torch.equal(net[0].weight, before) and net[0].weight.grad is None and net[2].weight.grad is not None

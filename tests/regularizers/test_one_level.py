@@ -168,3 +168,41 @@ def test_what_is_wrong_is_refused():
         OneLevel(net).load_state_dict(OneLevel(net, exclude=("3",)).state_dict())
     with pytest.raises(UnsupportedLayer):
         OneLevel(nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))))
+
+
+@pytest.mark.parametrize("solver", LevelSolver)
+def test_frozen_weights_stay_where_they_are(solver):
+    net = network()
+    net[0].weight.requires_grad_(False)
+    before = net[0].weight.clone()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    pull = OneLevel(net, 0.5, solver=solver)
+    pull.attach(optimizer)
+    pull.pull()
+    net(torch.ones(1, 1, 4, 4)).sum().backward()
+    optimizer.step()
+    assert torch.equal(net[0].weight, before) and net[0].weight.grad is None and net[3].weight.grad is not None
+
+
+def test_steps_of_two_optimizers_count_once_and_a_new_one_goes_on():
+    net = network()
+    pull = OneLevel(net, 0.0)
+    optimizers = [torch.optim.SGD(net[place].parameters(), lr=0.0) for place in (0, 3)]
+    handles = [pull.attach(optimizer) for optimizer in optimizers]
+    for optimizer in optimizers * 4:
+        optimizer.step()
+    assert pull.step == 4
+    for handle in handles:
+        handle.remove()
+    new = torch.optim.SGD(net.parameters(), lr=0.0)
+    pull.attach(new)
+    new.step()
+    assert pull.step == 5
+
+
+@pytest.mark.parametrize("scope", Scope)
+def test_a_layer_that_diverged_is_named(scope):
+    net = network()
+    net[3].weight.data[0, 0] = torch.nan
+    with pytest.raises(InvalidArgument, match="3: its weights must be finite"):
+        OneLevel(net, scope=scope)

@@ -123,3 +123,76 @@ def test_what_is_wrong_is_refused():
             StraightThrough(net, **options)
     with pytest.raises(CheckpointError):
         StraightThrough(net).load_state_dict(StraightThrough(net, exclude=("2",)).state_dict())
+
+
+def test_finishing_below_full_strength_leaves_weights_at_their_levels():
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    training = StraightThrough(net, strength=0.5)
+    training.attach(optimizer)
+    run(net, optimizer, range(3))
+    assert len(net[0].weight.unique()) > 3
+    scales = training.finish()
+    for name in ("0", "2"):
+        g = torch.tensor(scales[name]).item()
+        assert set(net.get_parameter(f"{name}.weight").unique().tolist()) <= {-g, 0.0, g}
+
+
+def test_weights_that_were_loaded_between_two_steps_are_trained_on():
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+    training = StraightThrough(net)
+    training.attach(optimizer)
+    run(net, optimizer, range(1))
+    torch.manual_seed(5)
+    better = nn.Linear(6, 8).weight.detach()
+    with torch.no_grad():
+        net[0].weight.copy_(better)
+    last = training.state_dict()["hidden.2"].clone()
+    run(net, optimizer, range(1))
+    assert torch.equal(training.state_dict()["hidden.0"], better)
+    assert torch.equal(training.state_dict()["hidden.2"], last)
+    net[0].weight.data.copy_(better)
+    training.finish()
+    assert torch.equal(net[0].weight, better)
+
+
+def test_two_optimizers_are_one_step_and_have_all_layers_searched():
+    net, alone = network(), network()
+    optimizers = [torch.optim.SGD(net[place].parameters(), lr=0.1) for place in (2, 0)]
+    training, other = StraightThrough(net, refresh=2), StraightThrough(alone, refresh=2)
+    for optimizer in optimizers:
+        training.attach(optimizer)
+    one = torch.optim.SGD(alone.parameters(), lr=0.1)
+    other.attach(one)
+    run(alone, one, range(6))
+    for step in range(6):
+        inputs, labels = batch(step)
+        net.zero_grad()
+        nn.functional.cross_entropy(net(inputs), labels).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert training.step == other.step == 6 and training.scales == other.scales
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), alone.parameters(), strict=True))
+
+
+def test_hidden_weights_of_another_shape_are_refused():
+    wide = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 3))
+    trained = StraightThrough(wide)
+    optimizer = torch.optim.SGD(wide.parameters(), lr=0.1)
+    trained.attach(optimizer)
+    run(wide, optimizer, range(1))
+    with pytest.raises(CheckpointError, match=r"hidden\.0 belongs to another model: it has shape \(9, 6\)"):
+        StraightThrough(network()).load_state_dict(trained.state_dict())
+
+
+def test_a_training_that_diverged_is_not_hidden():
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    StraightThrough(net, refresh=100).attach(optimizer)
+    run(net, optimizer, range(2))
+    net[0].weight.grad.fill_(torch.nan)
+    optimizer.step()
+    assert net[0].weight.isnan().all()
+    with pytest.raises(InvalidArgument, match="0: its weights must be finite"):
+        StraightThrough(net)

@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from spokeshave.errors import InvalidArgument, NothingChanged
+from spokeshave.errors import InvalidArgument, NothingChanged, TrainingDiverged
 from spokeshave.rewrites import one_level, tune_biases
 from spokeshave.rewrites.bias_tuning import biased_layers, only_biases
 
@@ -114,3 +114,41 @@ def test_what_is_wrong_is_refused():
     wider = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 5))
     with pytest.raises(InvalidArgument, match="0: 4 outputs, but 6"):
         tune_biases(net, data(), reference=wider)
+
+
+def test_a_reference_needs_no_labels():
+    net = network()
+    new, _ = one_level(net, data()[0][0])
+    bare = [(x, None) for x, _ in data()]
+    tuned, report = tune_biases(new, bare, reference=net)
+    wanted, _ = tune_biases(new, data(), reference=net)
+    assert all(torch.equal(a, b) for a, b in zip(tuned.parameters(), wanted.parameters(), strict=True))
+    assert report.loss_before is None is report.loss_after and report.table().title == "biases tuned"
+    with pytest.raises(InvalidArgument, match="epochs need labels"):
+        tune_biases(new, bare, epochs=1)
+
+
+def test_numbers_that_are_not_finite_are_no_biases():
+    net, broken = network(), network()
+    broken[3].weight.data[0, 0] = torch.nan
+    with pytest.raises(TrainingDiverged, match="3: its mean outputs"):
+        tune_biases(net, data(), reference=broken)
+    with pytest.raises(TrainingDiverged, match="loss on the data is nan"):
+        tune_biases(broken, data(), reference=net)
+
+
+class Idle(nn.Sequential):
+    def forward(self, input):
+        return self[0](input)
+
+
+def test_a_reference_that_does_not_run_a_layer_is_refused():
+    with pytest.raises(InvalidArgument, match="does not run on the data: 3"):
+        tune_biases(network(), data(), reference=Idle(*network()))
+
+
+def test_biases_are_trained_also_where_gradients_are_off():
+    with torch.no_grad():
+        tuned, _ = tune_biases(network(), data(), epochs=1)
+    wanted, _ = tune_biases(network(), data(), epochs=1)
+    assert all(torch.equal(a, b) for a, b in zip(tuned.parameters(), wanted.parameters(), strict=True))

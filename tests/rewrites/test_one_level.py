@@ -114,3 +114,17 @@ def test_what_is_wrong_is_refused():
     net[3].weight.data[0, 0] = float("nan")
     with pytest.raises(InvalidArgument, match="3: weights must be finite"):
         one_level(net, EXAMPLE)
+
+
+def test_scoring_leaves_statistics_and_modes_as_they_were():
+    net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)).train()
+    x = torch.randn(20, 4)
+    modes = []
+
+    def score(network: nn.Module) -> float:
+        modes.append(network[1].training)
+        return -float(network(x).square().mean())
+
+    new, _ = one_level(net, x, score=score, grid=(0.8, 1.2))
+    assert torch.equal(new[1].running_mean, net[1].running_mean) and new[1].num_batches_tracked == 0
+    assert modes == [False] * 6 and new[1].training

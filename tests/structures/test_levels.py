@@ -1,5 +1,6 @@
 """Levels: the nearest one against all of them, the best scale against a search over every g that matters."""
 
+import inspect
 import itertools
 
 import pytest
@@ -89,12 +90,24 @@ def test_weights_that_are_not_finite_are_refused(bad):
         best_scale(torch.tensor([1.0, bad]))
 
 
+@pytest.mark.parametrize("multiples", [(1.0,), (1.0, 2.0)])
+def test_what_is_not_finite_stays(multiples):
+    weight = torch.tensor([0.9, float("nan"), float("inf"), -float("inf")])
+    found = nearest_level(weight, 1.0, multiples)
+    assert torch.equal(found.nan_to_num(7.0, 8.0, 9.0), torch.tensor([1.0, 7.0, 8.0, 9.0]))
+
+
 @pytest.mark.parametrize(
     "levels", [0, -1, (), (0.0, 1.0), (2.0, 1.0), (1.0, 1.0), (1.0, float("inf")), (float("nan"),)]
 )
 def test_levels_that_are_none_are_refused(levels):
     with pytest.raises(InvalidArgument, match="levels"):
         multiples_of(levels)
+
+
+def test_a_number_of_levels_is_whole():
+    with pytest.raises(InvalidArgument, match=r"levels.*got 2\.0"):
+        inspect.unwrap(multiples_of)(2.0)  # past the types' check of the tests
 
 
 def test_the_relative_error_by_hand():

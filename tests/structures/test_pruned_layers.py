@@ -42,5 +42,7 @@ def test_layers_that_an_optimizer_holds():
     net = network()
     layers = pruned_layers(net, 1.0)
     assert [layer.name for layer in held_by(torch.optim.SGD(net[2].parameters(), 0.1), layers)] == ["2"]
+    net[2].weight.requires_grad_(False)
+    assert [layer.name for layer in held_by(torch.optim.SGD(net.parameters(), 0.1), layers)] == ["0", "4"]
     with pytest.raises(InvalidArgument, match="holds none"):
         held_by(torch.optim.SGD(network().parameters(), 0.1), layers)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spokeshave.errors import CheckpointError, InvalidArgument, UnsupportedLayer
-from spokeshave.regularizers.optimizer_hooks import Attachment
+from spokeshave.regularizers.optimizer_hooks import Attachment, Rounds
 from spokeshave.structures.pruned_layers import Multipliers, PrunedLayer, held_by, pruned_layers
 from spokeshave.structures.tiles import CONVOLUTIONS, crossbar_matrices, from_crossbar_matrices
 
@@ -140,7 +140,7 @@ class Force:
                 raise InvalidArgument("nothing to pull: the model has no convolution; name linear layers with layers=")
         self.strength, self.kind, self.components, self.scale, self.steps = strength, kind, components, scale, steps
         self.step = 0
-        self._counting: Optimizer | None = None
+        self._rounds = Rounds()
         try:
             self._layers = pruned_layers(model, layers)
         except UnsupportedLayer as error:
@@ -168,12 +168,12 @@ class Force:
             InvalidArgument: where the optimizer holds none of the watched weights.
         """
         mine = held_by(optimizer, self._layers)
-        self._counting = self._counting or optimizer
+        self._rounds.restart()
 
         def before(stepping: Optimizer) -> None:
             if self.steps is None or self.step < self.steps:
                 self._pull(mine)
-            self.step += stepping is self._counting  # of several optimizers, the steps of the first one count
+            self.step += self._rounds.begin_with(stepping)
 
         return Attachment(optimizer, before=before)
 

@@ -197,6 +197,8 @@ class GroupLasso:
         """Add the gradient of `energy` to `.grad` of every watched weight (made where it is None)."""
         for item in self._watched:
             weight = _weight(item)
+            if not weight.requires_grad:  # with a gradient, an optimizer would move what is frozen
+                continue
             force = group_force(weight, item.grouping, self.strength * item.lambdas.to(weight))
             weight.grad = force if weight.grad is None else weight.grad.add_(force)
 
@@ -213,11 +215,11 @@ class GroupLasso:
             InvalidArgument: where it holds none of them, or the proximal solver does not know its kind.
         """
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        mine = [item for item in self._watched if id(_weight(item)) in held]
+        mine = [item for item in self._watched if id(_weight(item)) in held and _weight(item).requires_grad]
         if not mine:
             raise InvalidArgument(
-                "the optimizer holds none of the watched weights: make it from the same model, after moving that model "
-                "to its device"
+                "the optimizer holds none of the watched weights, or those are frozen: make it from the same model, "
+                "after moving that model to its device"
             )
         if self.solver is Solver.SUBGRADIENT:
             return Attachment(optimizer, before=lambda _: self.pull(), after=lambda _: self._zero_small(mine))

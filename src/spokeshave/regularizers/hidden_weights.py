@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spokeshave.errors import CheckpointError
 from spokeshave.regularizers.guidance import Guide
 from spokeshave.structures.pruned_layers import PrunedLayer
 from spokeshave.structures.sparsity import LayerSparsity, layer_sparsity
@@ -31,6 +32,7 @@ class HiddenWeights:
 
     def __init__(self) -> None:
         self._values: dict[str, Tensor] = {}
+        self._shown: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def hide(self, name: str, weight: Tensor, mask: Tensor) -> None:
@@ -48,19 +50,26 @@ class HiddenWeights:
     @torch.no_grad()
     def replace(self, name: str, weight: Tensor, shown: Tensor) -> None:
         """Put other values in a weight's place, and remember all of what stood there; `take_back` undoes it."""
-        self._values[name] = weight.detach().clone()
+        self._values[name], self._shown[name] = weight.detach().clone(), shown
         weight.copy_(shown)
 
     @torch.no_grad()
     def take_back(self, name: str, weight: Tensor) -> None:
-        """Put back what `replace` remembered; nothing where it replaced nothing."""
-        values = self._values.pop(name, None)
-        if values is not None:
-            weight.copy_(values)
+        """Put back what `replace` remembered; nothing where it replaced nothing, or the weight was changed since."""
+        if self.stands(name, weight):
+            weight.copy_(self._values[name])
+        self.forget(name)
+
+    @torch.no_grad()
+    def stands(self, name: str, weight: Tensor) -> bool:
+        """Whether a weight is what `replace` put in its place; as far as is known, where a checkpoint was read."""
+        shown = self._shown.get(name)
+        return name in self._values and (shown is None or torch.equal(weight, shown.to(weight)))
 
     def forget(self, name: str) -> None:
         """Give up what `hide` or `replace` took off a weight."""
         self._values.pop(name, None)
+        self._shown.pop(name, None)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The hidden values, by layer."""
@@ -68,7 +77,7 @@ class HiddenWeights:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take over the values of a checkpoint."""
-        self._values = dict(state)
+        self._values, self._shown = dict(state), {}
 
 
 class HidesWeights:
@@ -107,8 +116,16 @@ class HidesWeights:
         Raises:
             CheckpointError: where it belongs to another model.
         """
+        hidden = {n[7:]: value for n, value in state.items() if n.startswith("hidden.")}
+        shapes = {layer.name: layer.weight.shape for layer in self._layers}
+        for name, value in hidden.items():
+            if shapes.get(name) != value.shape:
+                raise CheckpointError(
+                    f"hidden.{name} belongs to another model: it has shape {tuple(value.shape)}, the layer "
+                    f"{tuple(shapes[name]) if name in shapes else 'is not there'}"
+                )
         self.strength, self.step = float(state["strength"]), int(state["step"])
-        self._hidden.load_state_dict({n[7:]: value for n, value in state.items() if n.startswith("hidden.")})
+        self._hidden.load_state_dict(hidden)
         if self.guide is not None:
             self.guide.load_state_dict({n[6:]: value for n, value in state.items() if n.startswith("guide.")})
 

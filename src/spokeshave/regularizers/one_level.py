@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from spokeshave.errors import CheckpointError, InvalidArgument
 from spokeshave.regularizers.guided_l1 import soft_threshold
-from spokeshave.regularizers.optimizer_hooks import Attachment
+from spokeshave.regularizers.optimizer_hooks import Attachment, Rounds
 from spokeshave.regularizers.proximal_step import step_metric
 from spokeshave.structures.levels import Multiples, best_scale, multiples_of, nearest_level
 from spokeshave.structures.magnitude_mask import Scope
@@ -63,13 +63,24 @@ class LayerScales:
         self.values: dict[str, float] = {}
         self.search()
 
-    def search(self) -> None:
-        """Find them for the weights as they are now."""
+    def search(self, layers: Sequence[PrunedLayer] | None = None) -> None:
+        """Find them for the weights as they are now.
+
+        Args:
+            layers: where there is one scale a layer, search those of these alone.
+
+        Raises:
+            InvalidArgument: for a layer with weights that are not finite.
+        """
+        for layer in self._layers:
+            if not bool(layer.weight.isfinite().all()):
+                raise InvalidArgument(f"{layer.name}: its weights must be finite to find their levels; did it diverge?")
         if self._scope is Scope.GLOBAL:
             together = torch.cat([layer.weight.detach().flatten().cpu() for layer in self._layers])
             self.values = dict.fromkeys((layer.name for layer in self._layers), best_scale(together, self._multiples))
         else:
-            self.values = {layer.name: best_scale(layer.weight, self._multiples) for layer in self._layers}
+            chosen = self._layers if layers is None else layers
+            self.values |= {layer.name: best_scale(layer.weight, self._multiples) for layer in chosen}
 
     def quantized(self, layer: PrunedLayer) -> Tensor:
         """Q(w) of a layer."""
@@ -150,6 +161,7 @@ class OneLevel:
             )
         self.strength, self.refresh, self.solver, self.ramp, self.step = float(strength), refresh, solver, ramp, 0
         self.relative = relative
+        self._rounds = Rounds()
         self._layers = quantized_layers(model, exclude)
         self._multiples = multiples_of(levels)
         self._scales = LayerScales(self._layers, self._multiples, scope)
@@ -185,6 +197,7 @@ class OneLevel:
             InvalidArgument: where it holds none of them, or the proximal solver does not know its kind.
         """
         mine = held_by(optimizer, self._layers)
+        self._rounds.restart()
         if self.solver is LevelSolver.PROXIMAL:
             step_metric(optimizer, mine[0].weight)
         return Attachment(
@@ -224,6 +237,8 @@ class OneLevel:
     def _pull(self, layers: Sequence[PrunedLayer]) -> None:
         for layer in layers if self.strength else ():
             weight, strength = layer.weight, self._strength_of(layer)
+            if not weight.requires_grad:  # with a gradient, an optimizer would move what is frozen
+                continue
             force = strength * level_force(weight.detach(), self._scales.values[layer.name], self._multiples)
             weight.grad = force if weight.grad is None else weight.grad.add_(force)
 
@@ -243,4 +258,4 @@ class OneLevel:
                 apart = soft_threshold(weight - level, step * self._strength_of(layer), metric)
                 # A weight that arrives takes the level's own bits, not a sum that rounds.
                 weight.copy_(torch.where(apart == 0, level, level + apart))
-        self.step += 1
+        self.step += self._rounds.begin_with(optimizer)

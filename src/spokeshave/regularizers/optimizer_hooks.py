@@ -39,6 +39,31 @@ class Attachment:
             self._handles.pop().remove()
 
 
+class Rounds:
+    """Tells which steps of several optimizers count as one: a round ends where one that stepped in it steps again.
+
+    Example:
+        >>> import torch
+        >>> rounds, weights = Rounds(), [torch.zeros(1)]
+        >>> first, second = torch.optim.SGD(weights), torch.optim.SGD(weights)
+        >>> [rounds.begin_with(stepping) for stepping in (first, second, first, second)]
+        [True, False, True, False]
+    """
+
+    def __init__(self) -> None:
+        self._stepped: list[Optimizer] = []
+
+    def restart(self) -> None:
+        """Let the next step begin a round."""
+        self._stepped = []
+
+    def begin_with(self, optimizer: Optimizer) -> bool:
+        """Note a step, and say whether a round begins with it."""
+        begins = not self._stepped or any(optimizer is stepped for stepped in self._stepped)
+        self._stepped = [optimizer] if begins else [*self._stepped, optimizer]
+        return begins
+
+
 @runtime_checkable
 class Regularizer(Protocol):
     """What every regularizer has, so that any training loop can use and checkpoint it."""

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from spokeshave.errors import InvalidArgument
 from spokeshave.regularizers.hidden_weights import HidesWeights
 from spokeshave.regularizers.one_level import LayerScales, quantized_layers
-from spokeshave.regularizers.optimizer_hooks import Attachment
+from spokeshave.regularizers.optimizer_hooks import Attachment, Rounds
 from spokeshave.structures.levels import multiples_of
 from spokeshave.structures.magnitude_mask import Scope
 from spokeshave.structures.pruned_layers import PrunedLayer, held_by
@@ -29,7 +29,8 @@ class StraightThrough(HidesWeights):
     """Trains a model whose weights are at their levels in every forward pass, in any training loop.
 
     The first step is taken from the weights as they are; from then on they are Q(w), and stay so at the end. Weight
-    decay and momentum act on the hidden weights.
+    decay and momentum act on the hidden weights. Where a layer's weights were changed between two steps, such as by
+    loading better ones, training goes on from these, and the hidden ones are dropped.
 
     Args:
         model: its convolutions and linear layers are watched, not changed by making this object. Biases are not.
@@ -69,6 +70,8 @@ class StraightThrough(HidesWeights):
         super().__init__(quantized_layers(model, exclude), strength, None)
         self.refresh = refresh
         self._scales = LayerScales(self._layers, multiples_of(levels), scope)
+        self._rounds = Rounds()
+        self._to_search: set[str] = set()
 
     @property
     def scales(self) -> dict[str, float]:
@@ -92,15 +95,23 @@ class StraightThrough(HidesWeights):
             InvalidArgument: where it holds none of the weights.
         """
         mine = held_by(optimizer, self._layers)
-        return Attachment(optimizer, before=lambda _: self._before(mine), after=lambda _: self._after(mine))
+        self._rounds.restart()
+        return Attachment(
+            optimizer, before=lambda _: self._before(mine), after=lambda stepped: self._after(stepped, mine)
+        )
 
+    @torch.no_grad()
     def finish(self) -> dict[str, float]:
-        """Give the hidden weights up: what is left are the weights at their levels.
+        """Give the hidden weights up: what is left are the weights at their levels, also where strength is below 1.
+
+        Weights that were loaded since the last step stay as they are.
 
         Returns:
             g of each layer.
         """
         for layer in self._layers:
+            if self._hidden.stands(layer.name, layer.weight):
+                layer.weight.copy_(self._scales.quantized(layer))
             self._hidden.forget(layer.name)
         return self.scales
 
@@ -114,18 +125,23 @@ class StraightThrough(HidesWeights):
         Raises:
             CheckpointError: where it belongs to another model.
         """
-        self._scales.load_state_dict(state)
         super().load_state_dict(state)
+        self._scales.load_state_dict(state)
 
     def _before(self, layers: Sequence[PrunedLayer]) -> None:
         for layer in layers:
             self._hidden.take_back(layer.name, layer.weight)
 
     @torch.no_grad()
-    def _after(self, layers: Sequence[PrunedLayer]) -> None:
-        if self.step % self.refresh == 0:
-            self._scales.search()
-        self.step += 1
+    def _after(self, optimizer: Optimizer, layers: Sequence[PrunedLayer]) -> None:
+        if self._rounds.begin_with(optimizer):
+            if self.step % self.refresh == 0:
+                self._to_search = {layer.name for layer in self._layers}
+            self.step += 1
+        # Of several optimizers, each has its own layers searched, while their hidden weights are there to be seen.
+        if due := [layer for layer in layers if layer.name in self._to_search]:
+            self._scales.search(due)
+            self._to_search -= {layer.name for layer in due}
         if self.strength:
             for layer in layers:
                 shown = self._scales.quantized(layer)

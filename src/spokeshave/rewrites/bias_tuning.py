@@ -10,6 +10,7 @@ Departs from the paper: the closed form goes layer by layer, so that it also tak
 
 import copy
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -22,8 +23,8 @@ from spokeshave.errors import InvalidArgument, NothingChanged, TrainingDiverged
 from spokeshave.structures.groups import CONVOLUTIONS
 
 NORMALIZATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-Data = Iterable[tuple[Tensor, Tensor]]
-"""Batches of (inputs, labels), to be gone through several times."""
+Data = Iterable[tuple[Tensor, Tensor | None]]
+"""Batches of (inputs, labels), to be gone through several times; labels are None where only a reference is followed."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,13 @@ class BiasReport:
     Attributes:
         layers: whose biases were tuned, in the order in which they run.
         untouched: layers without a bias, which no batch normalization follows.
-        loss_before, loss_after: mean cross entropy on the data, in nats.
+        loss_before, loss_after: mean cross entropy on the data, in nats; None without labels.
     """
 
     layers: tuple[TunedBias, ...]
     untouched: tuple[str, ...]
-    loss_before: float
-    loss_after: float
+    loss_before: float | None
+    loss_after: float | None
 
     def to_dict(self) -> dict[str, object]:
         """The report as plain dicts, lists, numbers and strings."""
@@ -67,7 +68,9 @@ class BiasReport:
 
     def table(self) -> Table:
         """The report as a table for the terminal."""
-        table = Table(title=f"biases tuned: loss {self.loss_before:.4g} -> {self.loss_after:.4g}")
+        known = self.loss_before is not None and self.loss_after is not None
+        loss = f": loss {self.loss_before:.4g} -> {self.loss_after:.4g}" if known else ""
+        table = Table(title=f"biases tuned{loss}")
         for heading in ("layer", "biases", "mean change", "largest"):
             table.add_column(heading, justify="left" if heading == "layer" else "right")
         for one in self.layers:
@@ -94,7 +97,7 @@ def tune_biases(
         data: batches of (inputs, labels) that can be gone through again and again (a list, a DataLoader, `Batches`).
         reference: the network before its weights were changed, with the same names of layers. With it, layer by layer
             in order, biases are shifted so that the mean input of every neuron over the data is the reference's; one
-            pass over the data for each layer. Labels play no part.
+            pass over the data for each layer. Labels play no part; they may be None.
         epochs: passes over the data in which, after that, the biases alone are trained (Adam, cross entropy).
         learning_rate: of these, positive; it falls to 0 in a line.
 
@@ -104,8 +107,8 @@ def tune_biases(
     Raises:
         NothingChanged: no layer has a bias to tune.
         InvalidArgument: neither a reference nor epochs are given, the data is empty or can be gone through only once,
-            or the reference lacks a layer.
-        TrainingDiverged: the loss is not finite.
+            labels are missing that epochs need, or the reference lacks a layer or does not run it.
+        TrainingDiverged: the loss, or a mean that a bias is to make up for, is not finite.
 
     Example:
         >>> net, old = nn.Sequential(nn.Linear(1, 1)), nn.Sequential(nn.Linear(1, 1))
@@ -124,6 +127,8 @@ def tune_biases(
     first = next(iter(data), None)
     if first is None:
         raise InvalidArgument("data holds no batches")
+    if epochs and first[1] is None:
+        raise InvalidArgument("epochs need labels: give batches of (inputs, labels), or a reference and no epochs")
     new = copy.deepcopy(model).eval()
     tuned, untouched = biased_layers(new, first[0])
     if not tuned:
@@ -205,11 +210,12 @@ def only_biases(model: nn.Module, names: Sequence[str]) -> None:
 @torch.no_grad()
 def _match_means(new: nn.Module, reference: nn.Module, tuned: Sequence[str], data: Data) -> None:
     modules, originals = dict(new.named_modules()), dict(reference.named_modules())
-    missing = [name for name in tuned if name not in originals]
-    if missing:
+    if missing := [name for name in tuned if name not in originals]:
         raise InvalidArgument(f"the reference has no layer called {', '.join(missing)}")
     # All means of the reference come from one pass; those of the new network change with every bias before them.
     wanted = _means(reference, {name: originals[name] for name in tuned}, data)
+    if idle := [name for name in tuned if name not in wanted]:
+        raise InvalidArgument(f"the reference has layers that it does not run on the data: {', '.join(idle)}")
     for name in tuned:
         bias = modules[name].get_parameter("bias")
         found = _means(new, {name: modules[name]}, data)[name]
@@ -217,6 +223,10 @@ def _match_means(new: nn.Module, reference: nn.Module, tuned: Sequence[str], dat
             raise InvalidArgument(
                 f"{name}: {len(found)} outputs, but {len(wanted[name])} in the reference; "
                 "pass the network as it was before its weights were changed"
+            )
+        if not bool((wanted[name] - found).isfinite().all()):
+            raise TrainingDiverged(
+                f"{name}: its mean outputs are not finite; do the model and the reference have finite weights?"
             )
         bias.add_((wanted[name] - found).to(bias))
 
@@ -245,6 +255,7 @@ def _means(network: nn.Module, modules: dict[str, nn.Module], data: Data) -> dic
     return {name: total / count for name, (total, count) in sums.items()}
 
 
+@torch.enable_grad()
 def _train(new: nn.Module, biases: Sequence[nn.Parameter], data: Data, epochs: int, learning_rate: float) -> None:
     trainable = {name: parameter.requires_grad for name, parameter in new.named_parameters()}
     new.requires_grad_(False)
@@ -255,6 +266,7 @@ def _train(new: nn.Module, biases: Sequence[nn.Parameter], data: Data, epochs: i
     fade = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     for _ in range(epochs):
         for inputs, labels in data:
+            assert labels is not None
             optimizer.zero_grad(set_to_none=True)
             loss = functional.cross_entropy(new(inputs).float(), labels)
             if not bool(torch.isfinite(loss)):
@@ -268,9 +280,13 @@ def _train(new: nn.Module, biases: Sequence[nn.Parameter], data: Data, epochs: i
 
 
 @torch.no_grad()
-def _loss(network: nn.Module, data: Data) -> float:
+def _loss(network: nn.Module, data: Data) -> float | None:
     total, count = 0.0, 0
     for inputs, labels in data:
+        if labels is None:
+            return None
         total += float(functional.cross_entropy(network(inputs).float(), labels, reduction="sum"))
         count += len(labels)
+    if not math.isfinite(total):
+        raise TrainingDiverged(f"the loss on the data is {total}: are weights and data finite?")
     return total / count

@@ -22,6 +22,7 @@ from spokeshave.structures.groups import CONVOLUTIONS
 from spokeshave.structures.levels import Multiples, best_scale, multiples_of, nearest_level, relative_level_error
 from spokeshave.structures.magnitude_mask import Scope
 from spokeshave.structures.pruned_layers import PrunedLayer, pruned_layers
+from spokeshave.timing import evaluating
 
 GRID = tuple(0.5 + 0.1 * step for step in range(21))
 """Scales that `score` chooses among, in units of the standard deviation of a layer's weights."""
@@ -110,8 +111,8 @@ def one_level(
         levels: how many nonzero magnitudes, evenly spaced; or these magnitudes, in any unit.
         exclude: patterns on names of layers that are left alone.
         scope: `Scope.LAYER` gives each layer a g of its own, `Scope.GLOBAL` all of them one.
-        score: of a network, larger is better, for instance its accuracy on validation images. With it, layer by layer
-            in order, g is the best of the grid and of the least squared error (which stays where nothing is better);
+        score: of a network in eval mode, larger is better, for instance its accuracy on validation images. With it,
+            layer by layer in order, g is the best of the grid and of the least squared error (which stays where nothing is better);
             layers that come later are still as they were.
         grid: scales that `score` chooses among, in units of the standard deviation of a layer's weights; positive.
 
@@ -180,7 +181,8 @@ def _best_on_grid(
     best, highest = start, float("-inf")
     for scale in (start, *(spread * step for step in grid)):
         _write(layer, old, scale, multiples)
-        found = score(new)
+        with evaluating(new):  # statistics of batch normalizations stay
+            found = score(new)
         if found > highest:
             best, highest = scale, found
     layer.weight.data.copy_(old)

@@ -8,7 +8,7 @@ Synapses, ASP-DAC 2017: every layer has a level g of its own, its weights are -g
 Departs from the paper: how it finds g could not be read; here it is the exact minimum of the squared error.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -33,7 +33,10 @@ def multiples_of(levels: int | Sequence[float]) -> Multiples:
         >>> multiples_of(2), multiples_of((1, 2, 4))
         ((1.0, 2.0), (1.0, 2.0, 4.0))
     """
-    multiples = tuple(float(k + 1) for k in range(levels)) if isinstance(levels, int) else tuple(map(float, levels))
+    if isinstance(levels, int):
+        multiples = tuple(float(k + 1) for k in range(levels))
+    else:
+        multiples = tuple(map(float, levels)) if isinstance(levels, Iterable) else ()
     ascending = all(a < b for a, b in zip((0.0, *multiples), multiples, strict=False))
     if not multiples or not ascending or multiples[-1] == float("inf"):
         raise InvalidArgument(
@@ -45,6 +48,8 @@ def multiples_of(levels: int | Sequence[float]) -> Multiples:
 @torch.no_grad()
 def nearest_level(weight: Float[Tensor, "..."], scale: float, multiples: Multiples = (1.0,)) -> Float[Tensor, "..."]:
     """Q(w): every weight at its nearest level; halfway between two, the one nearer to zero.
+
+    What is not finite stays as it is, so that a training that diverged is seen to.
 
     Args:
         weight: any shape.
@@ -58,10 +63,12 @@ def nearest_level(weight: Float[Tensor, "..."], scale: float, multiples: Multipl
     size = weight.abs()
     if len(multiples) == 1:
         magnitude = scale * multiples[0]
-        return torch.where(size > magnitude / 2, weight.sign() * magnitude, 0.0)
+        levelled = torch.where(size > magnitude / 2, weight.sign() * magnitude, 0.0)
+        return torch.where(weight.isfinite(), levelled, weight)
     magnitudes = torch.tensor([0.0, *multiples], dtype=torch.float64).mul(scale).to(weight)
     places = torch.bucketize(size, (magnitudes[1:] + magnitudes[:-1]) / 2)
-    return magnitudes[places].copysign(weight) + 0.0  # no negative zeros
+    levelled = magnitudes[places].copysign(weight) + 0.0  # no negative zeros
+    return torch.where(weight.isfinite(), levelled, weight)
 
 
 @torch.no_grad()

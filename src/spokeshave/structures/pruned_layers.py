@@ -77,16 +77,16 @@ def pruned_layers(model: nn.Module, multipliers: Multipliers, most: float = floa
 
 
 def held_by(optimizer: Optimizer, layers: Sequence[PrunedLayer]) -> list[PrunedLayer]:
-    """The layers whose weights an optimizer holds.
+    """The layers whose weights an optimizer holds and may move: those that require a gradient.
 
     Raises:
         InvalidArgument: where it holds none.
     """
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    mine = [layer for layer in layers if id(layer.weight) in held]
+    mine = [layer for layer in layers if id(layer.weight) in held and layer.weight.requires_grad]
     if not mine:
         raise InvalidArgument(
-            "the optimizer holds none of the pruned weights: make it from the same model, after moving that model to "
-            "its device"
+            "the optimizer holds none of the pruned weights, or those are frozen: make it from the same model, after "
+            "moving that model to its device"
         )
     return mine

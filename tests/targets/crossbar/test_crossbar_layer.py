@@ -200,3 +200,36 @@ def test_wires_and_repr():
     layer = mapped(nn.Linear(11, 7), torch.randn(2, 11), size=(4, 3))
     assert wire_distances(layer.grid)[-1, 0] == 2 and layer.crossbars == 2 * 3 * 3
     assert "3 x 3 tiles of 4 x 3" in repr(layer)
+
+
+@pytest.mark.parametrize("pending", [False, True])
+def test_steps_of_a_fused_optimizer_are_noticed(pending):
+    """They do not count as changes of a tensor; `pending` evaluates between the gradient and the step."""
+    torch.manual_seed(9)
+    x = torch.randn(3, 5)
+    layer = mapped(nn.Linear(5, 4), x)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.1, fused=True)
+    for _ in range(2):
+        with torch.no_grad():
+            layer(x)
+        layer(x).square().sum().backward()
+        if pending:
+            with torch.no_grad():
+                layer(x)
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            torch.testing.assert_close(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
+    with torch.no_grad():
+        layer(x)
+        assert layer._kept is not None
+
+
+def test_a_call_in_inference_mode_leaves_nothing_that_gradients_refuse():
+    layer = mapped(nn.Linear(5, 4), torch.randn(3, 5)).requires_grad_(False)
+    x = torch.randn(3, 5, requires_grad=True)
+    with torch.inference_mode():
+        layer(x)
+    assert layer._kept is not None
+    layer(x).sum().backward()
+    torch.testing.assert_close(x.grad, layer.weight.sum(0).expand(3, 5))

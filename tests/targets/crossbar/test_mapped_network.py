@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from network_zoo import build
-from spokeshave.errors import InvalidArgument
+from spokeshave.errors import DataError, InvalidArgument
 from spokeshave.targets.crossbar.converters import Converters
-from spokeshave.targets.crossbar.mapped_network import ChannelsLastMaxPool2d, with_layers
+from spokeshave.targets.crossbar.mapped_network import ChannelsLastMaxPool2d, load_crossbars, with_layers
 from spokeshave.targets.crossbar.memristor import Memristor
 from spokeshave.targets.crossbar.weights_to_tiles import Crossbar
 
@@ -87,3 +87,51 @@ def test_the_report_says_everything():
     assert report.crossbars == sum(layer.crossbars for layer in report.layers) == report.to_dict()["crossbars"]
     assert report.table().row_count == len(report.layers)
     assert {layer.kind for layer in report.digital} == {"BatchNorm2d"}
+
+
+def test_parts_keep_the_mode_that_they_had(tmp_path):
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).train()
+    net[1].eval()
+    net[2].eval()
+    mapped = Crossbar().map(net)
+    for made in (mapped, load_crossbars(mapped.export(tmp_path), net)):
+        assert [part.training for part in (made, *made.network)] == [True, True, False, False]
+
+
+class Skipping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.unused(x) if len(x) == 1 else self.used(x)
+
+
+def test_a_calibration_that_fails_leaves_the_ranges():
+    x = torch.randn(5, 4)
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    mapped = Crossbar(converters=Converters(8, 8)).map(net, x)
+    before = {name: buffer.clone() for name, buffer in mapped.named_buffers()}
+    for example, words in ((torch.randn(5, 3), "fails"), (torch.full((5, 4), torch.nan), "in 0 it leads to numbers")):
+        with pytest.raises(InvalidArgument, match=words):
+            mapped.calibrate(example)
+        assert all(torch.equal(buffer, before[name]) for name, buffer in mapped.named_buffers())
+    with pytest.raises(InvalidArgument, match="does not reach unused"):
+        Crossbar(converters=Converters(8)).map(Skipping(), x)
+    Crossbar().map(Skipping(), x)  # nothing has a range
+
+
+def test_crossbars_that_were_read_are_as_the_models_layers(tmp_path):
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    net[0].weight.requires_grad_(False)
+    net[1].bias.requires_grad_(False)
+    mapped = Crossbar().map(net)
+    mapped.export(tmp_path)
+    found = load_crossbars(tmp_path, net)
+    names = [name for name, parameter in mapped.named_parameters() if parameter.requires_grad]
+    assert [name for name, parameter in found.named_parameters() if parameter.requires_grad] == names
+    assert len(names) == 3
+    elsewhere = load_crossbars(tmp_path, copy.deepcopy(net).to("meta"))
+    assert all(tensor.is_meta for tensor in (*elsewhere.parameters(), *elsewhere.buffers()))
+    with pytest.raises(DataError, match="float64"):
+        load_crossbars(tmp_path, net.double())

@@ -1,4 +1,5 @@
 import math
+import warnings
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from spokeshave.structures.tiles import Tiling
 from spokeshave.targets.crossbar.converters import Converters
 from spokeshave.targets.crossbar.memristor import Memristor
 from spokeshave.targets.crossbar.weights_to_tiles import Crossbar, mappable_layers
+from spokeshave.targets.crossbar.wires_and_area import price
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -117,3 +119,45 @@ def test_layers_of_zeros_and_one_layer_alone():
     nn.init.zeros_(net.weight)
     x = torch.randn(2, 4)
     torch.testing.assert_close(Crossbar(device=Memristor.one_level()).map(net)(x), net(x))
+
+
+def test_layers_with_hooks_or_a_forward_of_their_own_stay_digital():
+    net = nn.Sequential(*(nn.Linear(3, 3) for _ in range(5)))
+    net[1].register_forward_hook(lambda module, inputs, output: 2 * output)
+    net[2].register_forward_pre_hook(lambda module, inputs: (3 * inputs[0],))
+    net[3].forward = torch.sin
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        nn.utils.weight_norm(net[4])
+    x = torch.randn(2, 3)
+    mapped = Crossbar().map(net)
+    assert [layer.name for layer in mapped.report.layers] == ["0"]
+    assert [layer.why for layer in mapped.report.digital] == [
+        "it has hooks of its own", "it has hooks of its own", "it computes something of its own",
+        "it has hooks of its own",
+    ]  # fmt: skip
+    torch.testing.assert_close(mapped(x), net(x))
+
+
+def test_mapping_and_pricing_leave_a_network_in_training_as_it_was():
+    net = nn.Sequential(nn.Linear(6, 5), parametrizations.spectral_norm(nn.Linear(5, 4))).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    mapped, cost = Crossbar().map(net), price(net)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert mapped.report.digital == () and cost.not_counted == () and len(cost.layers) == 2
+    assert net[1].training and mapped.layers["1"].training
+    x = torch.randn(2, 6)
+    torch.testing.assert_close(mapped(x), net.eval()(x))
+
+
+def test_layers_without_weights_and_broken_biases_are_named():
+    with pytest.raises(InvalidArgument, match="0: it has no weights yet: run the model once first"):
+        Crossbar().map(nn.Sequential(nn.LazyLinear(3)))
+    broken = nn.Linear(2, 2)
+    broken.bias.data[0] = math.inf
+    with pytest.raises(InvalidArgument, match="1: expected finite biases"):
+        Crossbar().map(nn.Sequential(nn.ReLU(), broken))
+    chip = Crossbar()
+    object.__setattr__(chip, "size", (2.5, 3))  # past the types' check of the tests
+    with pytest.raises(InvalidArgument, match="whole numbers"):
+        chip.__post_init__()

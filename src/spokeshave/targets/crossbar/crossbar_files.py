@@ -140,6 +140,8 @@ def read_crossbars(folder: Path | str, changed: bool = False) -> Crossbars:
             layers = {entry["name"]: _layer(entry, arrays, folder / ARRAYS_FILE) for entry in described["layers"]}
         size, tiling = tuple(map(int, described["size"])), Tiling(described["tiling"])
         height, width = size
+        if min(size) < 1:
+            raise InvalidArgument(f"size: expected at least 1, got {size}")
         return Crossbars((height, width), tiling, layers, dict(described["report"]))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: its description of the crossbars is damaged ({error!r}); export it again") from error
@@ -159,14 +161,16 @@ def _layer(entry: Mapping[str, Any], arrays: NpzFile, path: Path) -> CrossbarLay
     )
     used = _array(arrays, f"{key}.used", tiles, path) != 0
     bias = _array(arrays, f"{key}.bias", (product.weight_shape[0],), path) if entry["has_bias"] else None
-    numbers = {name: float(entry[name]) for name in ("weight_per_siemens", "input_range", "tile_range")}
+    numbers = {
+        name: float(entry[name]) for name in ("weight_per_siemens", "input_range", "tile_range", "wire_resistance_ohm")
+    }
     if not all(np.isfinite(number) and number >= 0 for number in numbers.values()):
         raise InvalidArgument(f"{entry['name']}: expected finite numbers of 0 or more, got {numbers}")
     layer = CrossbarLayer(
         product, grid, torch.from_numpy(plus).to(dtype), torch.from_numpy(minus).to(dtype),
         numbers["weight_per_siemens"] * device.g_max_s, None if bias is None else torch.from_numpy(bias).to(dtype),
         used=torch.from_numpy(used), device=device, converters=converters,
-        wire_resistance_ohm=float(entry["wire_resistance_ohm"]), seed=int(entry["read_noise_seed"]), name=entry["name"],
+        wire_resistance_ohm=numbers["wire_resistance_ohm"], seed=int(entry["read_noise_seed"]), name=entry["name"],
     )  # fmt: skip
     layer.input_range.fill_(numbers["input_range"])
     layer.tile_range.fill_(numbers["tile_range"])

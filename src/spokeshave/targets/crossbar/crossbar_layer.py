@@ -44,7 +44,8 @@ class CrossbarLayer(nn.Module):
 
     Gradients reach the inputs, the bias and both conductances; converters pass them straight through where nothing is
     cut off. Levels and variation act when a network is mapped, not afterwards. After writing to `g_plus.data` or
-    `g_minus.data`, call `forget_products`; every other change of them is noticed.
+    `g_minus.data`, call `forget_products`: torch does not count such a change. Nor does it count steps of fused
+    optimizers, but what they change has a gradient, so that nothing is kept. Every other change is noticed.
 
     Args:
         product: geometry of the layer.
@@ -116,12 +117,20 @@ class CrossbarLayer(nn.Module):
 
     @contextmanager
     def calibrating(self) -> Iterator[None]:
-        """Within, calls set both ranges to the largest magnitudes seen; ADC and read noise are off."""
+        """Within, calls set both ranges to the largest magnitudes seen; ADC and read noise are off.
+
+        Where an exception leaves it, both ranges are as they were.
+        """
+        before = self.input_range.clone(), self.tile_range.clone()
         self.input_range.zero_()
         self.tile_range.zero_()
         self._calibrating = True
         try:
             yield
+        except BaseException:
+            self.input_range.copy_(before[0])
+            self.tile_range.copy_(before[1])
+            raise
         finally:
             self._calibrating = False
 
@@ -223,14 +232,15 @@ class CrossbarLayer(nn.Module):
     def _products(self, batched: bool) -> tuple[Tensor, Tensor | None]:
         """Weights to multiply by, and the standard deviation of their read noise; kept while nothing changes."""
         learns = torch.is_grad_enabled() and (self.g_plus.requires_grad or self.g_minus.requires_grad)
-        if learns:
-            return self._computed(batched)
         sources = (self.g_plus, self.g_minus, self.scale)
-        if any(source.is_inference() for source in sources):  # torch does not say when these change
+        # Torch does not say when these change: a fused optimizer, which acts on gradients, and inference tensors.
+        if learns or any(source.is_inference() or source.grad is not None for source in sources):
+            self._kept = None
             return self._computed(batched)
         state = (batched, *((source.data_ptr(), source._version, source.dtype) for source in sources))
         if self._kept is None or self._kept.state != state:
-            with torch.no_grad():
+            # Not as inference tensors, which a later call could not differentiate through.
+            with torch.inference_mode(False), torch.no_grad():
                 kept = tuple(source.detach() for source in sources)
                 self._kept = _Kept(state, kept, *self._computed(batched))
         return self._kept.weight, self._kept.sigma

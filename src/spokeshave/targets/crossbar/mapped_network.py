@@ -132,7 +132,7 @@ class MappedNetwork(nn.Module):
     def __init__(self, network: nn.Module, report: MapReport, size: tuple[int, int], tiling: Tiling) -> None:
         super().__init__()
         self.network, self.report, self.size, self.tiling = network, report, size, tiling
-        self.train(network.training)
+        self.training = network.training  # its modules keep their own
 
     @property
     def layers(self) -> dict[str, CrossbarLayer]:
@@ -194,19 +194,31 @@ class MappedNetwork(nn.Module):
             this network.
 
         Raises:
-            InvalidArgument: where the network fails on it.
+            InvalidArgument: where the network fails on it, does not run a layer that has converters to calibrate, or
+                brings about numbers that are not finite. The ranges are then as they were.
         """
-        inputs = as_inputs(example)
+        inputs, layers = as_inputs(example), self.layers
+        reached: set[nn.Module] = set()
         with ExitStack() as stack:
             stack.enter_context(evaluating(self.network))
             stack.enter_context(torch.no_grad())
             stack.enter_context(torch.random.fork_rng(devices=[]))
-            for layer in self.layers.values():
+            for layer in layers.values():
                 stack.enter_context(layer.calibrating())
+                stack.callback(layer.register_forward_pre_hook(lambda module, _: reached.add(module)).remove)
             try:
                 self.network(*inputs)
             except (RuntimeError, TypeError, ValueError) as error:
                 raise InvalidArgument(f"example: the network fails on it: {error}") from error
+            for name, layer in layers.items():
+                if not (layer.input_range + layer.tile_range).isfinite():
+                    raise InvalidArgument(f"example: in {name or 'the model'} it leads to numbers that are not finite")
+            missed = [name for name, layer in layers.items() if layer.converters.needs_example and layer not in reached]
+            if missed:
+                raise InvalidArgument(
+                    f"example: it does not reach {', '.join(missed)}, so that converters have no range there: give one "
+                    "that does, exclude these layers, or take Range.PER_CALL"
+                )
         return self
 
 
@@ -234,6 +246,8 @@ def load_crossbars(folder: Path | str, model: nn.Module, changed: bool = False) 
                 f"{folder}: layer {name!r} is {layer.product}, the model has {own or type(module).__name__} there; "
                 "build the model with the same architecture"
             )
+        assert module is not None
+        _settle(layer, module, f"{folder}: layer {name!r}")
     try:
         report = MapReport(
             tuple(MappedLayer(**row) for row in crossbars.report["layers"]),
@@ -242,6 +256,20 @@ def load_crossbars(folder: Path | str, model: nn.Module, changed: bool = False) 
     except (KeyError, TypeError) as error:
         raise DataError(f"{folder}: its report is damaged ({error!r}); export the network again") from error
     return MappedNetwork(with_layers(model, crossbars.layers), report, crossbars.size, crossbars.tiling)
+
+
+def _settle(layer: CrossbarLayer, module: nn.Module, where: str) -> None:
+    """Give a layer that was read the device and modes of the one whose place it takes."""
+    with evaluating(module):
+        weight, bias = module.weight, module.bias
+    assert isinstance(weight, Tensor)
+    if weight.dtype != layer.g_plus.dtype:
+        raise DataError(f"{where} has {layer.g_plus.dtype}, the model {weight.dtype}: convert the model first")
+    layer.to(weight.device).train(module.training)
+    layer.g_plus.requires_grad_(weight.requires_grad)
+    layer.g_minus.requires_grad_(weight.requires_grad)
+    if isinstance(layer.bias, Tensor) and isinstance(bias, Tensor):
+        layer.bias.requires_grad_(bias.requires_grad)
 
 
 class ChannelsLastMaxPool2d(nn.MaxPool2d):
@@ -281,7 +309,12 @@ def with_layers(network: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Modul
     """
     old = {name: network.get_submodule(name) for name in layers}
     # Copying with the replacements in the memo leaves the old weights out of the copy.
-    made = copy.deepcopy(network, {id(old[name]): layers[name] for name in layers})
+    memo: dict[int, Any] = {id(old[name]): layers[name] for name in layers}
+    for module in network.modules():
+        # Torch refuses to copy what was computed, such as the weight of torch.nn.utils.weight_norm.
+        computed = (value for value in vars(module).values() if isinstance(value, Tensor) and not value.is_leaf)
+        memo.update({id(value): value.detach().clone() for value in computed})
+    made = copy.deepcopy(network, memo)
     for name, module in list(made.named_modules()):
         if type(module) is nn.MaxPool2d and name:
             made.set_submodule(name, ChannelsLastMaxPool2d.of(module))

@@ -11,6 +11,7 @@ from fnmatch import fnmatch
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from spokeshave.errors import InvalidArgument, UnsupportedLayer
 from spokeshave.structures.tiles import CONVOLUTIONS, TileGrid, Tiling
@@ -19,6 +20,8 @@ from spokeshave.targets.crossbar.crossbar_layer import CrossbarLayer
 from spokeshave.targets.crossbar.layer_product import LayerProduct, matrices_of
 from spokeshave.targets.crossbar.mapped_network import DigitalLayer, MappedLayer, MappedNetwork, MapReport, with_layers
 from spokeshave.targets.crossbar.memristor import Memristor, fit_levels, program, seeded
+from spokeshave.targets.crossbar.wires_and_area import parametrizations_in
+from spokeshave.timing import evaluating
 
 _STRICT = 1e-6
 
@@ -56,8 +59,8 @@ class Crossbar:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise InvalidArgument(f"size: expected two numbers of wires of at least 1, got {self.size}")
+        if len(self.size) != 2 or not all(isinstance(wires, int) and wires >= 1 for wires in self.size):
+            raise InvalidArgument(f"size: expected two whole numbers of wires of at least 1, got {self.size}")
         if not 0 <= self.wire_resistance_ohm < float("inf"):
             raise InvalidArgument(f"wire_resistance_ohm: expected 0 or more, got {self.wire_resistance_ohm}")
 
@@ -73,8 +76,8 @@ class Crossbar:
 
         Raises:
             UnsupportedLayer: there is no layer that crossbars hold.
-            InvalidArgument: weights are not finite, a pattern matches no layer, an example is missing or does not
-                fit, or, with `strict`, the device cannot hold the weights.
+            InvalidArgument: weights or biases are not finite or not there yet, a pattern matches no layer, an example
+                is missing or does not fit, or, with `strict`, the device cannot hold the weights.
         """
         if self.converters.needs_example and example is None:
             raise InvalidArgument(
@@ -91,11 +94,15 @@ class Crossbar:
         return mapped if example is None else mapped.calibrate(example)
 
     def _program(self, name: str, module: nn.Module) -> tuple[CrossbarLayer, MappedLayer]:
-        product, weight, bias = LayerProduct.of(name, module), module.weight, module.bias
+        with evaluating(module):  # a parametrization such as spectral_norm changes the module in training
+            weight, bias = module.weight, module.bias
+        product = LayerProduct.of(name, module)
         assert isinstance(weight, Tensor)
         assert bias is None or isinstance(bias, Tensor)
         if not torch.isfinite(weight).all():
             raise InvalidArgument(f"{name}: expected finite weights, got NaN or infinite ones")
+        if bias is not None and not torch.isfinite(bias).all():
+            raise InvalidArgument(f"{name}: expected finite biases, got NaN or infinite ones")
         grid = TileGrid.of(product.inputs, product.outputs, self.size, self.tiling)
         wanted = weight.detach().double().cpu()
         top, shares = fit_levels(wanted, self.device.levels)
@@ -153,7 +160,7 @@ def mappable_layers(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[dict
 
     Raises:
         UnsupportedLayer: crossbars hold none.
-        InvalidArgument: a pattern matches no layer.
+        InvalidArgument: a pattern matches no layer, or a lazy layer has no weights yet.
     """
     for pattern in exclude:
         if not any(fnmatch(name, pattern) for name, _ in model.named_modules()):
@@ -162,17 +169,20 @@ def mappable_layers(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[dict
     attention = [
         f"{name}." if name else "" for name, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)
     ]
+    inner = parametrizations_in(model)
     for name, module in model.named_modules():
         if isinstance(module, nn.MultiheadAttention):
             digital.append(DigitalLayer(name, type(module).__name__, "its projections are one fused operation"))
-        elif any(name.startswith(prefix) for prefix in attention):
+        elif name in inner or any(name.startswith(prefix) for prefix in attention):
             continue
         elif isinstance(module, (*CONVOLUTIONS, nn.Linear)):
             if why := _why_digital(name, module, exclude):
                 digital.append(DigitalLayer(name, type(module).__name__, why))
+            elif is_lazy(module._parameters.get("weight")):
+                raise InvalidArgument(f"{name or 'the model'}: it has no weights yet: run the model once first")
             else:
                 held[name] = module
-        elif next(module.parameters(recurse=False), None) is not None and not hasattr(module, "original0"):
+        elif next(module.parameters(recurse=False), None) is not None:
             digital.append(DigitalLayer(name, type(module).__name__, "it is no convolution and no linear layer"))
     if not held:
         raise UnsupportedLayer(
@@ -186,7 +196,12 @@ def _why_digital(name: str, module: nn.Module, exclude: Sequence[str]) -> str:
     if any(fnmatch(name, pattern) for pattern in exclude):
         return "it is excluded"
     forwards = {kind.forward for kind in (*CONVOLUTIONS, nn.Linear)}
-    return "" if type(module).forward in forwards else "it computes something of its own"
+    if type(module).forward not in forwards or "forward" in vars(module):
+        return "it computes something of its own"
+    if is_lazy(module._parameters.get("weight")):  # its hook makes the weights
+        return ""
+    # Such as torch.nn.utils.weight_norm, spectral_norm and prune; they would be lost with the layer.
+    return "it has hooks of its own" if module._forward_hooks or module._forward_pre_hooks else ""
 
 
 def _relative(got: Tensor, wanted: Tensor) -> float:

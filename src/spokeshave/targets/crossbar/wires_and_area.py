@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from spokeshave.errors import InvalidArgument
 from spokeshave.structures.tiles import Tiling, crossbar_matrices
 from spokeshave.structures.wires import CROSSBAR_SIZE, crossbar_layers, is_single, layer_grid, live_wires
+from spokeshave.timing import evaluating
 
 
 @dataclass(frozen=True)
@@ -239,8 +241,11 @@ def price(
         >>> cost.area_cells, cost.crossbars, cost.wires, cost.routing_area
         (300, 2, 106, 11236)
     """
-    layers = tuple(_price_layer(name, module, size, tiling) for name, module in crossbar_layers(model, exclude).items())
-    counted = {layer.name for layer in layers}
+    with evaluating(model):  # a parametrization such as spectral_norm changes the model in training
+        layers = tuple(
+            _price_layer(name, module, size, tiling) for name, module in crossbar_layers(model, exclude).items()
+        )
+    counted = {layer.name for layer in layers} | parametrizations_in(model)
     others = (
         name
         for name, module in model.named_modules()
@@ -266,6 +271,14 @@ def area_share(model: nn.Module, reference: nn.Module, exclude: Sequence[str] = 
         0.2
     """
     return price(model, exclude=exclude).area_cells / price(reference, exclude=exclude).area_cells
+
+
+def parametrizations_in(model: nn.Module) -> set[str]:
+    """Names of modules that compute weights of other modules (`torch.nn.utils.parametrize`)."""
+    lists = [
+        f"{name}.parametrizations".lstrip(".") for name, module in model.named_modules() if is_parametrized(module)
+    ]
+    return {name for name, _ in model.named_modules() if any(f"{name}.".startswith(f"{place}.") for place in lists)}
 
 
 def _price_layer(name: str, module: nn.Module, size: tuple[int, int], tiling: Tiling) -> LayerCrossbars:
