@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from html_page import Page
-from spokeshave.report.crossbar_page import CrossbarRun, VariationPoint, render_crossbar_page, write_crossbar_page
+from spokeshave.report.crossbar_page import (
+    CrossbarRun,
+    VariationPoint,
+    draw_crossbars,
+    render_crossbar_page,
+    write_crossbar_page,
+)
 from spokeshave.targets.crossbar.memristor import Memristor
 from spokeshave.targets.crossbar.weights_to_tiles import Crossbar
 
@@ -67,3 +73,12 @@ def test_nothing_is_loaded_and_everything_has_a_name():
 def test_hostile_names_are_text():
     page = Page(render_crossbar_page(run(HOSTILE)))
     assert "script" not in {tag for tag, _ in page.tags} and page.text.count(HOSTILE) >= 4
+
+
+def test_a_mapped_network_draws_itself(tmp_path):
+    mapped = run(data=False).mapped
+    draw_crossbars(mapped, tmp_path / "drawn.html", name="my network")
+    text = (tmp_path / "drawn.html").read_text(encoding="utf-8")
+    assert "my network on crossbars" in text and f"{mapped.cost().wires:,}" in Page(text).text.replace(
+        "\N{NO-BREAK SPACE}", " "
+    )

@@ -83,6 +83,20 @@ def write_crossbar_page(run: CrossbarRun, path: Path) -> None:
     atomic_write(path, render_crossbar_page(run))
 
 
+def draw_crossbars(mapped: MappedNetwork, path: Path | str, name: str = "network") -> None:
+    """Draw a mapped network: a page with its price and every tile, deleted rows and columns, the wires that are left.
+
+    Args:
+        mapped: from `Crossbar.map`.
+        path: the HTML file to write; it needs no other file.
+        name: of the network, for the title.
+
+    Raises:
+        FileError: where it cannot be written.
+    """
+    write_crossbar_page(CrossbarRun(name, mapped, {}, f"draw_crossbars(mapped, ..., name={name!r})"), Path(path))
+
+
 def render_crossbar_page(run: CrossbarRun) -> str:
     """Give the page as HTML text.
 
