@@ -112,8 +112,8 @@ def one_level(
         exclude: patterns on names of layers that are left alone.
         scope: `Scope.LAYER` gives each layer a g of its own, `Scope.GLOBAL` all of them one.
         score: of a network in eval mode, larger is better, for instance its accuracy on validation images. With it,
-            layer by layer in order, g is the best of the grid and of the least squared error (which stays where nothing is better);
-            layers that come later are still as they were.
+            layer by layer in order, g is the best of the grid and of the least squared error (which stays where
+            nothing is better); layers that come later are still as they were.
         grid: scales that `score` chooses among, in units of the standard deviation of a layer's weights; positive.
 
     Returns:
