@@ -60,6 +60,9 @@ def test_options_reach_the_chip() -> None:
         ([LENET, "--input", "nonsense"], "such as 1,28,28"),
         ([LENET, "--input", "1,28,28", "--draws", "0"], "at least one draw"),
         ([LENET, "--input", "1,28,28", "--stuck-on", "2"], "stuck_on"),
+        ([LENET, "--input", "1,28,28", "--levels", "4"], "goes with --device n-level only"),
+        ([LENET, "--input", "1,28,28", "--weights", "none.safetensors"], "none.safetensors: no such file"),
+        ([LENET, "--input", "1,28,28", "--sweep", "0", "-0.1"], "--sweep: expected variations of 0 or more"),
         ([LENET, "--input", "1,28,28", "--exclude", "fc*"], "fc*"),
         ([LENET, "--input", "3,28,28", "--dac-bits", "8"], "example"),
         ([LENET, "--input", "3,32,32", "--data", "digits"], "have shape (1, 28, 28)"),
@@ -70,6 +73,15 @@ def test_options_reach_the_chip() -> None:
 def test_mistakes_are_answered(words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["map-crossbar", *words, "--out", str(tmp_path / "out")]) == 2
     assert says in capsys.readouterr().err
+    assert not (tmp_path / "out" / "crossbars.json").exists()
+
+
+def test_settings_that_say_nothing_without_data_are_left_out(tmp_path: Path) -> None:
+    assert main(["map-crossbar", "torch.nn:Identity", "--input", "3", "--out", str(tmp_path)]) == 2
+    words = ["map-crossbar", LENET, "--input", "1,28,28", "--draws", "3", "--seed", "11", "--out", str(tmp_path)]
+    assert main(words) == 0
+    settings = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text.split("--out")[-1].split()
+    assert "seed" in settings and not {"sweep", "draws", "images", "levels"} & set(settings)
 
 
 def test_images_are_fed_as_the_model_was() -> None:

@@ -1,5 +1,6 @@
 """The page of a mapped network: all of it is there, nothing is loaded, hostile names are text."""
 
+import dataclasses
 import re
 
 import pytest
@@ -82,3 +83,26 @@ def test_a_mapped_network_draws_itself(tmp_path):
     assert "my network on crossbars" in text and f"{mapped.cost().wires:,}" in Page(text).text.replace(
         "\N{NO-BREAK SPACE}", " "
     )
+
+
+def test_an_unsorted_sweep_is_put_in_order_and_its_worst_point_quoted():
+    done = run()
+    turned = dataclasses.replace(done, points=done.points[::-1])
+    assert Page(render_crossbar_page(turned)).text == Page(render_crossbar_page(done)).text
+
+
+def test_one_layer_is_singular():
+    page = Page(render_crossbar_page(CrossbarRun("One", Crossbar().map(nn.Linear(3, 2)), {}, "spokeshave")))
+    assert "1 layer is held by 2 crossbars" in page.text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_wires_of_the_pictures_are_those_of_the_price_also_where_cells_are_stuck():
+    torch.manual_seed(0)
+    net = nn.Linear(30, 20)
+    with torch.no_grad():
+        net.weight[:, :9] = 0
+    mapped = Crossbar(size=(8, 8), device=Memristor.one_level(stuck_off=0.95)).map(net)
+    assert (mapped.layers[""].weight == 0).all(1).any()  # an output that would need no wire
+    page = Page(render_crossbar_page(CrossbarRun("Stuck", mapped, {}, "spokeshave")))
+    cost = mapped.cost()
+    assert f"the model: {cost.wires} of {cost.wires_full} wires left" in page.text.replace("\N{NO-BREAK SPACE}", " ")

@@ -53,8 +53,8 @@ class Options:
     """Most input and output wires of a crossbar."""
     device: DeviceKind = DeviceKind.IDEAL
     """Kind of memristor: any conductance, two states, or --levels states above off."""
-    levels: int = 16
-    """Conductances above off of an n-level device."""
+    levels: int | None = None
+    """Conductances above off of an n-level device; 16 by default."""
     on_off_ratio: float = 100.0
     """Largest over smallest conductance of a device with levels."""
     variation: float = 0.0
@@ -113,6 +113,10 @@ def command(arguments: list[str]) -> int:
     shape, chip = parse_shape(options.input), chip_of(options)
     if options.draws < 1 or options.images < 0 or (options.data and not options.sweep):
         raise InvalidArgument("expected at least one draw, images of 0 or more and variations to sweep")
+    if not all(0 <= variation < float("inf") for variation in options.sweep):
+        raise InvalidArgument(f"--sweep: expected variations of 0 or more, got {' '.join(map(str, options.sweep))}")
+    if options.weights is not None and not options.weights.is_file():
+        raise InvalidArgument(f"--weights {options.weights}: no such file")
     require_writable(options.out)
     model = load_model(options.model).eval()
     if options.weights is not None:
@@ -139,7 +143,9 @@ def command(arguments: list[str]) -> int:
     config = {
         field: value.value if isinstance(value, Enum) else value
         for field, value in vars(options).items()
-        if field not in ("model", "out", "data_dir", "weights") and value not in ((), None)
+        if field not in ("model", "out", "data_dir", "weights")
+        and value not in ((), None)
+        and (options.data is not None or field not in ("sweep", "draws", "images"))
     }
     run = CrossbarRun(
         name, mapped, {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()},
@@ -175,10 +181,12 @@ def chip_of(options: Options) -> "Crossbar":
     from spokeshave.targets.crossbar.weights_to_tiles import Crossbar
 
     faults = {name: getattr(options, name) for name in ("variation", "stuck_on", "stuck_off", "read_noise")}
+    if options.levels is not None and options.device is not DeviceKind.N_LEVEL:
+        raise InvalidArgument(f"--levels {options.levels} goes with --device {DeviceKind.N_LEVEL.value} only")
     if options.device is DeviceKind.IDEAL:
         device = Memristor(**faults)
     else:
-        levels = 1 if options.device is DeviceKind.ONE_LEVEL else options.levels
+        levels = 1 if options.device is DeviceKind.ONE_LEVEL else 16 if options.levels is None else options.levels
         device = Memristor.n_level(levels, options.on_off_ratio, **faults)
     return Crossbar(
         options.size, device, converters=Converters(options.dac_bits, options.adc_bits), exclude=options.exclude,

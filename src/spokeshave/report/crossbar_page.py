@@ -114,7 +114,7 @@ def render_crossbar_page(run: CrossbarRun) -> str:
         tiles=_tiles(run),
         rows=_rows(cost.layers, mapped),
         digital=run.mapped.report.digital,
-        points=run.points,
+        points=_by_variation(run),
         variation=variation_figure(run) if run.points else None,
         pictures=_pictures(run.mapped),
         left_out=max(0, len(mapped) - _MOST_PICTURES),
@@ -132,13 +132,14 @@ def variation_figure(run: CrossbarRun) -> Figure:
     Args:
         run: with points.
     """
+    points = _by_variation(run)
     marks = [
         Mark("", point.variation, error, "sweep", hint=f"variation {point.variation:g}: {wording.percent(error)} wrong")
-        for point in run.points
+        for point in points
         for error in point.errors
     ]
-    xs = [point.variation for point in run.points]
-    lines = [Line("mean", xs, [point.mean_error for point in run.points])]
+    xs = [point.variation for point in points]
+    lines = [Line("mean", xs, [point.mean_error for point in points])]
     legend = [LegendEntry("one draw of all devices", mark="sweep"), LegendEntry("mean", 0.0)]
     if run.digital_error is not None:
         lines.append(Line("digital", [xs[0], xs[-1]], [run.digital_error] * 2, 1.0, dashed=True))
@@ -148,12 +149,16 @@ def variation_figure(run: CrossbarRun) -> Figure:
     return Figure(title, scatter_chart(title, marks, *axes, lines=lines), tuple(legend))
 
 
+def _by_variation(run: CrossbarRun) -> list[VariationPoint]:
+    return sorted(run.points, key=lambda point: point.variation)
+
+
 def _pictures(mapped: MappedNetwork) -> list[Figure]:
     figures = []
     for name, layer in list(mapped.layers.items())[:_MOST_PICTURES]:
         matrix = matrices_of(layer.product, layer.weight.detach())[0].float().cpu()
-        used = layer.grid.join(layer.used.float())[0].cpu()
-        figures.append(tiles_figure(name or "the model", matrix * used, layer.grid))
+        used = layer.grid.join(layer.used.float())[0].cpu() != 0
+        figures.append(tiles_figure(name or "the model", matrix * used, layer.grid, used))
     return figures
 
 
@@ -177,13 +182,14 @@ def _verdict(run: CrossbarRun) -> str:
     kind = {None: "memristors of any conductance", 1: "memristors of two states"}.get(
         device.levels, f"memristors of {device.levels} levels above off"
     )
+    layers = "1 layer is" if len(report.layers) == 1 else f"{len(report.layers)} layers are"
     text = (
-        f"{len(report.layers)} layers are held by {report.crossbars:,} crossbars of at most {run.mapped.size[0]} × "
+        f"{layers} held by {report.crossbars:,} crossbars of at most {run.mapped.size[0]} × "
         f"{run.mapped.size[1]} {kind}, two for each of {report.crossbars // 2:,} tiles: one for each sign. "
         f"Between them run {cost.wires:,} wires."
     )
     if run.points and run.digital_error is not None:
-        worst = run.points[-1]
+        worst = max(run.points, key=lambda point: (point.mean_error, point.variation))
         text += (
             f" The digital network is wrong on {wording.percent(run.digital_error)} of {run.images:,} test images, "
             f"the crossbars on {wording.percent(worst.mean_error)} ± {100 * worst.error_spread:.2f} where "
@@ -216,7 +222,7 @@ def _tiles(run: CrossbarRun) -> list[dict[str, Any]]:
         },
     ]
     if run.points:
-        best = run.points[0]
+        best = _by_variation(run)[0]
         tiles.append(
             {
                 "label": f"Test error, variation {best.variation:g}",

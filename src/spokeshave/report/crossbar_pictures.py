@@ -30,13 +30,20 @@ _BARS_WIDTH, _BAR_LEFT, _BAR_RIGHT, _BAR_PITCH = 480, 48, 296, 17
 _MOST_LAYERS = 24
 
 
-def tiles_figure(layer: str, matrix: Float[Tensor, "inputs outputs"], grid: TileGrid) -> Figure:
+def tiles_figure(
+    layer: str,
+    matrix: Float[Tensor, "inputs outputs"],
+    grid: TileGrid,
+    used: Bool[Tensor, "inputs outputs"] | None = None,
+) -> Figure:
     """Draw the crossbars of one matrix.
 
     Args:
         layer: its name.
         matrix: as crossbars hold it, one of `crossbar_matrices`.
         grid: how it is cut.
+        used: cells that wires are needed for, where those are not the ones of weights that are not zero: a device may
+            be stuck.
 
     Returns:
         The figure; its title says how many wires are left.
@@ -48,7 +55,7 @@ def tiles_figure(layer: str, matrix: Float[Tensor, "inputs outputs"], grid: Tile
         >>> tiles_figure("fc", torch.eye(4), TileGrid.of(4, 4, (2, 2))).title
         'fc: 8 of 16 wires left, in 2 of 4 crossbars of 2 x 2'
     """
-    wires = live_wires(matrix, grid)
+    wires = live_wires(matrix if used is None else used.to(matrix.dtype), grid)
     title = f"{layer}: {wires.count:,} of {grid.wires:,} wires left, in {wires.crossbars:,} of "
     title += f"{grid.rows * grid.columns:,} crossbars of {grid.tile_inputs} x {grid.tile_outputs}"
     cell, per_line = _layout(grid)
@@ -60,7 +67,7 @@ def tiles_figure(layer: str, matrix: Float[Tensor, "inputs outputs"], grid: Tile
         LegendEntry("output wire", mark="wires-out"),
         LegendEntry("deleted", mark="cut"),
     )
-    return Figure(title, _drawing(title, matrix, grid, cell, per_line), legend)
+    return Figure(title, _drawing(title, matrix, grid, wires, cell, per_line), legend)
 
 
 def bars_figure(before: CrossbarCost, after: CrossbarCost) -> Figure:
@@ -127,10 +134,9 @@ class _Paths:
     outputs: list[str]
 
 
-def _drawing(title: str, matrix: Tensor, grid: TileGrid, cell: float, per_line: int) -> Markup:
+def _drawing(title: str, matrix: Tensor, grid: TileGrid, wires: LiveWires, cell: float, per_line: int) -> Markup:
     strengths = opacities(matrix.detach().float().abs().nan_to_num(0.0).cpu().numpy())
     tiles = grid.cut(torch.from_numpy(strengths)).numpy().astype(np.uint8)
-    wires = live_wires(matrix, grid)
     wide, high = grid.tile_outputs * cell, grid.tile_inputs * cell
     lines = -(-grid.rows * grid.columns // per_line)
     paths = _Paths([], [], [], [], [])

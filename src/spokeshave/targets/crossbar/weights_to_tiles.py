@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedParameter
 
 from spokeshave.errors import InvalidArgument, UnsupportedLayer
 from spokeshave.structures.tiles import CONVOLUTIONS, TileGrid, Tiling
@@ -178,7 +178,7 @@ def mappable_layers(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[dict
         elif isinstance(module, (*CONVOLUTIONS, nn.Linear)):
             if why := _why_digital(name, module, exclude):
                 digital.append(DigitalLayer(name, type(module).__name__, why))
-            elif is_lazy(module._parameters.get("weight")):
+            elif isinstance(module._parameters.get("weight"), UninitializedParameter):
                 raise InvalidArgument(f"{name or 'the model'}: it has no weights yet: run the model once first")
             else:
                 held[name] = module
@@ -198,7 +198,7 @@ def _why_digital(name: str, module: nn.Module, exclude: Sequence[str]) -> str:
     forwards = {kind.forward for kind in (*CONVOLUTIONS, nn.Linear)}
     if type(module).forward not in forwards or "forward" in vars(module):
         return "it computes something of its own"
-    if is_lazy(module._parameters.get("weight")):  # its hook makes the weights
+    if isinstance(module._parameters.get("weight"), UninitializedParameter):  # its hook makes the weights
         return ""
     # Such as torch.nn.utils.weight_norm, spectral_norm and prune; they would be lost with the layer.
     return "it has hooks of its own" if module._forward_hooks or module._forward_pre_hooks else ""
