@@ -17,7 +17,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     )
     | {"report"},
     frozenset({"shaping", "run_output", "road", "strength_search", "equal_budget", "exchange_output"})
-    | {"arms_output", "float_networks"},
+    | {"arms_course", "arms_output", "float_networks"},
     frozenset({"recipes"}),
     frozenset({"cli"}),
 )

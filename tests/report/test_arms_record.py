@@ -37,7 +37,7 @@ def test_numbers_as_words():
     [
         ({"arms": None}, r"missing fields \['arms'\]"),
         ({"extra": 1}, r"unknown fields \['extra'\]"),
-        ({"kind": "other"}, "record of arms"),
+        ({"kind": "other"}, "record of kind arms"),
         ({"headline": "nobody"}, "no arm is called 'nobody'"),
         ({"arms": []}, "at least one"),
         ({"arms": [{"name": "a"}]}, "arms or charts"),

@@ -31,7 +31,7 @@ def test_gaps_and_factor_by_hand():
     [
         ({"errors": None}, r"missing fields \['errors'\]"),
         ({"extra": 1}, r"unknown fields \['extra'\]"),
-        ({"kind": "other"}, "record of an exchange"),
+        ({"kind": "other"}, "record of kind exchange"),
         ({"schema": 9}, "schema 1"),
         ({"errors": [0.1, 0.2, 3.0]}, "not percent"),
         ({"errors": [0.1, 0.2]}, "one error"),

@@ -7,27 +7,24 @@ Departs from the paper: a fraction of its epochs; networks for 32 x 32 images; t
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from torch import nn
 
-from spokeshave.arms_output import Scored, print_arms, write_arms, write_arms_ledger
-from spokeshave.data import DatasetName, load
+from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, close_course, open_course
+from spokeshave.arms_output import Scored, write_arms
 from spokeshave.equal_budget import Course
 from spokeshave.errors import InvalidArgument, NothingChanged
 from spokeshave.measure import compare, measure
-from spokeshave.processes import is_first, usable_device
+from spokeshave.processes import is_first
 from spokeshave.recipes.force_rows import ROWS, RowPlan
 from spokeshave.regularizers import Force, Pull
 from spokeshave.report.arms_record import Chart, Curve
 from spokeshave.rewrites.low_rank import low_rank
-from spokeshave.road import small_digits
-from spokeshave.run_output import command_line, refuse_finished
+from spokeshave.run_output import command_line
 from spokeshave.structures.rank_ratio import rank_ratio
 from spokeshave.structures.tiles import CONVOLUTIONS
 
@@ -59,19 +56,9 @@ class Row(Enum):
 
 
 @dataclass(frozen=True)
-class Config:
-    """Options of the force regularization recipe; 0 or nothing means what the row has."""
+class Own(FirstArmsOptions):
+    """Options that are the recipe's own."""
 
-    row: Row = Row.DEMO
-    """Network."""
-    data: DatasetName | None = None
-    """Data set; the row's own by default."""
-    data_dir: Path | None = None
-    """Folder of the data; else SPOKESHAVE_DATA, else it is downloaded."""
-    run_dir: Path | None = None
-    """Where checkpoints and the page go; runs/force-<row> by default. Float networks go beside it."""
-    seeds: tuple[int, ...] = (0,)
-    """One run each; errors are means over them."""
     strength: float = 0.0
     """lambda_s; below 0 filters repel each other."""
     kind: Pull | None = None
@@ -82,14 +69,14 @@ class Config:
     """Epochs under force, and without it in the plain arm."""
     finetune_epochs: int = 0
     """Epochs after the factorization."""
-    device: str = "cpu"
-    """Where to train: cpu, cuda, cuda:1."""
-    resume: bool = False
-    """Go on from the checkpoints in the run's folder."""
-    ledger: Path | None = None
-    """Folder of the ledger; writes a row there."""
-    smoke: bool = False
-    """A few steps on the embedded digits: shows that everything works, measures nothing."""
+
+
+@dataclass(frozen=True)
+class Config(ArmsOptions, Own):
+    """Options of the force regularization recipe; 0 or nothing means what the row has."""
+
+    row: Row = Row.DEMO
+    """Network."""
 
 
 def plan_of(config: Config) -> RowPlan:
@@ -125,12 +112,7 @@ def run(config: Config) -> dict[str, Any]:
         SpokeshaveError: what is wrong with the options, the data, the run's folder or the training.
     """
     plan, row = plan_of(config), config.row.value
-    run_dir = config.run_dir or Path("runs") / f"force-{row}"
-    refuse_finished(run_dir, config.resume)
-    usable_device(config.device)
-    start = plan.start()
-    splits = small_digits(start.data) if config.smoke else load(config.data or start.data, config.data_dir)
-    course = Course(start.budget(splits, config.smoke), splits, run_dir, config.resume, config.device)
+    course = open_course(config, "force", plan.start())
     walks = {seed: _Walk(plan, course, seed) for seed in config.seeds}
     seeds = {seed: walk.arms() for seed, walk in walks.items()}
     if not is_first():
@@ -138,26 +120,23 @@ def run(config: Config) -> dict[str, Any]:
     first = walks[config.seeds[0]]
     record = write_arms(
         seeds,
-        run_dir,
+        course.run_dir,
         recipe="force",
         row=row,
-        title=f"Force regularization: {row} on {splits.name}",
+        title=f"Force regularization: {row} on {course.splits.name}",
         headline="force-low-rank",
         config={
             "strength": plan.strength, "kind": plan.kind.value, "max_error": plan.max_error,
             "force": plan.force.to_dict(), "finetune": plan.finetune.to_dict(), "smoke": config.smoke,
         },
-        data=splits.name,
+        data=course.splits.name,
         quantities=QUANTITIES,
         layers={f"Ranks at {plan.max_error:.0%} error": first.rank_rows()},
         charts=[first.rank_chart()],
         paper=PAPER.get(row),
         command=command_line(["spokeshave", "run", "force"], config),
     )  # fmt: skip
-    print_arms(record, run_dir, Console())
-    if config.ledger is not None:
-        write_arms_ledger(record, config.ledger)
-    return asdict(record)
+    return close_course(record, course, config)
 
 
 class _Walk:

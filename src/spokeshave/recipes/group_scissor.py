@@ -11,25 +11,22 @@ import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from torch import nn
 
-from spokeshave.arms_output import Scored, print_arms, write_arms, write_arms_ledger
-from spokeshave.data import DatasetName, load
+from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, close_course, open_course
+from spokeshave.arms_output import Scored, write_arms
 from spokeshave.equal_budget import Course
 from spokeshave.errors import InvalidArgument, NothingChanged
-from spokeshave.processes import is_first, usable_device
+from spokeshave.processes import is_first
 from spokeshave.recipes.group_scissor_rows import LINEAR, ROWS, RowPlan
 from spokeshave.regularizers import Force, Freeze, Frozen, GroupLasso
 from spokeshave.report.arms_record import Chart, Curve
 from spokeshave.rewrites import delete_connections
 from spokeshave.rewrites.low_rank import low_rank
 from spokeshave.rewrites.rank_clipping import RankClipping
-from spokeshave.road import small_digits
-from spokeshave.run_output import command_line, refuse_finished
+from spokeshave.run_output import command_line
 from spokeshave.structures.tiles import Tiling
 from spokeshave.targets.crossbar.wires_and_area import CrossbarCost, area_share, price
 from spokeshave.train_settings import TrainSettings
@@ -61,19 +58,9 @@ class Row(Enum):
 
 
 @dataclass(frozen=True)
-class Config:
-    """Options of the Group Scissor recipe; 0 or nothing means what the row has."""
+class Own(FirstArmsOptions):
+    """Options that are the recipe's own."""
 
-    row: Row = Row.DEMO
-    """Network."""
-    data: DatasetName | None = None
-    """Data set; the row's own by default."""
-    data_dir: Path | None = None
-    """Folder of the data; else SPOKESHAVE_DATA, else it is downloaded."""
-    run_dir: Path | None = None
-    """Where checkpoints and the page go; runs/group-scissor-<row> by default. Float networks go beside it."""
-    seeds: tuple[int, ...] = (0,)
-    """One run each; errors are means over them."""
     strength: float = 1.0
     """Factor on the pull on wires, at least 0."""
     clip_epochs: int = 0
@@ -84,14 +71,14 @@ class Config:
     """Epochs with the deleted wires held at zero."""
     control: bool = False
     """Also train the float network on for as many epochs."""
-    device: str = "cpu"
-    """Where to train: cpu, cuda, cuda:1."""
-    resume: bool = False
-    """Go on from the checkpoints in the run's folder."""
-    ledger: Path | None = None
-    """Folder of the ledger; writes a row there."""
-    smoke: bool = False
-    """A few steps on the embedded digits: shows that everything works, measures nothing."""
+
+
+@dataclass(frozen=True)
+class Config(ArmsOptions, Own):
+    """Options of the Group Scissor recipe; 0 or nothing means what the row has."""
+
+    row: Row = Row.DEMO
+    """Network."""
 
 
 def plan_of(config: Config) -> RowPlan:
@@ -126,12 +113,7 @@ def run(config: Config) -> dict[str, Any]:
         SpokeshaveError: what is wrong with the options, the data, the run's folder or the training.
     """
     plan, row = plan_of(config), config.row.value
-    run_dir = config.run_dir or Path("runs") / f"group-scissor-{row}"
-    refuse_finished(run_dir, config.resume)
-    usable_device(config.device)
-    start = plan.start()
-    splits = small_digits(start.data) if config.smoke else load(config.data or start.data, config.data_dir)
-    course = Course(start.budget(splits, config.smoke), splits, run_dir, config.resume, config.device)
+    course = open_course(config, "group-scissor", plan.start())
     walks = {seed: _Walk(config, plan, course, seed) for seed in config.seeds}
     seeds = {seed: walk.front() if plan.front else walk.arms() for seed, walk in walks.items()}
     if not is_first():
@@ -139,25 +121,22 @@ def run(config: Config) -> dict[str, Any]:
     first = walks[config.seeds[0]]
     record = write_arms(
         seeds,
-        run_dir,
+        course.run_dir,
         recipe="group_scissor",
         row=row,
-        title=f"Group Scissor: {row} on {splits.name}",
+        title=f"Group Scissor: {row} on {course.splits.name}",
         headline="deleted" if not plan.front else "float",
         config={**asdict(plan.clipping), "measured": plan.clipping.measured.value, "wires": plan.wires}
         | {name: getattr(plan, name).to_dict() for name in ("clip", "delete", "finetune")}
         | {"keep": plan.keep, "smoke": config.smoke},
-        data=splits.name,
+        data=course.splits.name,
         quantities=QUANTITIES,
         layers={f"Crossbars: {name}": _layer_rows(cost) for name, cost in first.costs.items()},
         charts=_front_chart(plan, seeds) if plan.front else first.charts(),
         paper=PAPER.get(row),
         command=command_line(["spokeshave", "run", "group_scissor"], config),
     )
-    print_arms(record, run_dir, Console())
-    if config.ledger is not None:
-        write_arms_ledger(record, config.ledger)
-    return asdict(record)
+    return close_course(record, course, config)
 
 
 class _Walk:

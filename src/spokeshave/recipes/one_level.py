@@ -6,22 +6,19 @@ each by itself and together; and straight-through training (ST), which is not th
 Departs from the paper: only its abstract was at hand; proximal steps; lambda_q chosen here; several seeds.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from spokeshave.arms_output import print_arms, write_arms, write_arms_ledger
-from spokeshave.data import DatasetName, load
-from spokeshave.equal_budget import Course
+from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, close_course, open_course
+from spokeshave.arms_output import write_arms
 from spokeshave.errors import InvalidArgument
-from spokeshave.processes import is_first, usable_device
+from spokeshave.processes import is_first
 from spokeshave.recipes.one_level_arms import ArmName, Walk, level_rows, weight_charts
 from spokeshave.recipes.one_level_rows import ROWS, RowPlan
-from spokeshave.road import small_digits
-from spokeshave.run_output import command_line, refuse_finished
+from spokeshave.run_output import command_line
 from spokeshave.structures.magnitude_mask import Scope
 
 # Points of accuracy below the float network, at most: the abstract has one number for MNIST and one for CIFAR-10.
@@ -50,19 +47,9 @@ class Row(Enum):
 
 
 @dataclass(frozen=True)
-class Config:
-    """Options of the one-level recipe; 0 or nothing means what the row has."""
+class Own(FirstArmsOptions):
+    """Options that are the recipe's own."""
 
-    row: Row = Row.DEMO
-    """Network."""
-    data: DatasetName | None = None
-    """Data set; the row's own by default."""
-    data_dir: Path | None = None
-    """Folder of the data; else SPOKESHAVE_DATA, else it is downloaded."""
-    run_dir: Path | None = None
-    """Where checkpoints and the page go; runs/one-level-<row> by default. Float networks go beside it."""
-    seeds: tuple[int, ...] = (0,)
-    """One run each; errors are means over them."""
     arms: tuple[ArmName, ...] = tuple(ArmName)
     """What is compared with the float network."""
     strength: float = 0.0
@@ -73,14 +60,14 @@ class Config:
     """Epochs of bias tuning."""
     try_strengths: tuple[float, ...] = ()
     """Train under each of these strengths, and print what the rounded networks score on the validation split."""
-    device: str = "cpu"
-    """Where to train: cpu, cuda, cuda:1."""
-    resume: bool = False
-    """Go on from the checkpoints in the run's folder."""
-    ledger: Path | None = None
-    """Folder of the ledger; writes a row there."""
-    smoke: bool = False
-    """A few steps on the embedded digits: shows that everything works, measures nothing."""
+
+
+@dataclass(frozen=True)
+class Config(ArmsOptions, Own):
+    """Options of the one-level recipe; 0 or nothing means what the row has."""
+
+    row: Row = Row.DEMO
+    """Network."""
 
 
 def plan_of(config: Config) -> RowPlan:
@@ -116,12 +103,7 @@ def run(config: Config) -> dict[str, Any]:
         SpokeshaveError: what is wrong with the options, the data, the run's folder or the training.
     """
     plan, row = plan_of(config), config.row.value
-    run_dir = config.run_dir or Path("runs") / f"one-level-{row}"
-    refuse_finished(run_dir, config.resume)
-    usable_device(config.device)
-    start = plan.start()
-    splits = small_digits(start.data) if config.smoke else load(config.data or start.data, config.data_dir)
-    course = Course(start.budget(splits, config.smoke), splits, run_dir, config.resume, config.device)
+    course = open_course(config, "one-level", plan.start())
     walks = {seed: Walk(plan, course, seed) for seed in config.seeds}
     if config.try_strengths:
         _try_strengths(config, walks)
@@ -134,26 +116,23 @@ def run(config: Config) -> dict[str, Any]:
     pulled = ArmName.DQ_QR.value in first.stages
     record = write_arms(
         seeds,
-        run_dir,
+        course.run_dir,
         recipe="one_level",
         row=row,
-        title=f"One-level synapses: {row} on {splits.name}",
+        title=f"One-level synapses: {row} on {course.splits.name}",
         headline=ArmName.DQ_QR_BT.value if ArmName.DQ_QR_BT in config.arms else named[-1],
         config={
             "strength": plan.strength, "ramp": plan.ramp, "arms": named, "smoke": config.smoke,
             **{name: getattr(plan, name).to_dict() for name in ("pull", "through", "control", "bias")},
         },
-        data=splits.name,
+        data=course.splits.name,
         quantities=QUANTITIES,
         layers={n.value: level_rows(first.networks[n.value]) for n in _TABLED if n in config.arms},
         charts=_charts(first) if pulled else (),
         paper=PAPER.get(row),
         command=command_line(["spokeshave", "run", "one_level"], config),
     )  # fmt: skip
-    print_arms(record, run_dir, Console())
-    if config.ledger is not None:
-        write_arms_ledger(record, config.ledger)
-    return asdict(record)
+    return close_course(record, course, config)
 
 
 def _charts(walk: Walk) -> list[Any]:

@@ -3,16 +3,14 @@
 run.json, checked when it is read. Errors and whatever is called `..._share` are 0..1. The first arm is the reference.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from spokeshave.errors import DataError
-from spokeshave.files import atomic_write
-from spokeshave.report.record_heading import RECORD_FILE, SCHEMA, RecordHeading, check_kinds, read_content
+from spokeshave.report.record_heading import RecordHeading, checked_fields, read_content, write_content
 
 KIND = "arms"
 
@@ -119,10 +117,7 @@ class ArmsRecord(RecordHeading):
         Raises:
             FileError: where it cannot be written.
         """
-        path = run_dir / RECORD_FILE
-        content = {"schema": SCHEMA, "kind": KIND, **asdict(self)}
-        atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
-        return path
+        return write_content(self, KIND, run_dir)
 
     @classmethod
     def load(cls, path: Path) -> "ArmsRecord":
@@ -145,15 +140,7 @@ class ArmsRecord(RecordHeading):
         Raises:
             DataError: where a field is missing, unknown or out of its range.
         """
-        known = {item.name for item in fields(cls)}
-        found = set(content) - {"schema", "kind"}
-        if content.get("kind") != KIND or content.get("schema") != SCHEMA or found != known:
-            raise DataError(
-                f"{source}: expected the record of arms, schema {SCHEMA}; missing fields "
-                f"{sorted(known - found)}, unknown fields {sorted(found - known)}; run the recipe again"
-            )
-        check_kinds(content, source, _KINDS)
-        made = {name: content[name] for name in known}
+        made = checked_fields(cls, content, KIND, source, _KINDS)
         try:
             made["arms"] = [Arm(**arm) for arm in content["arms"]]
             made["charts"] = [

@@ -5,14 +5,13 @@ Errors and shares are 0..1, bytes are those that one worker sends in one step.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from spokeshave.errors import DataError
-from spokeshave.files import atomic_write
-from spokeshave.report.record_heading import RECORD_FILE, SCHEMA, RecordHeading, check_kinds, read_content
+from spokeshave.report.record_heading import RecordHeading, checked_fields, read_content, write_content
 
 KIND = "exchange"
 
@@ -55,10 +54,7 @@ class ExchangeRecord(RecordHeading):
         Raises:
             FileError: where it cannot be written.
         """
-        path = run_dir / RECORD_FILE
-        content = {"schema": SCHEMA, "kind": KIND, **asdict(self)}
-        atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
-        return path
+        return write_content(self, KIND, run_dir)
 
     @classmethod
     def load(cls, path: Path) -> "ExchangeRecord":
@@ -81,21 +77,14 @@ class ExchangeRecord(RecordHeading):
         Raises:
             DataError: where a field is missing, unknown or out of its range.
         """
-        known = {item.name for item in fields(cls)}
-        found = set(content) - {"schema", "kind"}
-        if content.get("kind") != KIND or content.get("schema") != SCHEMA or found != known:
-            raise DataError(
-                f"{source}: expected the record of an exchange, schema {SCHEMA}; missing fields "
-                f"{sorted(known - found)}, unknown fields {sorted(found - known)}; run the recipe again"
-            )
-        check_kinds(content, source, _KINDS)
+        made = checked_fields(cls, content, KIND, source, _KINDS)
         for name in _ERRORS:
             values = content[name]
             if len(values) != len(content["seeds"]) or not all(_is_share(value) for value in values):
                 raise DataError(f"{source}: {name}: expected one error in 0..1 (not percent) a seed, got {values!r}")
         if not all(_is_share(share) for share in content["zero_codes"].values()):
             raise DataError(f"{source}: zero_codes: expected shares in 0..1, got {content['zero_codes']!r}")
-        return cls(**{name: content[name] for name in known})
+        return cls(**made)
 
 
 _ERRORS = ("float_errors", "errors", "float_validation_errors", "validation_errors")

@@ -5,11 +5,12 @@ A record is a dataclass that adds the numbers of its kind; all of them are read 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from spokeshave.errors import DataError, LedgerError
+from spokeshave.files import atomic_write
 from spokeshave.ledger import describe_machine, describe_versions, find_commit
 
 SCHEMA = 1
@@ -105,6 +106,49 @@ def read_content(run_dir: Path | str) -> tuple[Path, dict[str, Any]]:
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a JSON object, got {type(content).__name__}; run the recipe again")
     return path, content
+
+
+def write_content(record: RecordHeading, kind: str, run_dir: Path) -> Path:
+    """Write a record into a run's folder, as run.json.
+
+    Args:
+        record: a dataclass of JSON values.
+        kind: what its class is called there.
+        run_dir: the run's folder.
+
+    Raises:
+        FileError: where it cannot be written.
+    """
+    path = run_dir / RECORD_FILE
+    content = {"schema": SCHEMA, "kind": kind, **asdict(record)}
+    atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+    return path
+
+
+def checked_fields(
+    record: type[RecordHeading], content: Mapping[str, Any], kind: str, source: str, more: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The fields of a record from what run.json holds.
+
+    Args:
+        record: its class.
+        content: what run.json holds.
+        kind: that it must be of.
+        source: where it is from, for errors.
+        more: types of the fields that the class adds.
+
+    Raises:
+        DataError: where a field is missing, unknown or of another type.
+    """
+    known = {item.name for item in fields(record)}
+    found = set(content) - {"schema", "kind"}
+    if content.get("kind") != kind or content.get("schema") != SCHEMA or found != known:
+        raise DataError(
+            f"{source}: expected a record of kind {kind}, schema {SCHEMA}; missing fields {sorted(known - found)}, "
+            f"unknown fields {sorted(found - known)}; run the recipe again"
+        )
+    check_kinds(content, source, more)
+    return {name: content[name] for name in known}
 
 
 def check_kinds(
