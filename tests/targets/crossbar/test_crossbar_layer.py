@@ -227,6 +227,7 @@ def test_steps_of_a_fused_optimizer_are_noticed(pending):
 
 def test_a_call_in_inference_mode_leaves_nothing_that_gradients_refuse():
     layer = mapped(nn.Linear(5, 4), torch.randn(3, 5)).requires_grad_(False)
+    layer.forget_products()
     x = torch.randn(3, 5, requires_grad=True)
     with torch.inference_mode():
         layer(x)
