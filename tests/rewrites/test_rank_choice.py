@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from spokeshave.errors import InvalidArgument
-from spokeshave.rewrites.rank_choice import Payoff, Plan, plan_of, ranks_as_given, ranks_by_error, ranks_by_flops
+from spokeshave.rewrites.rank_choice import Payoff, Plan, plan_of, ranks_as_given, ranks_by_error, ranks_within_budget
 from spokeshave.rewrites.splittable_layers import splittable_layers
 from spokeshave.structures.layer_spectrum import Split
 from spokeshave.structures.roofline_model import MachineRates
@@ -69,7 +69,7 @@ def test_a_budget_is_spent_where_it_saves_most(required):
     for share in (0.2, 0.5, 0.8):
         budget = share * 630 - 30
         found = plans()
-        ranks_by_flops(found, share, 2 * 64 * 630.0, payoff)
+        ranks_within_budget(found, share, 2 * 64 * 630.0, payoff)
 
         def cost(layer: int, rank: int | None) -> float:
             return whole[layer] if rank is None else (32 if layer == 0 else 42) * rank
@@ -85,6 +85,6 @@ def test_a_budget_is_spent_where_it_saves_most(required):
         step = max(-np.diff(tails[0]).min(), -np.diff(tails[1]).min(), 0.1)
         assert error(0, mine[0]) + error(1, mine[1]) <= best + step
     with pytest.raises(InvalidArgument, match=r"cannot be met.*0\.165"):
-        ranks_by_flops(plans(), 0.1, 2 * 64 * 630.0, payoff)  # (32 + 42 + 30) / 630
+        ranks_within_budget(plans(), 0.1, 2 * 64 * 630.0, payoff)  # (32 + 42 + 30) / 630
     with pytest.raises(InvalidArgument, match="above 0"):
-        ranks_by_flops(plans(), 0.0, 1.0, payoff)
+        ranks_within_budget(plans(), 0.0, 1.0, payoff)

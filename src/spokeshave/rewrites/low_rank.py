@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from spokeshave.errors import InvalidArgument, NothingChanged, RewriteError
 from spokeshave.rewrites.low_rank_report import LowRankLayer, LowRankReport
-from spokeshave.rewrites.rank_choice import Payoff, Plan, plan_of, ranks_as_given, ranks_by_error, ranks_by_flops
+from spokeshave.rewrites.rank_choice import Payoff, Plan, plan_of, ranks_as_given, ranks_by_error, ranks_within_budget
 from spokeshave.rewrites.splittable_layers import (
     SplittableLayer,
     by_pattern,
@@ -123,7 +123,7 @@ def low_rank(
     if ranks is not None:
         ranks_as_given(plans, by_pattern("ranks", [layer.name for layer in layers], ranks), payoff)
     elif flops is not None:
-        ranks_by_flops(plans, flops, network_flops, payoff)
+        ranks_within_budget(plans, flops, network_flops, payoff)
     else:
         limit = max_error if energy is None else _left_out(energy)
         assert limit is not None

@@ -116,7 +116,7 @@ def ranks_as_given(plans: list[Plan], ranks: Mapping[str, int], payoff: Payoff) 
             _take(plan, rank, payoff)
 
 
-def ranks_by_flops(plans: list[Plan], share: float, network_flops: float, payoff: Payoff) -> None:
+def ranks_within_budget(plans: list[Plan], share: float, network_flops: float, payoff: Payoff) -> None:
     """Give the layers the ranks of the least summed error with which the network meets a budget.
 
     Args:
