@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spokeshave.errors import InvalidArgument
-from spokeshave.regularizers.optimizer_hooks import Attachment
+from spokeshave.regularizers.optimizer_hooks import Attachment, add_to_gradient
 from spokeshave.regularizers.proximal_step import shrink_groups, step_metric
 from spokeshave.structures.groups import CONVOLUTIONS, TRANSPOSED, Grouping, GroupKind, plain_weight
 from spokeshave.structures.sparsity import LayerSparsity, layer_sparsity
@@ -197,10 +197,7 @@ class GroupLasso:
         """Add the gradient of `energy` to `.grad` of every watched weight (made where it is None)."""
         for item in self._watched:
             weight = _weight(item)
-            if not weight.requires_grad:  # with a gradient, an optimizer would move what is frozen
-                continue
-            force = group_force(weight, item.grouping, self.strength * item.lambdas.to(weight))
-            weight.grad = force if weight.grad is None else weight.grad.add_(force)
+            add_to_gradient(weight, group_force(weight, item.grouping, self.strength * item.lambdas.to(weight)))
 
     def attach(self, optimizer: Optimizer) -> Attachment:
         """Let the penalty act at every step of an optimizer.

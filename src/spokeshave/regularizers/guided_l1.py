@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from spokeshave.errors import InvalidArgument
 from spokeshave.regularizers.guidance import Guide
-from spokeshave.regularizers.optimizer_hooks import Attachment
+from spokeshave.regularizers.optimizer_hooks import Attachment, add_to_gradient
 from spokeshave.regularizers.proximal_step import step_metric
 from spokeshave.structures.pruned_layers import Multipliers, PrunedLayer, held_by, pruned_layers
 from spokeshave.structures.sparsity import LayerSparsity, layer_sparsity
@@ -125,8 +125,7 @@ class GuidedL1:
     def pull(self) -> None:
         """Add the gradient of `energy` to `.grad` of every weight that is pulled now (made where it is None)."""
         for layer in self._pulled(self._layers):
-            force = self.strength * layer.multiplier * layer.weight.sign()
-            layer.weight.grad = force if layer.weight.grad is None else layer.weight.grad.add_(force)
+            add_to_gradient(layer.weight, self.strength * layer.multiplier * layer.weight.sign())
 
     def attach(self, optimizer: Optimizer) -> Attachment:
         """Let the penalty act at every step of an optimizer.

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from spokeshave.errors import InvalidArgument
 from spokeshave.regularizers.guidance import Guide
 from spokeshave.regularizers.hidden_weights import HidesWeights
-from spokeshave.regularizers.optimizer_hooks import Attachment
+from spokeshave.regularizers.optimizer_hooks import Attachment, add_to_gradient
 from spokeshave.structures.pruned_layers import Multipliers, PrunedLayer, held_by, pruned_layers
 
 
@@ -74,7 +74,7 @@ class NetworkSurgery(HidesWeights):
         for layer in self._layers:
             if self._pulls(layer) and self.strength:
                 force = self.strength * layer.multiplier * layer.weight.sign()
-                layer.weight.grad = force if layer.weight.grad is None else layer.weight.grad.add_(force)
+                add_to_gradient(layer.weight, force)
 
     def attach(self, optimizer: Optimizer) -> Attachment:
         """Cut and splice at every step of an optimizer.

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from spokeshave.errors import CheckpointError, InvalidArgument
 from spokeshave.regularizers.guided_l1 import soft_threshold
-from spokeshave.regularizers.optimizer_hooks import Attachment, Rounds
+from spokeshave.regularizers.optimizer_hooks import Attachment, Rounds, add_to_gradient
 from spokeshave.regularizers.proximal_step import step_metric
 from spokeshave.structures.levels import Multiples, best_scale, multiples_of, nearest_level
 from spokeshave.structures.magnitude_mask import Scope
@@ -236,11 +236,8 @@ class OneLevel:
 
     def _pull(self, layers: Sequence[PrunedLayer]) -> None:
         for layer in layers if self.strength else ():
-            weight, strength = layer.weight, self._strength_of(layer)
-            if not weight.requires_grad:  # with a gradient, an optimizer would move what is frozen
-                continue
-            force = strength * level_force(weight.detach(), self._scales.values[layer.name], self._multiples)
-            weight.grad = force if weight.grad is None else weight.grad.add_(force)
+            force = level_force(layer.weight.detach(), self._scales.values[layer.name], self._multiples)
+            add_to_gradient(layer.weight, self._strength_of(layer) * force)
 
     @torch.no_grad()
     def _before(self, layers: Sequence[PrunedLayer]) -> None:

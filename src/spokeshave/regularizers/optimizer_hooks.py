@@ -7,6 +7,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
+def add_to_gradient(weight: Tensor, force: Tensor) -> None:
+    """Add to `.grad` of a weight, made where it is None; a frozen one gets none, or an optimizer would move it."""
+    if weight.requires_grad:
+        weight.grad = force if weight.grad is None else weight.grad.add_(force)
+
+
 class Attachment:
     """Hooks on one optimizer.
 
