@@ -9,7 +9,7 @@ from spokeshave.optional import EXTRAS
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "files", "optional", "processes", "tensor_digest", "user_cache"}),
-    frozenset({"structures", "data", "models", "timing", "jit"}),
+    frozenset({"structures", "data", "models", "timing", "dense_runtimes", "jit"}),
     frozenset({"regularizers", "rewrites", "measure", "export", "ledger", "targets", "communication"}),
     frozenset({"cpu_benchmark"}),
     frozenset(

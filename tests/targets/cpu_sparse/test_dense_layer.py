@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from sparse_cases import error, in_double, steps_of, thin
 from spokeshave.jit.host_cpu import host_cpu
-from spokeshave.targets.cpu_sparse.dense_layer import DenseLayer
+from spokeshave.targets.cpu_sparse.dense_layer import DenseLayer, dense_seconds
 from spokeshave.targets.cpu_sparse.network_steps import Convolve
 from spokeshave.targets.cpu_sparse.sparse_network import Slot, SparseNetwork, cut
 
@@ -42,3 +42,20 @@ def test_it_reads_what_the_step_reads():
     x = torch.randn(5, 6)
     assert dense.inputs == step.inputs and dense.output == step.output
     torch.testing.assert_close(dense([x]), layer(x).detach())
+
+
+def test_its_time_is_measured_once_for_a_geometry_and_batch(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPOKESHAVE_CACHE", str(tmp_path))
+    steps = steps_of(Shortcut().eval(), torch.zeros(1, 4, 9, 9))
+    calls = []
+    run = DenseLayer.__call__
+    monkeypatch.setattr(DenseLayer, "__call__", lambda self, values: calls.append(len(values[0])) or run(self, values))
+    one, two = (step for step in steps.steps if isinstance(step, Convolve))
+    first = dense_seconds(one, steps.shapes, 5)
+    assert first > 0 and set(calls) == {5} and len(calls) >= 2
+    calls.clear()
+    assert dense_seconds(one, steps.shapes, 5) == first and not calls
+    assert dense_seconds(two, steps.shapes, 5) > 0 and calls  # a shortcut is added to it
+    calls.clear()
+    dense_seconds(one, steps.shapes, 6)
+    assert set(calls) == {6}

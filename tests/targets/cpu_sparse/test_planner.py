@@ -63,3 +63,25 @@ def test_every_layer_with_weights_is_planned_with_its_own_work():
     assert convolution.work.flops_per_image == 2 * 27 * 8 * 36 and linear.work.flops_per_image == 2 * 5 * 288
     assert convolution.work.activation_bytes == 4 * (3 * 64 + 8 * 36) and linear.work.weight_bytes == 4 * 5 * 288
     assert convolution.x == pytest.approx(float((network[0].weight != 0).float().mean()))
+
+
+def test_torch_is_timed_only_where_the_prediction_is_for_dense():
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), thin(nn.Conv2d(8, 8, 3), 0.1), nn.Flatten(), nn.Linear(128, 5)
+    )
+    steps = steps_of(network, torch.zeros(1, 3, 8, 8))
+    first, _, last = predicted = plan_network(steps, QUICK, 2)
+    assert [plan.path for plan in predicted] == [Path.DENSE, Path.DIRECT, Path.DENSE]
+    slow, asked = {first.layer: 3 * first.predicted_s[Path.DIRECT], last.layer: last.predicted_s[Path.DENSE]}, []
+
+    def dense_s(step):
+        asked.append(step.layer)
+        return slow[step.layer]
+
+    measured = plan_network(steps, QUICK, 2, dense_s)
+    assert asked == [first.layer, last.layer]
+    assert [plan.path for plan in measured] == [Path.DIRECT, Path.DIRECT, Path.DENSE]
+    assert (
+        measured[0].predicted_speedup == pytest.approx(3) and "3.0x faster than dense, as measured" in measured[0].why
+    )
+    assert measured[2].why.endswith("as measured") and measured[1] == predicted[1]

@@ -3,9 +3,11 @@
 Park et al., ICLR 2017, section 2.2: direct sparse wins where max(alpha x C / F, (S_A + beta x S_W) / B) < C / F.
 Departs from the paper: alpha falls as the share of nonzeros x grows, as measured; a dense layer in the middle of a
 sparse network also pays for changing the layout of its activations twice; the squeezed layer (zero rows and columns
-left out, the rest dense) is predicted beside the two, for comparison: direct sparse code does no work there either.
+left out, the rest dense) is predicted beside the two, for comparison: direct sparse code does no work there either;
+where the prediction is for dense, torch is timed on that very layer, since F is far lower with few channels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from math import prod
@@ -43,7 +45,7 @@ class LayerPlan:
         work: FLOPs and bytes of the dense layer, for one image.
         x: share of nonzero weights, 0 to 1.
         left: share of the weights in rows and columns that are not all zero.
-        predicted_s: path -> seconds for one batch.
+        predicted_s: path -> seconds for one batch; measured for a dense layer that was predicted to be faster.
         lower_bound: x above which sparse code computes longer than dense code.
         upper_bound: x below which memory takes the time; infinite where it always does.
         why: the decision in words.
@@ -94,13 +96,20 @@ def left_over(weight: StoredWeight, groups: int = 1) -> float:
     return left / max(1, len(weight) * columns)
 
 
-def plan_network(network: NetworkSteps, roofline: Roofline, images: int) -> list[LayerPlan]:
+def plan_network(
+    network: NetworkSteps,
+    roofline: Roofline,
+    images: int,
+    dense_s: Callable[[Convolve | Multiply], float] | None = None,
+) -> list[LayerPlan]:
     """Decide for every convolution and linear layer.
 
     Args:
         network: steps.
         roofline: of the machine.
         images: in a batch.
+        dense_s: measures how long torch takes for a step; asked before a layer is left to torch, since the rate of one
+            typical layer says little about layers with few channels.
     """
     plans = []
     for step in network.steps:
@@ -110,11 +119,17 @@ def plan_network(network: NetworkSteps, roofline: Roofline, images: int) -> list
             flops = 2.0 * prod(step.weight.shape) * prod(shape[1:])
             work = LayerWork(step.layer, flops, 4.0 * values, 4.0 * prod(step.weight.shape))
             left = left_over(step.weight, step.groups if isinstance(step, Convolve) else 1)
-            plans.append(plan_layer(work, step.output, step.weight.density, left, roofline, images))
+            given = (work, step.output, step.weight.density, left, roofline, images)
+            plan = plan_layer(*given)
+            if plan.path is Path.DENSE and dense_s is not None:
+                plan = plan_layer(*given, dense_s(step))
+            plans.append(plan)
     return plans
 
 
-def plan_layer(work: LayerWork, output: str, x: float, left: float, roofline: Roofline, images: int) -> LayerPlan:
+def plan_layer(
+    work: LayerWork, output: str, x: float, left: float, roofline: Roofline, images: int, dense_s: float | None = None
+) -> LayerPlan:
     """Decide for one layer.
 
     Args:
@@ -124,6 +139,7 @@ def plan_layer(work: LayerWork, output: str, x: float, left: float, roofline: Ro
         left: share of the weights in rows and columns that are not all zero.
         roofline: of the machine.
         images: in a batch.
+        dense_s: what torch was measured to take for a batch; predicted if none is given.
     """
     activations = images * work.activation_bytes
     weights = BYTES_A_NONZERO * x * work.weight_bytes
@@ -138,16 +154,17 @@ def plan_layer(work: LayerWork, output: str, x: float, left: float, roofline: Ro
     predicted = {
         Path.DIRECT: seconds(rates.alpha * x * arithmetic, weights, activations),
         Path.SQUEEZED: seconds(left * arithmetic, left * work.weight_bytes, activations) + relayout,
-        Path.DENSE: seconds(arithmetic, work.weight_bytes, activations),
+        Path.DENSE: seconds(arithmetic, work.weight_bytes, activations) if dense_s is None else dense_s,
     }
     inside = predicted[Path.DENSE] + 2 * relayout + SWITCH_S
     dense = inside < CLEARLY * predicted[Path.DIRECT]
     bound = rates.alpha * x * arithmetic < predicted[Path.DIRECT]
+    measured = "" if dense_s is None else ", as measured"
     why = (
-        f"{x:.1%} nonzero at alpha {rates.alpha:.2f}: dense is {predicted[Path.DIRECT] / inside:.1f}x faster"
+        f"{x:.1%} nonzero at alpha {rates.alpha:.2f}: dense is {predicted[Path.DIRECT] / inside:.1f}x faster{measured}"
         if dense
         else f"{x:.1%} nonzero at alpha {rates.alpha:.2f}: {predicted[Path.DENSE] / predicted[Path.DIRECT]:.1f}x "
-        f"faster than dense{', bound by memory' if bound else ''}"
+        f"faster than dense{measured}{', bound by memory' if bound else ''}"
     )
     return LayerPlan(
         work.name, output, Path.DENSE if dense else Path.DIRECT, work, x, left, predicted,

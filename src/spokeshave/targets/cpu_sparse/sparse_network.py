@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -22,7 +23,7 @@ from spokeshave.errors import InvalidArgument
 from spokeshave.jit.code_cache import code_key, generator
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.structures.graph_tracing import TracedNetwork
-from spokeshave.targets.cpu_sparse.dense_layer import DenseLayer
+from spokeshave.targets.cpu_sparse.dense_layer import DenseLayer, dense_seconds
 from spokeshave.targets.cpu_sparse.lowering import lower
 from spokeshave.targets.cpu_sparse.network_steps import (
     Convolve,
@@ -114,7 +115,8 @@ class SparseNetwork(nn.Module):
         super().__init__()
         self.network, self.result, self.vectors = network, result, vectors
         self.plain, self.images = vectors is None, images
-        self.plans = plan_network(network, measure_roofline(images=images), images) if vectors else []
+        timed = partial(dense_seconds, shapes=network.shapes, images=images)
+        self.plans = plan_network(network, measure_roofline(images=images), images, timed) if vectors else []
         self.pieces = cut(network, {plan.output for plan in self.plans if planned and plan.path is Path.DENSE})
         self._tune_s = tune_s
         self._segments = [self.segment_of(piece) for piece in self.pieces]
