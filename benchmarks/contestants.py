@@ -176,7 +176,7 @@ def write_models(network: nn.Module, images: Tensor, folder: Path) -> tuple[dict
     """
     models = {suffix: folder / f"network{suffix}" for suffix in set(SUFFIX.values())}
     with torch.no_grad():
-        save_sparse(to_sparse(network, images[:1])[0], models[".safetensors"])
+        save_sparse(to_sparse(network, images[:1], batch=len(images))[0], models[".safetensors"])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # nothing else runs a network without Python in between
             torch.jit.trace(network, images).save(str(models[".pt"]))

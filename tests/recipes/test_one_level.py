@@ -11,7 +11,9 @@ from torch import nn
 from spokeshave.cli.main import main
 from spokeshave.cli.run import parse
 from spokeshave.errors import InvalidArgument
+from spokeshave.export import load_safetensors
 from spokeshave.float_networks import lenet
+from spokeshave.models import LeNet
 from spokeshave.recipes.one_level import PAPER, Config, Row, plan_of
 from spokeshave.recipes.one_level_arms import LABELS, ArmName, level_rows, weight_charts, weights_of
 from spokeshave.recipes.one_level_rows import ROWS
@@ -48,7 +50,10 @@ def test_a_smoke_run_compares_every_arm_and_resume_repeats_it(tmp_path, capsys):
     assert [chart.title for chart in record.charts] == ["conv1", "conv2", "ip1", "ip2"]
     # A stage that two arms share was trained once.
     stages = sorted(path.name for path in (tmp_path / "lenet" / "seed-0").iterdir())
-    assert stages == ["control", "dq-bt", "dq-qr", "dq-qr-bt", "qr", "st", "st-bt"]
+    assert stages == ["control", "dq-bt", "dq-qr", "dq-qr-bt", "qr", "st", "st-bt", "weights"]
+    network = LeNet()
+    load_safetensors(network, tmp_path / "lenet" / "seed-0" / "weights" / "st-bt.safetensors")
+    assert level_rows(network) == record.layers["st-bt"] and network.conv1.weight.unique().numel() == 3
     assert "page:" in capsys.readouterr().out and (tmp_path / "lenet" / "report.html").stat().st_size > 20_000
     again = smoke(tmp_path, "lenet", "--resume")
     assert [arm.errors for arm in again.arms] == [arm.errors for arm in record.arms] and again.layers == record.layers

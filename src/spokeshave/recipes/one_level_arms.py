@@ -16,6 +16,9 @@ from spokeshave.arms_output import Scored
 from spokeshave.data import Batches
 from spokeshave.equal_budget import Course
 from spokeshave.errors import NothingChanged
+from spokeshave.export import safetensors_bytes
+from spokeshave.files import atomic_write
+from spokeshave.processes import is_first
 from spokeshave.recipes.one_level_rows import RowPlan
 from spokeshave.regularizers import LevelSolver, OneLevel, StraightThrough
 from spokeshave.report.arms_record import Chart, Curve
@@ -80,12 +83,14 @@ class Walk:
         return set(self._trained)
 
     def arms(self, names: tuple[ArmName, ...]) -> dict[str, Scored]:
-        """The float network, then these arms."""
+        """The float network, then these arms; the weights of each stay in `run_dir`/seed-<seed>/weights."""
         self.networks: dict[str, nn.Module] = {}
         scored = {"float": self._scored("float network", self.dense, {"float": self._history}, {})}
+        self._keep("float", self.dense)
         for name in names:
             network, rows, numbers = self._arm(name)
             self.networks[name.value] = network
+            self._keep(name.value, network)
             scored[name.value] = self._scored(LABELS[name], network, rows, numbers)
         return scored
 
@@ -155,6 +160,12 @@ class Walk:
             training.finish()
             self._trained[stage] = network, {stage: rows}, {}
         return self._trained[stage]
+
+    def _keep(self, name: str, network: nn.Module) -> None:
+        """Write the weights as `load_safetensors` and the command line read them."""
+        if is_first():
+            path = self.course.run_dir / f"seed-{self.seed}" / "weights" / f"{name}.safetensors"
+            atomic_write(path, safetensors_bytes(network))
 
     def _scored(self, label: str, network: nn.Module, rows: Rows, numbers: Mapping[str, float]) -> Scored:
         trained = self.course.score(network, [])

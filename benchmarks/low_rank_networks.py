@@ -1,0 +1,233 @@
+"""Whole factorized networks as generated code, beside the dense network in every engine at hand.
+
+    python benchmarks/peer_environments.py --folder build/peers         # once; without it: ours and torch only
+    python benchmarks/low_rank_networks.py --peers build/peers
+    python benchmarks/low_rank_networks.py --rows results/force/convnet.json
+
+ResNet-20 has the ranks that its authors' network has after force regularization (`recipes/force.py`); a row of the
+ledger adds the ranks that were trained here, with and without force. Weights are random: time does not depend on them.
+Torch, OpenVINO, ONNX Runtime and DeepSparse run the dense network, and the factorized one too. Everything takes turns;
+`contestants.py` says which clock counts.
+"""
+
+import json
+import random
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import torch
+import tyro
+from contestants import DENSE, OURS, PEERS, SUFFIX, Contestant, best_of, load, ratio, start, take_turns, write_models
+from rich.console import Console
+from rich.table import Table
+from sparse_networks import BUILDERS, fastest, graphs, try_graphs
+from torch import nn
+
+from spokeshave.ledger import write_row
+from spokeshave.recipes.force import PAPER
+from spokeshave.rewrites.low_rank import low_rank
+
+SHAPE = (3, 32, 32)
+RUNNERS = (*DENSE, "deepsparse")
+"""Who runs the dense network, and the factorized one beside ours."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to time."""
+
+    rows: tuple[Path, ...] = ()
+    """Rows of the force recipe in the ledger, whose ranks are timed too."""
+    batch_sizes: tuple[int, ...] = (16,)
+    """Images in a batch."""
+    threads: int = 1
+    """Threads to time with."""
+    only_contestants: tuple[str, ...] = ()
+    """Whom to compare with; all that are installed if none is given."""
+    peers: Path = Path("build/peers")
+    """Folder that peer_environments.py made."""
+    rounds: int = 15
+    """Turns of each contestant in each setting."""
+    turn_ms: float = 50.0
+    """About how long a turn lasts."""
+    seed: int = 0
+    """Of inputs, weights and the order of turns."""
+    ledger: Path | None = None
+    """Folder of the ledger; writes a row there."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and its ranks.
+
+    Attributes:
+        name: of the case.
+        network: name of the network.
+        ranks: layer -> rank, below the full one.
+    """
+
+    name: str
+    network: str
+    ranks: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One case at one batch size.
+
+    Attributes:
+        case: its name.
+        batch: images.
+        threads: of every contestant.
+        ranks: layer -> rank.
+        seconds: contestant -> median seconds a call; "NAME, factorized" for the others' factorized networks.
+        best_dense: who runs the dense network fastest.
+        best_factorized: who but ours runs the factorized one fastest.
+        ratio: contestant -> (its time / ours, distance between the quartiles).
+        problems: contestant -> why it did not take part.
+    """
+
+    case: str
+    batch: int
+    threads: int
+    ranks: Mapping[str, int]
+    seconds: Mapping[str, float]
+    best_dense: str
+    best_factorized: str | None
+    ratio: Mapping[str, tuple[float, float]]
+    problems: Mapping[str, str]
+
+
+def cases(rows: tuple[Path, ...]) -> Iterator[Case]:
+    """The published ranks, then those of the rows."""
+    network = BUILDERS["resnet20"]()
+    names = [
+        name for name, module in network.named_modules() if isinstance(module, nn.Conv2d) and "downsampling" not in name
+    ]
+    published = dict(zip(names, PAPER["resnet20"]["ranks"]["force"], strict=True))
+    del published[names[0]]  # the first layer is not forced
+    yield Case("resnet20, published ranks", "resnet20", below_full(network, published))
+    for path in rows:
+        row = json.loads(path.read_text())
+        (layers,) = row["layers"].values()
+        network = BUILDERS[row["row"]]()
+        for arm in ("plain", "force"):
+            ranks = {layer["layer"]: layer[arm] for layer in layers}
+            yield Case(f"{row['row']}, {arm}", row["row"], below_full(network, ranks))
+
+
+def below_full(network: nn.Module, ranks: Mapping[str, int]) -> dict[str, int]:
+    """Ranks below the number of filters."""
+    return {name: rank for name, rank in ranks.items() if rank < network.get_submodule(name).out_channels}
+
+
+def load_crew(
+    crew: list[Contestant], network: nn.Module, images: torch.Tensor, folder: Path, suffix: str
+) -> tuple[dict[str, Contestant], dict[str, str]]:
+    """Load a network into contestants; those that run it, by name, and why the others do not."""
+    ready, problems = {}, {}
+    folder.mkdir()
+    models, example = write_models(network, images, folder)
+    forms = graphs(suffix, network, images, folder) if any(c.name in PEERS for c in crew) else {}
+    for contestant in crew:
+        name = contestant.name + (suffix if contestant.name != OURS else "")
+        if contestant.name in SUFFIX:
+            model = models[SUFFIX[contestant.name]]
+        else:
+            tried = try_graphs(contestant, forms, example)
+            form = fastest(tried)
+            if form is None:
+                problems[name] = "; ".join(f"{form}: {why}" for form, why in tried.items())
+                continue
+            model = forms[form]
+        problem = load(contestant, model, example)
+        if problem:
+            problems[name] = problem
+        else:
+            ready[name] = contestant
+    return ready, problems
+
+
+def measure(options: Options, case: Case, batch: int, crews: tuple[list[Contestant], list[Contestant]]) -> Setting:
+    """Time one setting."""
+    torch.manual_seed(options.seed)
+    images = torch.randn(batch, *SHAPE)
+    dense = BUILDERS[case.network]().eval()
+    factorized, _ = low_rank(dense, images, ranks=dict(case.ranks))
+    with TemporaryDirectory() as folder:
+        ready, problems = load_crew(crews[0], dense, images, Path(folder) / "dense", "")
+        others, more = load_crew(crews[1], factorized.eval(), images, Path(folder) / "factorized", ", factorized")
+        order = random.Random(options.seed)
+        turns = take_turns(ready | others, options.rounds, options.turn_ms / 1e3, order, [])
+    if OURS not in turns:
+        raise SystemExit(f"{case.name}: the engine itself failed: {more.get(OURS, 'while it was timed')}")
+    best_dense = best_of(turns, list(ready), options.threads)
+    assert best_dense is not None
+    ours = turns[OURS].seconds(options.threads)
+    return Setting(
+        case=case.name,
+        batch=batch,
+        threads=options.threads,
+        ranks=case.ranks,
+        seconds={who: median(turn.seconds(options.threads)) for who, turn in turns.items()},
+        best_dense=best_dense,
+        best_factorized=best_of(turns, [who for who in others if who != OURS], options.threads),
+        ratio={who: ratio(turn.seconds(options.threads), ours) for who, turn in turns.items() if who != OURS},
+        problems=problems | more,
+    )
+
+
+def table(settings: list[Setting]) -> Table:
+    """Settings as rows."""
+    shown = Table(title="factorized, as generated code", title_justify="left", box=None, padding=(0, 1))
+    for heading in ("network", "batch", "ours, ms", "best dense", "ours faster", "best other, factorized", "ours faster"):
+        shown.add_column(heading)
+    for one in settings:
+        cells = [one.case, str(one.batch), f"{1e3 * one.seconds[OURS]:.2f}"]
+        for who in (one.best_dense, one.best_factorized):
+            cells += [f"{who}: {1e3 * one.seconds[who]:.2f} ms", "{:.2f} ± {:.2f}x".format(*one.ratio[who])] if who else []
+        shown.add_row(*cells)
+    return shown
+
+
+def main(options: Options) -> None:
+    """Time every case and print a table."""
+    began = time.perf_counter()
+    torch.set_num_threads(options.threads)
+    console = Console(width=170 if not sys.stdout.isatty() else None)
+    everybody = [start(options.threads, options.peers, options.only_contestants) for _ in range(2)]
+    crews = (
+        [one for one in everybody[0] if one.name in RUNNERS],
+        [one for one in everybody[1] if one.name in (OURS, *RUNNERS)],
+    )
+    settings: list[Setting] = []
+    try:
+        for case in cases(options.rows):
+            for batch in options.batch_sizes:
+                settings.append(measure(options, case, batch, crews))
+                said = ", ".join(f"{who} {1e3 * took:.2f}" for who, took in settings[-1].seconds.items())
+                console.print(f"{case.name}, batch {batch}: ms {said}", soft_wrap=True)
+                for who, problem in settings[-1].problems.items():
+                    console.print(f"  {who} left out: {problem}", markup=False)
+    finally:
+        for member in (member for crew in everybody for member in crew):
+            member.close()
+    console.print(table(settings))
+    if options.ledger is not None:
+        write_row(
+            "benchmarks", "low-rank-networks",
+            {"batch_sizes": options.batch_sizes, "threads": options.threads, "rounds": options.rounds},
+            {"settings": [asdict(one) for one in settings]},
+            seeds=[options.seed], wall_s=time.perf_counter() - began, directory=options.ledger,
+            command=shlex.join(["python", *sys.argv]),
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
