@@ -15,7 +15,7 @@ import random
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -68,12 +68,12 @@ class Case:
 
     Attributes:
         name: of the case.
-        network: name of the network.
+        network: makes it.
         ranks: layer -> rank, below the full one.
     """
 
     name: str
-    network: str
+    network: Callable[[], nn.Module]
     ranks: Mapping[str, int]
 
 
@@ -112,14 +112,14 @@ def cases(rows: tuple[Path, ...]) -> Iterator[Case]:
     ]
     published = dict(zip(names, PAPER["resnet20"]["ranks"]["force"], strict=True))
     del published[names[0]]  # the first layer is not forced
-    yield Case("resnet20, published ranks", "resnet20", below_full(network, published))
+    yield Case("ResNet-20, published ranks", BUILDERS["resnet20"], below_full(network, published))
     for path in rows:
         row = json.loads(path.read_text())
         (layers,) = row["layers"].values()
         network = BUILDERS[row["row"]]()
         for arm in ("plain", "force"):
-            ranks = {layer["layer"]: layer[arm] for layer in layers}
-            yield Case(f"{row['row']}, {arm}", row["row"], below_full(network, ranks))
+            ranks = below_full(network, {layer["layer"]: layer[arm] for layer in layers})
+            yield Case(f"{row['row']}, trained here, {arm}", BUILDERS[row["row"]], ranks)
 
 
 def below_full(network: nn.Module, ranks: Mapping[str, int]) -> dict[str, int]:
@@ -158,7 +158,7 @@ def measure(options: Options, case: Case, batch: int, crews: tuple[list[Contesta
     """Time one setting."""
     torch.manual_seed(options.seed)
     images = torch.randn(batch, *SHAPE)
-    dense = BUILDERS[case.network]().eval()
+    dense = case.network().eval()
     factorized, _ = low_rank(dense, images, ranks=dict(case.ranks))
     with TemporaryDirectory() as folder:
         ready, problems = load_crew(crews[0], dense, images, Path(folder) / "dense", "")
@@ -186,12 +186,22 @@ def measure(options: Options, case: Case, batch: int, crews: tuple[list[Contesta
 def table(settings: list[Setting]) -> Table:
     """Settings as rows."""
     shown = Table(title="factorized, as generated code", title_justify="left", box=None, padding=(0, 1))
-    for heading in ("network", "batch", "ours, ms", "best dense", "ours faster", "best other, factorized", "ours faster"):
+    for heading in (
+        "network",
+        "batch",
+        "ours, ms",
+        "best dense",
+        "ours faster",
+        "best other, factorized",
+        "ours faster",
+    ):
         shown.add_column(heading)
     for one in settings:
         cells = [one.case, str(one.batch), f"{1e3 * one.seconds[OURS]:.2f}"]
         for who in (one.best_dense, one.best_factorized):
-            cells += [f"{who}: {1e3 * one.seconds[who]:.2f} ms", "{:.2f} ± {:.2f}x".format(*one.ratio[who])] if who else []
+            cells += (
+                [f"{who}: {1e3 * one.seconds[who]:.2f} ms", "{:.2f} ± {:.2f}x".format(*one.ratio[who])] if who else []
+            )
         shown.add_row(*cells)
     return shown
 
