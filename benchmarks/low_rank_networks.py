@@ -231,7 +231,7 @@ def main(options: Options) -> None:
     console.print(table(settings))
     if options.ledger is not None:
         write_row(
-            "benchmarks", "low-rank-networks",
+            "benchmarks", "factorized-networks",
             {"batch_sizes": options.batch_sizes, "threads": options.threads, "rounds": options.rounds},
             {"settings": [asdict(one) for one in settings]},
             seeds=[options.seed], wall_s=time.perf_counter() - began, directory=options.ledger,

@@ -268,6 +268,22 @@ def low_rank_benchmark(directory: Path) -> str:
     return "\n".join(lines)
 
 
+def factorized_networks(directory: Path) -> str:
+    """Whole factorized networks as generated code beside the dense ones in every engine."""
+    lines = [
+        "| network, ranks | batch | generated code, ms | fastest dense engine | times as fast "
+        "| fastest other, factorized | times as fast |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in _benchmarks(directory, "factorized-networks"):
+        for line in row.numbers["settings"]:
+            cells = [line["case"], str(line["batch"]), f"{1e3 * line['seconds']['spokeshave']:.2f}"]
+            for who in (line["best_dense"], line["best_factorized"]):
+                cells += [f"{who}, {1e3 * line['seconds'][who]:.2f} ms", "{:.2f} ± {:.2f}x".format(*line["ratio"][who])]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def _times(ratio: float | None) -> str:
     return "-" if ratio is None else f"{ratio:.2f}x"
 
@@ -286,6 +302,7 @@ PLACES: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
     ("docs/papers/ssl.md", "alexnet", alexnet_layers),
     ("docs/shrink.md", "benchmark", shrink_benchmark),
     ("docs/low_rank.md", "low-rank", low_rank_benchmark),
+    ("docs/low_rank.md", "factorized-networks", factorized_networks),
     ("docs/papers/terngrad.md", "accuracy", terngrad_accuracy),
     ("docs/papers/terngrad.md", "codec", ternary_codec),
     ("docs/papers/terngrad.md", "network", network_steps),
