@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spokeshave.errors import InvalidArgument
-from spokeshave.structures.spectrum import principal_components
+from spokeshave.structures.spectrum import finite_filters, principal_components
 
 
 class Basis(Enum):
@@ -51,10 +51,9 @@ def factorize(
     """
     if not 1 <= rank <= len(filters):
         raise InvalidArgument(f"rank: expected 1..{len(filters)}, as there are so many filters, got {rank}")
-    _, vectors = principal_components(filters)
-    wide = filters.detach().double()
+    wide = finite_filters(filters)
     if basis is Basis.PCA:
-        combinations = vectors[:, :rank]
+        combinations = principal_components(filters)[1][:, :rank]
         found = combinations.T @ wide
     elif basis is Basis.SVD:
         left, values, right = torch.linalg.svd(wide, full_matrices=False)

@@ -37,7 +37,7 @@ def principal_components(
         >>> energies.tolist()
         [9.0, 4.0]
     """
-    wide = _checked(filters)
+    wide = finite_filters(filters)
     energies, vectors = torch.linalg.eigh(wide @ wide.T)
     return energies.flip(0).clamp_min(0), vectors.flip(1)
 
@@ -48,7 +48,7 @@ def singular_values(filters: Float[Tensor, "filters taps"]) -> Float[Tensor, " r
     Raises:
         InvalidArgument: where it is no matrix, is empty, or holds NaN or infinite entries.
     """
-    return torch.linalg.svdvals(_checked(filters))
+    return torch.linalg.svdvals(finite_filters(filters))
 
 
 def energies_of(filters: Float[Tensor, "filters taps"]) -> Float[Tensor, " k"]:
@@ -64,7 +64,7 @@ def energies_of(filters: Float[Tensor, "filters taps"]) -> Float[Tensor, " k"]:
         >>> energies_of(torch.tensor([[3.0, 0.0, 0.0], [0.0, 2.0, 0.0]])).tolist()
         [9.0, 4.0]
     """
-    wide = _checked(filters)
+    wide = finite_filters(filters)
     short = wide if wide.shape[0] <= wide.shape[1] else wide.T
     return torch.linalg.eigvalsh(short @ short.T).flip(0).clamp_min(0)
 
@@ -135,7 +135,12 @@ def break_even_rank(inputs: int, outputs: int) -> int:
     return (inputs * outputs - 1) // (inputs + outputs)
 
 
-def _checked(filters: Tensor) -> Tensor:
+def finite_filters(filters: Float[Tensor, "filters taps"]) -> Float[Tensor, "filters taps"]:
+    """The filters in float64, without a gradient.
+
+    Raises:
+        InvalidArgument: where it is no matrix, is empty, or holds NaN or infinite entries.
+    """
     if filters.dim() != 2 or filters.numel() == 0:
         raise InvalidArgument(f"filters: expected a matrix with entries, one filter a row, got {tuple(filters.shape)}")
     wide = filters.detach().double()
