@@ -1,5 +1,7 @@
 """The planner on machines whose answer can be worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -85,3 +87,10 @@ def test_torch_is_timed_only_where_the_prediction_is_for_dense():
         measured[0].predicted_speedup == pytest.approx(3) and "3.0x faster than dense, as measured" in measured[0].why
     )
     assert measured[2].why.endswith("as measured") and measured[1] == predicted[1]
+
+
+def test_a_dense_layer_pays_for_leaving_and_entering_generated_code():
+    assert plan_layer(WORK, "conv", 0.7, 0.7, QUICK, 1).path is Path.DENSE  # 10 s, or 14 direct
+    slow = replace(QUICK, layout_bytes_per_s=10.0)  # 40 bytes in and out: 4 s
+    assert plan_layer(WORK, "conv", 0.7, 0.7, slow, 1).path is Path.DIRECT
+    assert plan_layer(WORK, "conv", 0.9, 0.9, slow, 1).path is Path.DENSE

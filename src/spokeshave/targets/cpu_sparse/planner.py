@@ -143,7 +143,7 @@ def plan_layer(
     """
     activations = images * work.activation_bytes
     weights = BYTES_A_NONZERO * x * work.weight_bytes
-    rates = roofline.rates(x, roofline.level_of(activations + weights))
+    rates = roofline.rates(x, roofline.level_of(activations + weights), weights)
     arithmetic = images * work.flops_per_image / rates.dense_flops_per_s
 
     def seconds(compute_s: float, weight_bytes: float, travelling: float) -> float:
@@ -156,7 +156,7 @@ def plan_layer(
         Path.SQUEEZED: seconds(left * arithmetic, left * work.weight_bytes, activations) + relayout,
         Path.DENSE: seconds(arithmetic, work.weight_bytes, activations) if dense_s is None else dense_s,
     }
-    inside = predicted[Path.DENSE] + 2 * relayout + SWITCH_S
+    inside = predicted[Path.DENSE] + activations / roofline.layout_bytes_per_s + SWITCH_S
     dense = inside < CLEARLY * predicted[Path.DIRECT]
     bound = rates.alpha * x * arithmetic < predicted[Path.DIRECT]
     measured = "" if dense_s is None else ", as measured"

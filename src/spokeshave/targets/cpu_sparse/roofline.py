@@ -9,6 +9,7 @@ multiplied by the threads, dense and sparse layers in turns, so that what else r
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -53,8 +54,9 @@ BYTES_A_NONZERO = 1.5
 DENSITIES = (0.05, 0.2, 1.0)
 """Shares of nonzeros at which the sparse rate is measured: the denser, the more a load or a call is used for."""
 _CHANNELS, _SIZE, _KERNEL = 128, 14, 3
+_FEW, _MORE = 16, 4
 _ROUNDS = 7
-_METHOD = 3
+_METHOD = 4
 """Number of the way of measuring: what another way found is not taken from the user's cache."""
 _FACTS = FactCache("roofline")
 
@@ -70,6 +72,8 @@ class Roofline:
         dense_flops_per_s: F, of torch's dense convolution, layout changes included where they happen.
         sparse_flops_per_s: share of nonzeros -> rate of direct sparse convolution, counted on nonzeros.
         bytes_per_s: level -> read bandwidth of all threads.
+        layout_bytes_per_s: rate at which activations enter generated code from torch's layout, or leave it.
+        near_flops_per_s: as `sparse_flops_per_s` without zeros, where the weights stay in the second-level cache.
     """
 
     threads: int
@@ -78,14 +82,20 @@ class Roofline:
     dense_flops_per_s: float
     sparse_flops_per_s: dict[float, float]
     bytes_per_s: dict[Level, float]
+    layout_bytes_per_s: float = math.inf
+    near_flops_per_s: float = 0.0
 
-    def alpha(self, x: float) -> float:
+    def alpha(self, x: float, nonzero_bytes: float = math.inf) -> float:
         """Time of a FLOP on a nonzero over that of a dense one.
 
         Args:
             x: share of nonzeros, 0 to 1; between those that were measured, the logarithm decides.
+            nonzero_bytes: what they take; few of them are not read from afar.
         """
-        known = sorted(self.sparse_flops_per_s.items())
+        near = (
+            {1.0: max(self.near_flops_per_s, self.sparse_flops_per_s[1.0])} if nonzero_bytes <= Level.L2.value else {}
+        )
+        known = sorted((self.sparse_flops_per_s | near).items())
         places, rates = np.log([density for density, _ in known]), [rate for _, rate in known]
         return self.dense_flops_per_s / float(np.interp(np.log(max(x, 1e-9)), places, rates))
 
@@ -97,14 +107,18 @@ class Roofline:
         """
         return next((level for level in Level if data_bytes <= 2 * level.value * self.threads), Level.MEMORY)
 
-    def rates(self, x: float = 0.1, level: Level = Level.LAST_LEVEL_CACHE) -> MachineRates:
+    def rates(
+        self, x: float = 0.1, level: Level = Level.LAST_LEVEL_CACHE, nonzero_bytes: float = math.inf
+    ) -> MachineRates:
         """The numbers that the paper's model takes.
 
         Args:
             x: share of nonzeros that alpha is wanted for.
             level: that activations and weights stream from.
+            nonzero_bytes: as in `alpha`.
         """
-        return MachineRates(self.dense_flops_per_s, self.alpha(x), self.bytes_per_s[level], BYTES_A_NONZERO)
+        alpha = self.alpha(x, nonzero_bytes)
+        return MachineRates(self.dense_flops_per_s, alpha, self.bytes_per_s[level], BYTES_A_NONZERO)
 
 
 def measure_roofline(threads: int | None = None, images: int = 1, fresh: bool = False) -> Roofline:
@@ -136,7 +150,7 @@ def measure_roofline(threads: int | None = None, images: int = 1, fresh: bool = 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        dense, sparse = _layer_rates(vectors, images)
+        dense, sparse, layout, near = _layer_rates(vectors, images)
         peak = _peak(vectors)
         torch.set_num_threads(threads)
         measured = Roofline(
@@ -146,6 +160,8 @@ def measure_roofline(threads: int | None = None, images: int = 1, fresh: bool = 
             threads * dense,
             {density: threads * rate for density, rate in sparse.items()},
             {level: _bandwidth(vectors, threads, level) for level in Level},
+            threads * layout,
+            threads * near,
         )
     finally:
         torch.set_num_threads(before)
@@ -168,6 +184,7 @@ def _decoded(facts: object) -> Roofline | None:
         sparse = dict(zip(DENSITIES, map(float, facts["sparse_flops_per_s"]), strict=True))
         found = Roofline(**facts | {"bytes_per_s": rates, "sparse_flops_per_s": sparse})
         numbers = (*rates.values(), *sparse.values(), found.peak_flops_per_s, found.dense_flops_per_s)
+        numbers = (*numbers, found.layout_bytes_per_s, found.near_flops_per_s)
         sound = len(rates) == len(Level) and min(numbers) > 0
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
@@ -263,25 +280,41 @@ def _read_rate(vectors: VectorSet, threads: int, level: Level) -> float:
     return threads * size * turns / _run(_reads(vectors), threads, size=size, turns=turns, **ends)
 
 
-def _layer_rates(vectors: VectorSet, images: int) -> tuple[float, dict[float, float]]:
-    """FLOP/s of a typical layer: dense in torch, and on the nonzeros of random parts of its weights."""
+def _layer_rates(vectors: VectorSet, images: int) -> tuple[float, dict[float, float], float, float]:
+    """What a typical layer is computed at.
+
+    Returns:
+        FLOP/s dense in torch; FLOP/s on the nonzeros of random parts of its weights; bytes/s into and out of generated
+        code; FLOP/s of a layer with few channels and no zeros.
+    """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         layer = nn.Conv2d(_CHANNELS, _CHANNELS, _KERNEL, padding=_KERNEL // 2).eval()
         x = torch.randn(images, _CHANNELS, _SIZE, _SIZE)
         last = x.to(memory_format=torch.channels_last)  # then torch changes the weight's layout in every call
         order, arrays = torch.rand_like(layer.weight), [x.numpy()]
-        runs: list[Callable[[], object]] = [lambda: layer(x), lambda: layer(last)]
-        shares, segments = [], []
+        shares, networks = [], []
         for density in DENSITIES:
             part = copy.deepcopy(layer)
             part.weight.mul_(order <= density)
             shares.append(float((part.weight != 0).float().mean()))
-            segments.append(Segment(lower(trace(part, x[:1], inference=True)), vectors))
-        sparse_runs = [partial(segment, arrays) for segment in segments]
+            networks.append(part)
+        segments = [Segment(lower(trace(part, x[:1], inference=True)), vectors) for part in networks]
+        # What the rectifier does itself is nothing beside the change of layouts.
+        segments.append(Segment(lower(trace(nn.ReLU(), x[:1], inference=True)), vectors))
+        few = torch.randn(images, _FEW, 2 * _SIZE, 2 * _SIZE)
+        thin = [nn.Conv2d(_FEW, _FEW, _KERNEL, padding=_KERNEL // 2) for _ in range(1 + _MORE)]
+        for some in (thin[:1], thin):  # the difference between the two is without what entering and leaving take
+            segments.append(Segment(lower(trace(nn.Sequential(*some).eval(), few[:1], inference=True)), vectors))
+        given = [*[arrays] * (len(DENSITIES) + 1), *[[few.numpy()]] * 2]
+        sparse_runs = [partial(segment, values) for segment, values in zip(segments, given, strict=True)]
         side_by_side(sparse_runs)  # code is generated at the first run
-        runs += sparse_runs
-        first, second, *sparse = _fastest_s(runs)
+        first, second, *sparse, layout_s, one_s, all_s = _fastest_s(
+            [lambda: layer(x), lambda: layer(last), *sparse_runs]
+        )
     flops = 2.0 * images * layer.weight.numel() * _SIZE * _SIZE
     rates = [share * flops / seconds for share, seconds in zip(shares, sparse, strict=True)]
-    return flops / min(first, second), dict(zip(DENSITIES, rates, strict=True))
+    layout = 2 * x.numel() * x.element_size() / layout_s
+    more_flops = _MORE * 2.0 * few.numel() * thin[0].weight.numel() / _FEW
+    near = more_flops / max(all_s - one_s, all_s / 2)  # at least half of it is convolutions
+    return flops / min(first, second), dict(zip(DENSITIES, rates, strict=True)), layout, near
