@@ -45,10 +45,11 @@ class LayerPlan:
         work: FLOPs and bytes of the dense layer, for one image.
         x: share of nonzero weights, 0 to 1.
         left: share of the weights in rows and columns that are not all zero.
-        predicted_s: path -> seconds for one batch; measured for a dense layer that was predicted to be faster.
+        predicted_s: path -> seconds for one batch.
         lower_bound: x above which sparse code computes longer than dense code.
         upper_bound: x below which memory takes the time; infinite where it always does.
         why: the decision in words.
+        measured_s: what torch took for the dense layer; none where it was not timed.
     """
 
     layer: str
@@ -61,11 +62,13 @@ class LayerPlan:
     lower_bound: float
     upper_bound: float
     why: str
+    measured_s: float | None = None
 
     @property
     def predicted_speedup(self) -> float:
-        """Dense time over direct sparse time."""
-        return self.predicted_s[Path.DENSE] / self.predicted_s[Path.DIRECT]
+        """Dense time, measured where it was, over predicted direct sparse time."""
+        dense = self.predicted_s[Path.DENSE] if self.measured_s is None else self.measured_s
+        return dense / self.predicted_s[Path.DIRECT]
 
 
 def left_over(weight: StoredWeight, groups: int = 1) -> float:
@@ -154,19 +157,20 @@ def plan_layer(
     predicted = {
         Path.DIRECT: seconds(rates.alpha * x * arithmetic, weights, activations),
         Path.SQUEEZED: seconds(left * arithmetic, left * work.weight_bytes, activations) + relayout,
-        Path.DENSE: seconds(arithmetic, work.weight_bytes, activations) if dense_s is None else dense_s,
+        Path.DENSE: seconds(arithmetic, work.weight_bytes, activations),
     }
-    inside = predicted[Path.DENSE] + activations / roofline.layout_bytes_per_s + SWITCH_S
+    alone = predicted[Path.DENSE] if dense_s is None else dense_s
+    inside = alone + activations / roofline.layout_bytes_per_s + SWITCH_S
     dense = inside < CLEARLY * predicted[Path.DIRECT]
     bound = rates.alpha * x * arithmetic < predicted[Path.DIRECT]
     measured = "" if dense_s is None else ", as measured"
     why = (
         f"{x:.1%} nonzero at alpha {rates.alpha:.2f}: dense is {predicted[Path.DIRECT] / inside:.1f}x faster{measured}"
         if dense
-        else f"{x:.1%} nonzero at alpha {rates.alpha:.2f}: {predicted[Path.DENSE] / predicted[Path.DIRECT]:.1f}x "
+        else f"{x:.1%} nonzero at alpha {rates.alpha:.2f}: {alone / predicted[Path.DIRECT]:.1f}x "
         f"faster than dense{measured}{', bound by memory' if bound else ''}"
     )
     return LayerPlan(
         work.name, output, Path.DENSE if dense else Path.DIRECT, work, x, left, predicted,
-        lower_bound(rates), upper_bound(work, rates, images), why,
+        lower_bound(rates), upper_bound(work, rates, images), why, dense_s,
     )  # fmt: skip
