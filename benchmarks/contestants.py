@@ -163,20 +163,23 @@ def take_turns(
     return turns
 
 
-def write_models(network: nn.Module, images: Tensor, folder: Path) -> tuple[dict[str, Path], Path]:
+def write_models(
+    network: nn.Module, images: Tensor, folder: Path, batch: int | None = None
+) -> tuple[dict[str, Path], Path]:
     """Write a network as ours and torch's contestants read it.
 
     Args:
         network: in eval mode.
         images: that all contestants get.
         folder: for the files.
+        batch: that ours plans for; a single image if none.
 
     Returns:
         Suffix -> file, without .onnx; and the example, with what torch answers.
     """
     models = {suffix: folder / f"network{suffix}" for suffix in set(SUFFIX.values())}
     with torch.no_grad():
-        save_sparse(to_sparse(network, images[:1], batch=len(images))[0], models[".safetensors"])
+        save_sparse(to_sparse(network, images[:1], batch=batch)[0], models[".safetensors"])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # nothing else runs a network without Python in between
             torch.jit.trace(network, images).save(str(models[".pt"]))

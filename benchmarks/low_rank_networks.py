@@ -115,7 +115,7 @@ def cases(rows: tuple[Path, ...]) -> Iterator[Case]:
     yield Case("ResNet-20, published ranks", BUILDERS["resnet20"], below_full(network, published))
     for path in rows:
         row = json.loads(path.read_text())
-        (layers,) = row["layers"].values()
+        (layers,) = row["numbers"]["layers"].values()
         network = BUILDERS[row["row"]]()
         for arm in ("plain", "force"):
             ranks = below_full(network, {layer["layer"]: layer[arm] for layer in layers})
@@ -133,7 +133,7 @@ def load_crew(
     """Load a network into contestants; those that run it, by name, and why the others do not."""
     ready, problems = {}, {}
     folder.mkdir()
-    models, example = write_models(network, images, folder)
+    models, example = write_models(network, images, folder, len(images))
     forms = graphs(suffix, network, images, folder) if any(c.name in PEERS for c in crew) else {}
     for contestant in crew:
         name = contestant.name + (suffix if contestant.name != OURS else "")
@@ -168,7 +168,8 @@ def measure(options: Options, case: Case, batch: int, crews: tuple[list[Contesta
     if OURS not in turns:
         raise SystemExit(f"{case.name}: the engine itself failed: {more.get(OURS, 'while it was timed')}")
     best_dense = best_of(turns, list(ready), options.threads)
-    assert best_dense is not None
+    if best_dense is None:
+        raise SystemExit(f"{case.name}: nobody ran the dense network: {problems}")
     ours = turns[OURS].seconds(options.threads)
     return Setting(
         case=case.name,

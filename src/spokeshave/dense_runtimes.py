@@ -33,7 +33,8 @@ def torch_forms(network: nn.Module, images: Tensor) -> dict[str, nn.Module]:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch.compile needs a C++ compiler on the machine
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # shapes that hints are checked against
-        frozen = torch.jit.freeze(torch.jit.trace(copy.deepcopy(network).eval(), images))
+        traced = torch.jit.trace(copy.deepcopy(network).eval(), images)
+        frozen = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
     return {"eager": network, "channels last": _ChannelsLast(network), "frozen": frozen}
 
 

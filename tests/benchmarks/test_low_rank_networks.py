@@ -12,7 +12,7 @@ def test_published_ranks_come_first_and_rows_add_theirs(tmp_path) -> None:
         {"layer": "conv1", "full": 32, "plain": 32, "force": 9},
         {"layer": "conv2", "full": 32, "plain": 27, "force": 5},
     ]
-    row = {"row": "convnet", "layers": {"Ranks at 5% error": layers}}
+    row = {"row": "convnet", "numbers": {"layers": {"Ranks at 5% error": layers}}}
     (tmp_path / "convnet.json").write_text(json.dumps(row))
     published, plain, force = cases((tmp_path / "convnet.json",))
     network = BUILDERS["resnet20"]()

@@ -33,7 +33,7 @@ def test_a_smoke_run_compares_both_arms(tmp_path, capsys) -> None:
     assert list(arms) == ["float", "plain", "plain-low-rank", "force", "force-low-rank"]
     assert all(0 < arms[name].number("mean_rank_ratio") <= 1 for name in ("float", "plain", "force"))
     for name in ("plain-low-rank", "force-low-rank"):
-        assert arms[name].number("torch_speedup_batch_16") > 0 and arms[name].number("generated_speedup_batch_16") > 0
+        assert arms[name].number("torch_speedup_batch_16") > 0 and arms[name].number("compiled_speedup_batch_16") > 0
         assert 0 < arms[name].number("flops_share") <= 1
     (rows,) = record.layers.values()
     assert [row["layer"] for row in rows] == ["conv1", "conv2", "conv3"]

@@ -1,5 +1,6 @@
 """A layer that torch runs inside a sparse network."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +9,7 @@ from spokeshave.jit.host_cpu import host_cpu
 from spokeshave.targets.cpu_sparse.dense_layer import DenseLayer, dense_seconds
 from spokeshave.targets.cpu_sparse.network_steps import Convolve
 from spokeshave.targets.cpu_sparse.sparse_network import Slot, SparseNetwork, cut
+from spokeshave.timing import using_threads
 
 
 class Shortcut(nn.Module):
@@ -49,13 +51,25 @@ def test_its_time_is_measured_once_for_a_geometry_and_batch(tmp_path, monkeypatc
     steps = steps_of(Shortcut().eval(), torch.zeros(1, 4, 9, 9))
     calls = []
     run = DenseLayer.__call__
-    monkeypatch.setattr(DenseLayer, "__call__", lambda self, values: calls.append(len(values[0])) or run(self, values))
+
+    def watched(self, values):
+        assert all(value.dtype is torch.float32 and value.device.type == "cpu" for value in values)
+        calls.append((len(values[0]), torch.get_num_threads()))
+        return run(self, values)
+
+    monkeypatch.setattr(DenseLayer, "__call__", watched)
     one, two = (step for step in steps.steps if isinstance(step, Convolve))
-    first = dense_seconds(one, steps.shapes, 5)
-    assert first > 0 and set(calls) == {5} and len(calls) >= 2
+    drawn = torch.get_rng_state()
+    torch.set_default_dtype(torch.float64)
+    try:
+        first = dense_seconds(one, steps.shapes, 5) * torch.get_num_threads()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert first > 0 and set(calls) == {(5, 1)} and len(calls) >= 5 and torch.equal(torch.get_rng_state(), drawn)
     calls.clear()
-    assert dense_seconds(one, steps.shapes, 5) == first and not calls
+    with using_threads(3):  # as the roofline counts
+        assert dense_seconds(one, steps.shapes, 5) == pytest.approx(first / 3) and not calls
     assert dense_seconds(two, steps.shapes, 5) > 0 and calls  # a shortcut is added to it
     calls.clear()
-    dense_seconds(one, steps.shapes, 6)
-    assert set(calls) == {6}
+    many = dense_seconds(one, steps.shapes, 64)
+    assert set(calls) == {(16, 1)} and many == pytest.approx(4 * dense_seconds(one, steps.shapes, 16))

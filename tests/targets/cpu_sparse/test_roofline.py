@@ -18,7 +18,7 @@ def test_measured_rates_are_those_of_a_machine():
     assert 0 < max(found.sparse_flops_per_s.values()) < 1.5 * found.peak_flops_per_s
     assert 0 < found.dense_flops_per_s < 1.5 * found.peak_flops_per_s
     assert found.bytes_per_s[Level.L1] > found.bytes_per_s[Level.MEMORY] > 1e8
-    assert 0 < found.near_flops_per_s < 1.5 * found.peak_flops_per_s and found.layout_bytes_per_s > 1e7
+    assert 0 < found.near_flops_per_s < 2.5 * found.peak_flops_per_s and found.layout_bytes_per_s > 1e7
     assert found.peak_flops_per_s > 1e9 and found.threads == 1 and found.images == 1
 
 

@@ -66,9 +66,8 @@ class LayerPlan:
 
     @property
     def predicted_speedup(self) -> float:
-        """Dense time, measured where it was, over predicted direct sparse time."""
-        dense = self.predicted_s[Path.DENSE] if self.measured_s is None else self.measured_s
-        return dense / self.predicted_s[Path.DIRECT]
+        """Dense time over direct sparse time."""
+        return self.predicted_s[Path.DENSE] / self.predicted_s[Path.DIRECT]
 
 
 def left_over(weight: StoredWeight, groups: int = 1) -> float:
@@ -142,7 +141,7 @@ def plan_layer(
         left: share of the weights in rows and columns that are not all zero.
         roofline: of the machine.
         images: in a batch.
-        dense_s: what torch was measured to take for a batch; predicted if none is given.
+        dense_s: what torch was measured to take for a batch, and is judged by; predicted if none is given.
     """
     activations = images * work.activation_bytes
     weights = BYTES_A_NONZERO * x * work.weight_bytes
@@ -163,12 +162,12 @@ def plan_layer(
     inside = alone + activations / roofline.layout_bytes_per_s + SWITCH_S
     dense = inside < CLEARLY * predicted[Path.DIRECT]
     bound = rates.alpha * x * arithmetic < predicted[Path.DIRECT]
-    measured = "" if dense_s is None else ", as measured"
+    timed = "" if dense_s is None else f" (which was timed: {1e3 * dense_s:.3g} ms)"
     why = (
-        f"{x:.1%} nonzero at alpha {rates.alpha:.2f}: dense is {predicted[Path.DIRECT] / inside:.1f}x faster{measured}"
+        f"{x:.1%} nonzero at alpha {rates.alpha:.2f}: dense is {predicted[Path.DIRECT] / inside:.1f}x faster{timed}"
         if dense
         else f"{x:.1%} nonzero at alpha {rates.alpha:.2f}: {alone / predicted[Path.DIRECT]:.1f}x "
-        f"faster than dense{measured}{', bound by memory' if bound else ''}"
+        f"faster than dense{timed}{', bound by memory' if bound else ''}"
     )
     return LayerPlan(
         work.name, output, Path.DENSE if dense else Path.DIRECT, work, x, left, predicted,

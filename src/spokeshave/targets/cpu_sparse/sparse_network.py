@@ -115,7 +115,7 @@ class SparseNetwork(nn.Module):
         super().__init__()
         self.network, self.result, self.vectors = network, result, vectors
         self.plain, self.images = vectors is None, images
-        timed = partial(dense_seconds, shapes=network.shapes, images=images)
+        timed = partial(dense_seconds, shapes=network.shapes, images=images) if planned else None
         self.plans = plan_network(network, measure_roofline(images=images), images, timed) if vectors else []
         self.pieces = cut(network, {plan.output for plan in self.plans if planned and plan.path is Path.DENSE})
         self._tune_s = tune_s
