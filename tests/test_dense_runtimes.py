@@ -24,6 +24,11 @@ def test_every_form_gives_what_the_network_gives_and_leaves_it_alone() -> None:
     assert net[0].weight.is_contiguous() and not net.training
 
 
+def test_a_form_that_gives_other_numbers_is_left_out(monkeypatch) -> None:
+    monkeypatch.setattr(torch.jit, "optimize_for_inference", lambda frozen: nn.Sequential(network(), nn.Hardtanh()))
+    assert list(torch_forms(network(), torch.randn(4, 3, 9, 9) * 9)) == ["eager", "channels last"]
+
+
 def test_ratios_are_times_of_the_best_form_over_the_other(monkeypatch) -> None:
     asked = []
 

@@ -9,8 +9,10 @@ from spokeshave.optional import EXTRAS
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "files", "optional", "processes", "tensor_digest", "user_cache"}),
-    frozenset({"structures", "data", "models", "timing", "dense_runtimes", "jit"}),
-    frozenset({"regularizers", "rewrites", "measure", "export", "ledger", "targets", "communication"}),
+    frozenset({"structures", "data", "models", "timing", "jit"}),
+    frozenset(
+        {"regularizers", "rewrites", "measure", "dense_runtimes", "export", "ledger", "targets", "communication"}
+    ),
     frozenset({"cpu_benchmark"}),
     frozenset(
         {"checkpoints", "divergence", "progress", "gradient_exchange", "train_settings", "training", "tensorboard_log"}

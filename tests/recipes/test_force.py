@@ -45,8 +45,9 @@ def test_a_smoke_run_compares_both_arms(tmp_path, capsys) -> None:
 
 def test_rows_are_whole_and_options_change_them() -> None:
     assert set(ROWS) == {row.value for row in Row}
-    plan = plan_of(Config(row=Row.CONVNET, strength=0.5, kind=Pull.L1, force_epochs=2, max_error=0.1))
+    plan = plan_of(Config(row=Row.CONVNET, strength=0.5, kind=Pull.L1, force_epochs=2, max_error=0.1, cut_error=0.3))
     assert (plan.strength, plan.kind, plan.force.epochs, plan.max_error) == (0.5, Pull.L1, 2, 0.1)
-    for wrong in (Config(seeds=()), Config(max_error=1.0), Config(finetune_epochs=-1)):
+    assert plan.cut_error == 0.3 and plan_of(Config(row=Row.CONVNET)).cut_error == 0.2
+    for wrong in (Config(seeds=()), Config(max_error=1.0), Config(cut_error=-0.1), Config(finetune_epochs=-1)):
         with pytest.raises(InvalidArgument, match="at least"):
             plan_of(wrong)

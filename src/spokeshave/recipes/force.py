@@ -1,7 +1,8 @@
 """Force regularization: filters are drawn together, then layers are factorized at an error and fine-tuned.
 
 Wen, Xu, Wu, Wang, Chen, Li: Coordinating Filters for Faster Deep Neural Networks, ICCV 2017. Two arms from one float
-network, trained on under force, and for as long without; both are factorized at 5 % PCA error and fine-tuned.
+network, trained on under force, and for as long without; ranks are counted at 5 % PCA error; both are factorized and
+fine-tuned.
 Departs from the paper: a fraction of its epochs; networks for 32 x 32 images; time is measured, in turns, on the CPU.
 """
 
@@ -69,7 +70,9 @@ class Own(FirstArmsOptions):
     kind: Pull | None = None
     """How pairs of filters attract each other."""
     max_error: float = 0.0
-    """Share of the squared norm of a layer that the factorization may lose, 0..1."""
+    """Share of the squared norm of a layer that ranks are counted at, 0..1."""
+    cut_error: float = 0.0
+    """Share that the factorization may lose before it is fine-tuned, 0..1."""
     force_epochs: int = 0
     """Epochs under force, and without it in the plain arm."""
     finetune_epochs: int = 0
@@ -92,10 +95,11 @@ def plan_of(config: Config) -> RowPlan:
     """
     plan = ROWS[config.row.value]()
     lengths = {"force": config.force_epochs, "finetune": config.finetune_epochs}
-    if min(lengths.values()) < 0 or not 0 <= config.max_error < 1 or not config.seeds:
+    errors = (config.max_error, config.cut_error)
+    if min(lengths.values()) < 0 or not all(0 <= error < 1 for error in errors) or not config.seeds:
         raise InvalidArgument(
-            f"expected epochs of at least 0, --max-error of 0..1 and at least one seed, got {lengths}, "
-            f"{config.max_error} and {config.seeds}"
+            f"expected epochs of at least 0, --max-error and --cut-error of 0..1 and at least one seed, got {lengths}, "
+            f"{errors} and {config.seeds}"
         )
     stages = {
         name: replace(getattr(plan, name), epochs=length or getattr(plan, name).epochs, steps=2 if config.smoke else 0)
@@ -103,7 +107,7 @@ def plan_of(config: Config) -> RowPlan:
     }
     return replace(
         plan, **stages, strength=config.strength or plan.strength, kind=config.kind or plan.kind,
-        max_error=config.max_error or plan.max_error,
+        max_error=config.max_error or plan.max_error, cut_error=config.cut_error or plan.cut_error,
     )  # fmt: skip
 
 
@@ -131,7 +135,8 @@ def run(config: Config) -> dict[str, Any]:
         title=f"Force regularization: {row} on {course.splits.name}",
         headline="force-low-rank",
         config={
-            "strength": plan.strength, "kind": plan.kind.value, "max_error": plan.max_error,
+            "strength": plan.strength, "kind": plan.kind.value,
+            "max_error": plan.max_error, "cut_error": plan.cut_error,
             "force": plan.force.to_dict(), "finetune": plan.finetune.to_dict(), "smoke": config.smoke,
         },
         data=course.splits.name,
@@ -178,7 +183,7 @@ class _Walk:
         return arms
 
     def rank_rows(self) -> list[dict[str, Any]]:
-        """Ranks at the error of the factorization, one layer a row."""
+        """Ranks at the error that they are counted at, one layer a row."""
         full = {name: self.dense.get_submodule(name).get_parameter("weight").shape[0] for name in self.counted}
         return [{"layer": name, "full": full[name]} | {arm: r[name] for arm, r in self.ranks.items()} for name in full]
 
@@ -195,7 +200,7 @@ class _Walk:
         network = copy.deepcopy(network).cpu().eval()
         try:
             small, _ = low_rank(
-                network, example.repeat(8, 1, 1, 1), max_error=self.plan.max_error, exclude=self.plan.whole
+                network, example.repeat(8, 1, 1, 1), max_error=self.plan.cut_error, exclude=self.plan.whole
             )
         except NothingChanged:  # no layer gains at this error: the network goes on as it is
             small = network

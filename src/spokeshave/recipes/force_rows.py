@@ -23,7 +23,8 @@ class RowPlan:
         whole: patterns of layers that are neither forced nor factorized.
         force: the stage under force, and the same without for the plain arm.
         finetune: the stage after the factorization.
-        max_error: share of the squared norm of a layer that the factorization may lose.
+        max_error: share of the squared norm of a layer that ranks are counted at.
+        cut_error: share that the factorization may lose, before it is fine-tuned.
     """
 
     start: Callable[[], FloatNetwork]
@@ -33,6 +34,7 @@ class RowPlan:
     force: TrainSettings
     finetune: TrainSettings
     max_error: float = 0.05
+    cut_error: float = 0.05
 
 
 _OFTEN = TrainSettings(channels_last=True, checkpoint_every=200)
@@ -41,14 +43,14 @@ _OFTEN = TrainSettings(channels_last=True, checkpoint_every=200)
 def _convnet() -> RowPlan:
     """All three convolutions of Caffe's cifar10_full."""
     stage = replace(_OFTEN, epochs=6, learning_rate=0.02, weight_decay=2e-3)
-    return RowPlan(convnet, 2e-3, Pull.L2, ("ip*",), stage, replace(stage, epochs=4))
+    return RowPlan(convnet, 2e-4, Pull.L2, ("ip*",), stage, replace(stage, epochs=4), cut_error=0.2)
 
 
 def _resnet20() -> RowPlan:
     """Every convolution but the first and the shortcuts."""
     stage = replace(_OFTEN, epochs=6, learning_rate=0.05, weight_decay=5e-4)
     whole = ("conv1", "*.downsampling", "ip*")
-    return RowPlan(resnet20, 2e-3, Pull.L2, whole, stage, replace(stage, epochs=3, learning_rate=0.02))
+    return RowPlan(resnet20, 1e-4, Pull.L2, whole, stage, replace(stage, epochs=3, learning_rate=0.02))
 
 
 def _demo() -> RowPlan:
