@@ -118,7 +118,7 @@ def cases(rows: tuple[Path, ...]) -> Iterator[Case]:
         (layers,) = row["numbers"]["layers"].values()
         network = BUILDERS[row["row"]]()
         for arm in ("plain", "force"):
-            ranks = below_full(network, {layer["layer"]: layer[arm] for layer in layers})
+            ranks = below_full(network, {layer["layer"]: layer[f"{arm}-low-rank"] for layer in layers})
             yield Case(f"{row['row']}, trained here, {arm}", BUILDERS[row["row"]], ranks)
 
 

@@ -9,8 +9,8 @@ from sparse_networks import BUILDERS
 
 def test_published_ranks_come_first_and_rows_add_theirs(tmp_path) -> None:
     layers = [
-        {"layer": "conv1", "full": 32, "plain": 32, "force": 9},
-        {"layer": "conv2", "full": 32, "plain": 27, "force": 5},
+        {"layer": "conv1", "full": 32, "plain-low-rank": 32, "force-low-rank": 9},
+        {"layer": "conv2", "full": 32, "plain-low-rank": 27, "force-low-rank": 5},
     ]
     row = {"row": "convnet", "numbers": {"layers": {"Ranks at 5% error": layers}}}
     (tmp_path / "convnet.json").write_text(json.dumps(row))

@@ -37,7 +37,7 @@ def test_a_smoke_run_compares_both_arms(tmp_path, capsys) -> None:
         assert 0 < arms[name].number("flops_share") <= 1
     (rows,) = record.layers.values()
     assert [row["layer"] for row in rows] == ["conv1", "conv2", "conv3"]
-    assert all(1 <= row["force"] <= row["full"] for row in rows)
+    assert all(1 <= row["force-low-rank"] <= row["force"] <= row["full"] for row in rows)  # cut at a larger error
     shown = capsys.readouterr().out
     assert "force-low-rank" in (tmp_path / "convnet" / "report.html").read_text() and "page:" in shown
     assert smoke(tmp_path, "convnet", "--resume").arms[3].errors == record.arms[3].errors

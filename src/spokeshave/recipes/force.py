@@ -167,6 +167,7 @@ class _Walk:
             if isinstance(module, CONVOLUTIONS) and not fnmatch(name, "*.downsampling")
         ]
         self.ranks: dict[str, dict[str, int]] = {}
+        self.cut: dict[str, dict[str, int]] = {}
 
     def arms(self) -> dict[str, Scored]:
         """Float, then plain and forced, each as it is and factorized."""
@@ -183,9 +184,14 @@ class _Walk:
         return arms
 
     def rank_rows(self) -> list[dict[str, Any]]:
-        """Ranks at the error that they are counted at, one layer a row."""
+        """Ranks at the error that they are counted at, then those of the factorized networks, one layer a row."""
         full = {name: self.dense.get_submodule(name).get_parameter("weight").shape[0] for name in self.counted}
-        return [{"layer": name, "full": full[name]} | {arm: r[name] for arm, r in self.ranks.items()} for name in full]
+        return [
+            {"layer": name, "full": most}
+            | {arm: ranks[name] for arm, ranks in self.ranks.items()}
+            | {arm: ranks.get(name, most) for arm, ranks in self.cut.items()}
+            for name, most in full.items()
+        ]
 
     def rank_chart(self) -> Chart:
         """Rank ratios over the layers."""
@@ -199,11 +205,13 @@ class _Walk:
         example = self.course.example().cpu()
         network = copy.deepcopy(network).cpu().eval()
         try:
-            small, _ = low_rank(
+            small, report = low_rank(
                 network, example.repeat(8, 1, 1, 1), max_error=self.plan.cut_error, exclude=self.plan.whole
             )
+            split = {layer.name: layer.rank for layer in report.layers if layer.rank is not None}
         except NothingChanged:  # no layer gains at this error: the network goes on as it is
-            small = network
+            small, split = network, {}
+        self.cut[name] = split
         rows = {name: self.course.stage(self.seed, name, small, self.plan.finetune)}
         return self._scored(name, label, small, rows, timed=True)
 
