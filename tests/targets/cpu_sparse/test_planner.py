@@ -9,7 +9,7 @@ from torch import nn
 
 from sparse_cases import steps_of, thin
 from spokeshave.structures.roofline_model import LayerWork
-from spokeshave.targets.cpu_sparse.planner import SWITCH_S, Path, left_over, plan_layer, plan_network
+from spokeshave.targets.cpu_sparse.planner import SWITCH_S, CloserLook, Path, left_over, plan_layer, plan_network
 from spokeshave.targets.cpu_sparse.roofline import BYTES_A_NONZERO, Level, Roofline
 from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight
 
@@ -80,7 +80,7 @@ def test_torch_is_timed_only_where_the_prediction_is_for_dense():
         asked.append(step.layer)
         return slow[step.layer]
 
-    measured = plan_network(steps, QUICK, 2, dense_s)
+    measured = plan_network(steps, QUICK, 2, CloserLook(lambda roofline: roofline, dense_s))
     assert asked == [first.layer, last.layer]
     assert [plan.path for plan in measured] == [Path.DIRECT, Path.DIRECT, Path.DENSE]
     assert measured[0].predicted_s == predicted[0].predicted_s and measured[0].measured_s == slow[first.layer]

@@ -18,7 +18,6 @@ def test_measured_rates_are_those_of_a_machine():
     assert 0 < max(found.sparse_flops_per_s.values()) < 1.5 * found.peak_flops_per_s
     assert 0 < found.dense_flops_per_s < 1.5 * found.peak_flops_per_s
     assert found.bytes_per_s[Level.L1] > found.bytes_per_s[Level.MEMORY] > 1e8
-    assert 0 < found.near_flops_per_s < 2.5 * found.peak_flops_per_s and found.layout_bytes_per_s > 1e7
     assert found.peak_flops_per_s > 1e9 and found.threads == 1 and found.images == 1
 
 
@@ -40,9 +39,9 @@ def test_threads_stay_as_they_were():
 def test_arithmetic_is_measured_on_one_core_and_multiplied(monkeypatch):
     seen = []
 
-    def rates(*_: object) -> tuple[float, dict[float, float], float, float]:
+    def rates(*_: object) -> tuple[float, dict[float, float]]:
         seen.append(torch.get_num_threads())
-        return 100.0, dict.fromkeys(DENSITIES, 50.0), 20.0, 80.0
+        return 100.0, dict.fromkeys(DENSITIES, 50.0)
 
     monkeypatch.setattr(module, "_FACTS", FactCache("made up"))
     monkeypatch.setattr(module, "_layer_rates", rates)
@@ -51,7 +50,6 @@ def test_arithmetic_is_measured_on_one_core_and_multiplied(monkeypatch):
     found = measure_roofline(threads=3, fresh=True)
     assert seen == [1]
     assert (found.peak_flops_per_s, found.dense_flops_per_s, found.sparse_flops_per_s[0.2]) == (600.0, 300.0, 150.0)
-    assert (found.layout_bytes_per_s, found.near_flops_per_s) == (60.0, 240.0)
     assert found.alpha(0.2) == pytest.approx(2)
     # Caches of each core add up; of what is shared, several threads get no less than one alone.
     assert [found.bytes_per_s[level] for level in Level] == [30.0, 30.0, 10.0, 10.0]
@@ -68,6 +66,17 @@ def test_facts_of_another_way_of_measuring_are_not_taken(monkeypatch):
     monkeypatch.setattr(module, "_METHOD", module._METHOD - 1)
     monkeypatch.setattr(module, "_peak", lambda _: 2 * first.peak_flops_per_s)
     assert measure_roofline(threads=1).peak_flops_per_s == 2 * first.peak_flops_per_s
+
+
+def test_thin_layers_are_measured_apart_and_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPOKESHAVE_CACHE", str(tmp_path))
+    found = module.with_thin_layers(PAPER)
+    assert found.layout_bytes_per_s > 1e7 and found.near_flops_per_s > 1e7
+    assert dataclasses.replace(found, layout_bytes_per_s=float("inf"), near_flops_per_s=0.0) == PAPER
+    monkeypatch.setattr(module, "_thin_rates", lambda *_: pytest.fail("measured again"))
+    more = module.with_thin_layers(dataclasses.replace(PAPER, threads=3))
+    assert more.near_flops_per_s == pytest.approx(3 * found.near_flops_per_s)
+    assert more.layout_bytes_per_s == pytest.approx(3 * found.layout_bytes_per_s)
 
 
 def test_few_weights_are_not_read_from_afar():
@@ -101,7 +110,6 @@ def test_data_lies_in_the_fastest_level_that_holds_it():
     "damage", [None, [], {}, {"bytes_per_s": {"L9": 1}}, {"sparse_flops_per_s": [1.0]}, {"dense_flops_per_s": -1.0}]
 )
 def test_facts_that_make_no_sense_are_measured_again(damage):
-    measured = dataclasses.replace(PAPER, layout_bytes_per_s=5.0, near_flops_per_s=120.0)
-    whole = module._encoded(measured)
-    assert module._decoded(whole) == measured and len(DENSITIES) == 3
+    whole = module._encoded(PAPER)
+    assert module._decoded(whole) == PAPER and len(DENSITIES) == 3
     assert module._decoded(whole | damage if damage and isinstance(damage, dict) else damage) is None

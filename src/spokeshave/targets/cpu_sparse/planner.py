@@ -70,6 +70,19 @@ class LayerPlan:
         return self.predicted_s[Path.DENSE] / self.predicted_s[Path.DIRECT]
 
 
+@dataclass(frozen=True)
+class CloserLook:
+    """Measurements for layers that would run dense: the rate of one typical layer says little about thin ones.
+
+    Attributes:
+        roofline: the given one with the rates of thin layers.
+        dense_s: how long torch takes for a step.
+    """
+
+    roofline: Callable[[Roofline], Roofline]
+    dense_s: Callable[[Convolve | Multiply], float]
+
+
 def left_over(weight: StoredWeight, groups: int = 1) -> float:
     """Share of a weight that is left when all-zero rows and columns of its lowered matrix are dropped.
 
@@ -102,7 +115,7 @@ def plan_network(
     network: NetworkSteps,
     roofline: Roofline,
     images: int,
-    dense_s: Callable[[Convolve | Multiply], float] | None = None,
+    closer: "CloserLook | None" = None,
 ) -> list[LayerPlan]:
     """Decide for every convolution and linear layer.
 
@@ -110,8 +123,7 @@ def plan_network(
         network: steps.
         roofline: of the machine.
         images: in a batch.
-        dense_s: measures how long torch takes for a step; asked before a layer is left to torch, since the rate of one
-            typical layer says little about layers with few channels.
+        closer: asked before a layer is left to torch; without it the roofline alone decides.
     """
     plans = []
     for step in network.steps:
@@ -121,10 +133,10 @@ def plan_network(
             flops = 2.0 * prod(step.weight.shape) * prod(shape[1:])
             work = LayerWork(step.layer, flops, 4.0 * values, 4.0 * prod(step.weight.shape))
             left = left_over(step.weight, step.groups if isinstance(step, Convolve) else 1)
-            given = (work, step.output, step.weight.density, left, roofline, images)
-            plan = plan_layer(*given)
-            if plan.path is Path.DENSE and dense_s is not None:
-                plan = plan_layer(*given, dense_s(step))
+            given = (work, step.output, step.weight.density, left)
+            plan = plan_layer(*given, roofline, images)
+            if plan.path is Path.DENSE and closer is not None:
+                plan = plan_layer(*given, closer.roofline(roofline), images, closer.dense_s(step))
             plans.append(plan)
     return plans
 

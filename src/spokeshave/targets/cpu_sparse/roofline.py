@@ -12,7 +12,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from functools import partial
 
@@ -32,6 +32,7 @@ from spokeshave.structures.roofline_model import MachineRates
 from spokeshave.targets.cpu_sparse.lowering import lower
 from spokeshave.targets.cpu_sparse.plane_operations import splat
 from spokeshave.targets.cpu_sparse.segment import Segment
+from spokeshave.timing import using_threads
 from spokeshave.user_cache import FactCache
 
 
@@ -55,9 +56,11 @@ DENSITIES = (0.05, 0.2, 1.0)
 """Shares of nonzeros at which the sparse rate is measured: the denser, the more a load or a call is used for."""
 _CHANNELS, _SIZE, _KERNEL = 128, 14, 3
 _FEW, _MORE = 16, 4
+"""Channels of a thin layer, and by how many such layers the longer of two networks is longer."""
 _ROUNDS = 7
-_METHOD = 4
+_METHOD = 3
 """Number of the way of measuring: what another way found is not taken from the user's cache."""
+_THIN_METHOD = 1
 _FACTS = FactCache("roofline")
 
 
@@ -72,7 +75,8 @@ class Roofline:
         dense_flops_per_s: F, of torch's dense convolution, layout changes included where they happen.
         sparse_flops_per_s: share of nonzeros -> rate of direct sparse convolution, counted on nonzeros.
         bytes_per_s: level -> read bandwidth of all threads.
-        layout_bytes_per_s: rate at which activations enter generated code from torch's layout, or leave it.
+        layout_bytes_per_s: rate at which activations enter generated code from torch's layout, or leave it; infinite
+            until `with_thin_layers` has measured it, as the next.
         near_flops_per_s: as `sparse_flops_per_s` without zeros, where the weights stay in the second-level cache.
     """
 
@@ -150,7 +154,7 @@ def measure_roofline(threads: int | None = None, images: int = 1, fresh: bool = 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        dense, sparse, layout, near = _layer_rates(vectors, images)
+        dense, sparse = _layer_rates(vectors, images)
         peak = _peak(vectors)
         torch.set_num_threads(threads)
         measured = Roofline(
@@ -160,8 +164,6 @@ def measure_roofline(threads: int | None = None, images: int = 1, fresh: bool = 
             threads * dense,
             {density: threads * rate for density, rate in sparse.items()},
             {level: _bandwidth(vectors, threads, level) for level in Level},
-            threads * layout,
-            threads * near,
         )
     finally:
         torch.set_num_threads(before)
@@ -169,11 +171,30 @@ def measure_roofline(threads: int | None = None, images: int = 1, fresh: bool = 
     return measured
 
 
+def with_thin_layers(roofline: Roofline) -> Roofline:
+    """The roofline with the rates of thin layers and of changing layouts, which few networks need: measured apart.
+
+    Args:
+        roofline: from `measure_roofline`.
+    """
+    vectors = host_cpu().widest()
+    assert vectors is not None  # or there would be no roofline
+    key = f"thin {_THIN_METHOD} {host_cpu().name} {vectors.name} {roofline.images}"
+    rates = _FACTS.get(key)
+    if not (isinstance(rates, list) and len(rates) == 2 and all(isinstance(r, float) and r > 0 for r in rates)):
+        with using_threads(1):
+            rates = list(_thin_rates(vectors, roofline.images))
+        _FACTS.keep({key: rates})
+    layout, near = (roofline.threads * rate for rate in rates)
+    return replace(roofline, layout_bytes_per_s=layout, near_flops_per_s=near)
+
+
 def _encoded(roofline: Roofline) -> dict[str, object]:
-    return asdict(roofline) | {
+    facts = asdict(roofline) | {
         "bytes_per_s": {level.name: rate for level, rate in roofline.bytes_per_s.items()},
         "sparse_flops_per_s": list(roofline.sparse_flops_per_s.values()),
     }
+    return {name: value for name, value in facts.items() if name not in ("layout_bytes_per_s", "near_flops_per_s")}
 
 
 def _decoded(facts: object) -> Roofline | None:
@@ -184,7 +205,6 @@ def _decoded(facts: object) -> Roofline | None:
         sparse = dict(zip(DENSITIES, map(float, facts["sparse_flops_per_s"]), strict=True))
         found = Roofline(**facts | {"bytes_per_s": rates, "sparse_flops_per_s": sparse})
         numbers = (*rates.values(), *sparse.values(), found.peak_flops_per_s, found.dense_flops_per_s)
-        numbers = (*numbers, found.layout_bytes_per_s, found.near_flops_per_s)
         sound = len(rates) == len(Level) and min(numbers) > 0
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
@@ -280,41 +300,42 @@ def _read_rate(vectors: VectorSet, threads: int, level: Level) -> float:
     return threads * size * turns / _run(_reads(vectors), threads, size=size, turns=turns, **ends)
 
 
-def _layer_rates(vectors: VectorSet, images: int) -> tuple[float, dict[float, float], float, float]:
-    """What a typical layer is computed at.
+def _thin_rates(vectors: VectorSet, images: int) -> tuple[float, float]:
+    """Bytes/s into and out of generated code; FLOP/s in it of layers with few channels and no zeros."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        x = torch.randn(images, _FEW, 2 * _SIZE, 2 * _SIZE)
+        layers = [nn.Conv2d(_FEW, _FEW, _KERNEL, padding=_KERNEL // 2) for _ in range(1 + _MORE)]
+        # The difference between one layer and several is without what entering and leaving take.
+        networks = [nn.ReLU(), layers[0], nn.Sequential(*layers)]
+        segments = [Segment(lower(trace(network.eval(), x[:1], inference=True)), vectors) for network in networks]
+        runs = [partial(segment, [x.numpy()]) for segment in segments]
+        side_by_side(runs)  # code is generated at the first run
+        layout_s, one_s, all_s = _fastest_s(runs)
+    more_flops = _MORE * 2.0 * x.numel() * layers[0].weight.numel() / _FEW
+    # What the rectifier does itself is nothing beside the change of layouts; half of the time is layers at the least.
+    return 2 * x.numel() * x.element_size() / layout_s, more_flops / max(all_s - one_s, all_s / 2)
 
-    Returns:
-        FLOP/s dense in torch; FLOP/s on the nonzeros of random parts of its weights; bytes/s into and out of generated
-        code; FLOP/s of a layer with few channels and no zeros.
-    """
+
+def _layer_rates(vectors: VectorSet, images: int) -> tuple[float, dict[float, float]]:
+    """FLOP/s of a typical layer: dense in torch, and on the nonzeros of random parts of its weights."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         layer = nn.Conv2d(_CHANNELS, _CHANNELS, _KERNEL, padding=_KERNEL // 2).eval()
         x = torch.randn(images, _CHANNELS, _SIZE, _SIZE)
         last = x.to(memory_format=torch.channels_last)  # then torch changes the weight's layout in every call
         order, arrays = torch.rand_like(layer.weight), [x.numpy()]
-        shares, networks = [], []
+        runs: list[Callable[[], object]] = [lambda: layer(x), lambda: layer(last)]
+        shares, segments = [], []
         for density in DENSITIES:
             part = copy.deepcopy(layer)
             part.weight.mul_(order <= density)
             shares.append(float((part.weight != 0).float().mean()))
-            networks.append(part)
-        segments = [Segment(lower(trace(part, x[:1], inference=True)), vectors) for part in networks]
-        # What the rectifier does itself is nothing beside the change of layouts.
-        segments.append(Segment(lower(trace(nn.ReLU(), x[:1], inference=True)), vectors))
-        few = torch.randn(images, _FEW, 2 * _SIZE, 2 * _SIZE)
-        thin = [nn.Conv2d(_FEW, _FEW, _KERNEL, padding=_KERNEL // 2) for _ in range(1 + _MORE)]
-        for some in (thin[:1], thin):  # the difference between the two is without what entering and leaving take
-            segments.append(Segment(lower(trace(nn.Sequential(*some).eval(), few[:1], inference=True)), vectors))
-        given = [*[arrays] * (len(DENSITIES) + 1), *[[few.numpy()]] * 2]
-        sparse_runs = [partial(segment, values) for segment, values in zip(segments, given, strict=True)]
+            segments.append(Segment(lower(trace(part, x[:1], inference=True)), vectors))
+        sparse_runs = [partial(segment, arrays) for segment in segments]
         side_by_side(sparse_runs)  # code is generated at the first run
-        first, second, *sparse, layout_s, one_s, all_s = _fastest_s(
-            [lambda: layer(x), lambda: layer(last), *sparse_runs]
-        )
+        runs += sparse_runs
+        first, second, *sparse = _fastest_s(runs)
     flops = 2.0 * images * layer.weight.numel() * _SIZE * _SIZE
     rates = [share * flops / seconds for share, seconds in zip(shares, sparse, strict=True)]
-    layout = 2 * x.numel() * x.element_size() / layout_s
-    more_flops = _MORE * 2.0 * few.numel() * thin[0].weight.numel() / _FEW
-    near = more_flops / max(all_s - one_s, all_s / 2)  # at least half of it is convolutions
-    return flops / min(first, second), dict(zip(DENSITIES, rates, strict=True)), layout, near
+    return flops / min(first, second), dict(zip(DENSITIES, rates, strict=True))

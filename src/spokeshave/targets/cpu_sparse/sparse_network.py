@@ -32,9 +32,9 @@ from spokeshave.targets.cpu_sparse.network_steps import (
     NetworkStep,
     NetworkSteps,
 )
-from spokeshave.targets.cpu_sparse.planner import Path, plan_network
+from spokeshave.targets.cpu_sparse.planner import CloserLook, Path, plan_network
 from spokeshave.targets.cpu_sparse.reference_steps import run_plainly
-from spokeshave.targets.cpu_sparse.roofline import measure_roofline
+from spokeshave.targets.cpu_sparse.roofline import measure_roofline, with_thin_layers
 from spokeshave.targets.cpu_sparse.segment import Layout, Segment
 from spokeshave.targets.cpu_sparse.step_fusion import fuse
 from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight
@@ -115,8 +115,9 @@ class SparseNetwork(nn.Module):
         super().__init__()
         self.network, self.result, self.vectors = network, result, vectors
         self.plain, self.images = vectors is None, images
-        timed = partial(dense_seconds, shapes=network.shapes, images=images) if planned else None
-        self.plans = plan_network(network, measure_roofline(images=images), images, timed) if vectors else []
+        timed = partial(dense_seconds, shapes=network.shapes, images=images)
+        closer = CloserLook(with_thin_layers, timed) if planned else None
+        self.plans = plan_network(network, measure_roofline(images=images), images, closer) if vectors else []
         self.pieces = cut(network, {plan.output for plan in self.plans if planned and plan.path is Path.DENSE})
         self._tune_s = tune_s
         self._segments = [self.segment_of(piece) for piece in self.pieces]
