@@ -43,6 +43,24 @@ _PAUSE_S = 0.005
 """Between turns: waiting threads of a pool spin a while after their last work."""
 
 
+@dataclass(frozen=True)
+class TurnOptions:
+    """Who takes turns, and how long."""
+
+    only_contestants: tuple[str, ...] = ()
+    """Whom to compare with; all that are installed if none is given."""
+    peers: Path = Path("build/peers")
+    """Folder that peer_environments.py made."""
+    rounds: int = 15
+    """Turns of each contestant in each setting."""
+    turn_ms: float = 50.0
+    """About how long a turn lasts."""
+    seed: int = 0
+    """Of inputs, random weights and the order of turns."""
+    ledger: Path | None = None
+    """Folder of the ledger; writes a row there."""
+
+
 class Contestant:
     """A worker process.
 

@@ -23,10 +23,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 import tyro
-from contestants import DENSE, OURS, PEERS, SUFFIX, Contestant, best_of, load, ratio, start, take_turns, write_models
+from contestants import DENSE, OURS, Contestant, TurnOptions, best_of, ratio, start, take_turns
 from rich.console import Console
 from rich.table import Table
-from sparse_networks import BUILDERS, fastest, graphs, try_graphs
+from sparse_networks import BUILDERS, load_crew
 from torch import nn
 
 from spokeshave.ledger import write_row
@@ -39,7 +39,7 @@ RUNNERS = (*DENSE, "deepsparse")
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(TurnOptions):
     """What to time."""
 
     rows: tuple[Path, ...] = ()
@@ -48,18 +48,6 @@ class Options:
     """Images in a batch."""
     threads: int = 1
     """Threads to time with."""
-    only_contestants: tuple[str, ...] = ()
-    """Whom to compare with; all that are installed if none is given."""
-    peers: Path = Path("build/peers")
-    """Folder that peer_environments.py made."""
-    rounds: int = 15
-    """Turns of each contestant in each setting."""
-    turn_ms: float = 50.0
-    """About how long a turn lasts."""
-    seed: int = 0
-    """Of inputs, weights and the order of turns."""
-    ledger: Path | None = None
-    """Folder of the ledger; writes a row there."""
 
 
 @dataclass(frozen=True)
@@ -124,34 +112,13 @@ def cases(rows: tuple[Path, ...]) -> Iterator[Case]:
 
 def below_full(network: nn.Module, ranks: Mapping[str, int]) -> dict[str, int]:
     """Ranks below the number of filters."""
-    return {name: rank for name, rank in ranks.items() if rank < network.get_submodule(name).out_channels}
+    return {
+        name: rank for name, rank in ranks.items() if rank < len(network.get_submodule(name).get_parameter("weight"))
+    }
 
 
-def load_crew(
-    crew: list[Contestant], network: nn.Module, images: torch.Tensor, folder: Path, suffix: str
-) -> tuple[dict[str, Contestant], dict[str, str]]:
-    """Load a network into contestants; those that run it, by name, and why the others do not."""
-    ready, problems = {}, {}
-    folder.mkdir()
-    models, example = write_models(network, images, folder, len(images))
-    forms = graphs(suffix, network, images, folder) if any(c.name in PEERS for c in crew) else {}
-    for contestant in crew:
-        name = contestant.name + (suffix if contestant.name != OURS else "")
-        if contestant.name in SUFFIX:
-            model = models[SUFFIX[contestant.name]]
-        else:
-            tried = try_graphs(contestant, forms, example)
-            form = fastest(tried)
-            if form is None:
-                problems[name] = "; ".join(f"{form}: {why}" for form, why in tried.items())
-                continue
-            model = forms[form]
-        problem = load(contestant, model, example)
-        if problem:
-            problems[name] = problem
-        else:
-            ready[name] = contestant
-    return ready, problems
+def _factorized(who: str) -> str:
+    return who if who == OURS else f"{who}, factorized"
 
 
 def measure(options: Options, case: Case, batch: int, crews: tuple[list[Contestant], list[Contestant]]) -> Setting:
@@ -160,14 +127,16 @@ def measure(options: Options, case: Case, batch: int, crews: tuple[list[Contesta
     images = torch.randn(batch, *SHAPE)
     dense = case.network().eval()
     factorized, _ = low_rank(dense, images, ranks=dict(case.ranks))
-    with TemporaryDirectory() as folder:
-        ready, problems = load_crew(crews[0], dense, images, Path(folder) / "dense", "")
-        others, more = load_crew(crews[1], factorized.eval(), images, Path(folder) / "factorized", ", factorized")
+    with TemporaryDirectory() as first, TemporaryDirectory() as second:
+        whole = load_crew(crews[0], "dense", dense, images, Path(first), batch)
+        split = load_crew(crews[1], "factorized", factorized.eval(), images, Path(second), batch)
+        others = {_factorized(who): one for who, one in split.ready.items()}
+        problems = whole.problems | {_factorized(who): why for who, why in split.problems.items()}
         order = random.Random(options.seed)
-        turns = take_turns(ready | others, options.rounds, options.turn_ms / 1e3, order, [])
+        turns = take_turns(whole.ready | others, options.rounds, options.turn_ms / 1e3, order, [])
     if OURS not in turns:
-        raise SystemExit(f"{case.name}: the engine itself failed: {more.get(OURS, 'while it was timed')}")
-    best_dense = best_of(turns, list(ready), options.threads)
+        raise SystemExit(f"{case.name}: the engine itself failed: {problems.get(OURS, 'while it was timed')}")
+    best_dense = best_of(turns, list(whole.ready), options.threads)
     if best_dense is None:
         raise SystemExit(f"{case.name}: nobody ran the dense network: {problems}")
     ours = turns[OURS].seconds(options.threads)
@@ -180,7 +149,7 @@ def measure(options: Options, case: Case, batch: int, crews: tuple[list[Contesta
         best_dense=best_dense,
         best_factorized=best_of(turns, [who for who in others if who != OURS], options.threads),
         ratio={who: ratio(turn.seconds(options.threads), ours) for who, turn in turns.items() if who != OURS},
-        problems=problems | more,
+        problems=problems,
     )
 
 

@@ -25,7 +25,20 @@ from typing import Any
 
 import torch
 import tyro
-from contestants import DENSE, OURS, PEERS, SUFFIX, Contestant, best_of, load, ratio, start, take_turns, write_models
+from contestants import (
+    DENSE,
+    OURS,
+    PEERS,
+    SUFFIX,
+    Contestant,
+    TurnOptions,
+    best_of,
+    load,
+    ratio,
+    start,
+    take_turns,
+    write_models,
+)
 from onnx_graphs import Groups, Normalization, save_alexnet
 from rich.console import Console
 from rich.table import Table
@@ -50,7 +63,7 @@ BUILDERS: Mapping[str, Callable[[], nn.Module]] = {"convnet": ConvNet, "resnet20
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(TurnOptions):
     """What to time."""
 
     networks: tuple[str, ...] = ()
@@ -63,18 +76,6 @@ class Options:
     """Images in a batch."""
     threads: tuple[int, ...] = (1,)
     """Threads to time with."""
-    only_contestants: tuple[str, ...] = ()
-    """Whom to compare with; all that are installed if none is given."""
-    peers: Path = Path("build/peers")
-    """Folder that peer_environments.py made."""
-    rounds: int = 15
-    """Turns of each contestant in each setting."""
-    turn_ms: float = 50.0
-    """About how long a turn lasts."""
-    seed: int = 0
-    """Of inputs, random weights and the order of turns."""
-    ledger: Path | None = None
-    """Folder of the ledger; writes a row a network there."""
     quick: bool = False
     """ConvNet only, few rounds."""
 
@@ -188,38 +189,69 @@ def fastest(tried: Mapping[str, float | str]) -> str | None:
     return min(known, key=lambda form: known[form], default=None)
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """Contestants that have a network.
+
+    Attributes:
+        ready: those that run it, by name.
+        problems: the others -> why they do not.
+        tried: peer -> form of the graph -> seconds of a short trial, or why it does not run.
+        chosen: peer -> the form that it runs fastest.
+    """
+
+    ready: dict[str, Contestant] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    tried: dict[str, dict[str, float | str]] = field(default_factory=dict)
+    chosen: dict[str, str] = field(default_factory=dict)
+
+
+def load_crew(
+    crew: list[Contestant], name: str, network: nn.Module, images: torch.Tensor, folder: Path, batch: int | None = None
+) -> Loaded:
+    """Load a network into contestants, in the form that each runs fastest.
+
+    Args:
+        crew: all of them.
+        name: of the network.
+        network: in eval mode.
+        images: that all get.
+        folder: for the files.
+        batch: that ours plans for; a single image if none.
+    """
+    done = Loaded()
+    models, example = write_models(network, images, folder, batch)
+    forms = graphs(name, network, images, folder) if any(c.name in PEERS for c in crew) else {}
+    for contestant in crew:
+        who = contestant.name
+        if who in SUFFIX:
+            model = models[SUFFIX[who]]
+        else:
+            done.tried[who] = try_graphs(contestant, forms, example)
+            form = fastest(done.tried[who])
+            if form is None:
+                done.problems[who] = "; ".join(f"{form}: {why}" for form, why in done.tried[who].items())
+                continue
+            done.chosen[who], model = form, forms[form]
+        problem = load(contestant, model, example)
+        if problem:
+            done.problems[who] = problem
+        else:
+            done.ready[who] = contestant
+    return done
+
+
 def measure(
     options: Options, name: str, network: nn.Module, shape: tuple[int, ...], batch: int, crew: list[Contestant]
 ) -> Setting:
     """Time one setting."""
     threads = crew[0].threads
     images = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(options.seed))
-    ready: dict[str, Contestant] = {}
-    problems: dict[str, str] = {}
-    tried: dict[str, dict[str, float | str]] = {}
-    chosen: dict[str, str] = {}
     with TemporaryDirectory() as folder:
-        models, example = write_models(network, images, Path(folder))
-        forms = graphs(name, network, images, Path(folder)) if any(c.name in PEERS for c in crew) else {}
-        for contestant in crew:
-            who = contestant.name
-            if who in SUFFIX:
-                model = models[SUFFIX[who]]
-            else:
-                tried[who] = try_graphs(contestant, forms, example)
-                form = fastest(tried[who])
-                if form is None:
-                    problems[who] = "; ".join(f"{form}: {why}" for form, why in tried[who].items())
-                    continue
-                chosen[who], model = form, forms[form]
-            problem = load(contestant, model, example)
-            if problem:
-                problems[who] = problem
-            else:
-                ready[who] = contestant
-        turns = take_turns(ready, options.rounds, options.turn_ms / 1e3, random.Random(options.seed), [])
+        done = load_crew(crew, name, network, images, Path(folder))
+        turns = take_turns(done.ready, options.rounds, options.turn_ms / 1e3, random.Random(options.seed), [])
     if OURS not in turns:
-        raise SystemExit(f"{name}: the engine itself failed: {problems.get(OURS, 'while it was timed')}")
+        raise SystemExit(f"{name}: the engine itself failed: {done.problems.get(OURS, 'while it was timed')}")
     ours = turns[OURS].seconds(threads)
     return Setting(
         network=name,
@@ -229,10 +261,10 @@ def measure(
         wall_s={who: median(turn.wall_s) for who, turn in turns.items()},
         fastest_s={who: turn.fastest(threads) for who, turn in turns.items()},
         ratio={who: ratio(turn.seconds(threads), ours) for who, turn in turns.items() if who != OURS},
-        graph=chosen,
-        graphs_s=tried,
+        graph=done.chosen,
+        graphs_s=done.tried,
         best_dense=best_of(turns, DENSE, threads),
-        problems=problems,
+        problems=done.problems,
     )
 
 

@@ -5,8 +5,9 @@ Triton's interpreter on a CPU; not yet run on a GPU.
 Nothing but `codec_for` imports this file: it needs triton.
 """
 
-# A kernel is a language of its own in the form of Python, which a type checker takes for Python:
-# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
+# A kernel is a language of its own in the form of Python, which a type checker takes for Python, and where triton is
+# not installed, for a function:
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false, reportIndexIssue=false
 
 from collections.abc import Sequence
 
