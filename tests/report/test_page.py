@@ -17,6 +17,8 @@ HOSTILE = '<script>alert("x")</script>&\'"'
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
+# Milliseconds: playwright's own 30 seconds are too few for a browser's start on a busy machine.
+_PATIENCE = 180_000
 
 
 def test_everything_of_the_record_is_on_the_page(record: RunRecord) -> None:
@@ -113,7 +115,7 @@ def browser() -> Iterator:
     quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
     quiet += ["--no-sandbox", "--disable-component-update", "--disable-sync"]
     with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=quiet, timeout=_PATIENCE)
         yield running
         running.close()
 
@@ -126,6 +128,7 @@ def open_page(browser, record: RunRecord, tmp_path: Path):
 
     def opened(width: int, scheme: str = "light"):
         page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        page.set_default_timeout(_PATIENCE)
         page.on("console", lambda message: complaints.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
         page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url[:80]}"))
