@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from spokeshave.checkpoints import load_checkpoint
+from spokeshave.checkpoints import load_checkpoint, save_checkpoint
 from spokeshave.data import Augmentation, Batches, Split
 from spokeshave.errors import CheckpointError, FileError, TrainingDiverged
 from spokeshave.gradient_exchange import GradientExchange
@@ -108,10 +108,12 @@ def test_an_existing_run_is_not_overwritten_and_other_settings_are_named(tmp_pat
 
 
 def test_resuming_with_another_model_is_refused(tmp_path):
-    go(tmp_path)
-    other = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    def learn(net: nn.Module) -> None:
+        train(net, Batches(TRAINING, 32), Batches(VALIDATION, 64), SETTINGS, (), tmp_path, resume=True)
+
+    learn(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)))
     with pytest.raises(CheckpointError, match="another model"):
-        train(other, Batches(TRAINING, 32), Batches(VALIDATION, 64), SETTINGS, (), tmp_path, resume=True)
+        learn(nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Linear(4, 2)))
 
 
 def test_nan_stops_with_step_layer_and_last_good_checkpoint(tmp_path):
@@ -332,3 +334,19 @@ def test_an_exchange_makes_the_gradient_and_is_part_of_what_a_run_is(tmp_path):
         other = Halves()
         other.settings = lambda: {"kind": "thirds"}
         learn(other, tmp_path)
+
+
+def test_a_run_is_not_resumed_under_another_pull(tmp_path):
+    def learn(strength: float) -> None:
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+        pulls = (GroupLasso(net, rows=0.1, strength=strength),)
+        train(net, Batches(TRAINING, 32), Batches(VALIDATION, 64), SETTINGS, pulls, run_dir=tmp_path, resume=True)
+
+    learn(0.5)
+    learn(0.5)
+    with pytest.raises(CheckpointError, match="other settings.*'strength': 0.5.*'strength': 0.25"):
+        learn(0.25)
+    old = load_checkpoint(tmp_path)
+    del old.facts["identity"]["regularizers"]
+    save_checkpoint(tmp_path, old)
+    learn(0.25)  # a checkpoint that was made before pulls were noted

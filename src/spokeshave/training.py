@@ -26,6 +26,7 @@ from spokeshave.gradient_exchange import GradientExchange
 from spokeshave.processes import is_first, wait_for_all
 from spokeshave.progress import Progress
 from spokeshave.regularizers import Regularizer
+from spokeshave.regularizers.optimizer_hooks import settings_of
 from spokeshave.structures.factorized_layer import FactorizedLayer
 from spokeshave.structures.sparsity import sparsity
 from spokeshave.train_settings import Precision, TrainSettings, make_optimizer, rate_at
@@ -178,6 +179,7 @@ class _State:
         if settings.channels_last:
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.optimizer = make_optimizer(model, settings)
+        self.pulls = [settings_of(regularizer) for regularizer in regularizers]
         self.attachments = [regularizer.attach(self.optimizer) for regularizer in regularizers]
         self.step = 0
         self.loss_sum = torch.zeros((), dtype=torch.float64)
@@ -308,9 +310,10 @@ class _State:
         """Take over the latest checkpoint."""
         assert self.run_dir is not None
         saved = load_checkpoint(self.run_dir)
-        changed = [k for k, v in self._identity().items() if saved.facts["identity"].get(k) != v]
+        earlier = {"regularizers": self.pulls, **saved.facts["identity"]}  # checkpoints of old did not note them
+        changed = [k for k, v in self._identity().items() if earlier.get(k) != v]
         if changed:
-            was = {k: saved.facts["identity"].get(k) for k in changed}
+            was = {k: earlier.get(k) for k in changed}
             now = {k: self._identity()[k] for k in changed}
             raise CheckpointError(
                 f"{self.run_dir} was made with other settings: {was} there, {now} now; "
@@ -355,7 +358,7 @@ class _State:
         settings.pop("checkpoint_every")
         batches = {"images": len(self.batches.split), "batch_size": self.batches.batch_size, "order": self.batches.seed}
         exchange = {} if self.exchange is None else {"exchange": self.exchange.settings()}
-        return {"label": self.label, **batches, **settings, **exchange}
+        return {"label": self.label, **batches, **settings, **exchange, "regularizers": self.pulls}
 
     def _diverged(self, inputs: Tensor, loss: float, weight: str | None = None) -> TrainingDiverged:
         where = f"the weight {weight}" if weight else first_non_finite(self.model, inputs)

@@ -1,12 +1,14 @@
 """What every regularizer promises, run over all that `spokeshave.regularizers` exports."""
 
 import inspect
+import json
 
 import pytest
 import torch
 from torch import nn
 
 from spokeshave import regularizers
+from spokeshave.regularizers.optimizer_hooks import settings_of
 
 MAKE = {
     "Force": lambda net, **k: regularizers.Force(net, **k),
@@ -107,3 +109,10 @@ def test_state_survives_a_round_trip(name):
     other = MAKE[name](net)
     other.load_state_dict(state)
     assert all(torch.equal(torch.as_tensor(other.state_dict()[k]), torch.as_tensor(v)) for k, v in state.items())
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_settings_are_json_and_tell_other_arguments(name):
+    made = [settings_of(MAKE[name](network(), strength=strength)) for strength in (0.0, 0.0, 1.0)]
+    assert made[0] == made[1] != made[2]
+    assert made[0]["class"] == name and json.loads(json.dumps(made[0])) == made[0]

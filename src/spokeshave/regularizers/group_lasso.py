@@ -158,6 +158,7 @@ class GroupLasso:
         if tiles and tile is None:
             raise InvalidArgument("tiles needs tile=(rows, columns), the size of a block of the lowered matrix")
         self._watched: list[_Watched] = []
+        self.strengths: dict[str, Strengths] = {"tile_rows": tile_rows, "tile_columns": tile_columns}
         for argument, kind, strengths, among in (
             ("depth", GroupKind.LAYER, depth, convolutions),
             ("filters", GroupKind.FILTER, filters, convolutions),
@@ -168,6 +169,7 @@ class GroupLasso:
             ("columns", GroupKind.CHANNEL, columns, linears),
             ("tiles", GroupKind.TILE, tiles, layers),
         ):
+            self.strengths[argument] = strengths
             size = tile if kind is GroupKind.TILE else None
             chosen = {
                 name: (value, Grouping.of(among[name], kind, size))

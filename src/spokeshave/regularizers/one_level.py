@@ -160,7 +160,7 @@ class OneLevel:
                 f"{strength}, {refresh} and {ramp}"
             )
         self.strength, self.refresh, self.solver, self.ramp, self.step = float(strength), refresh, solver, ramp, 0
-        self.relative = relative
+        self.relative, self.levels, self.scope = relative, levels, scope
         self._rounds = Rounds()
         self._layers = quantized_layers(model, exclude)
         self._multiples = multiples_of(levels)

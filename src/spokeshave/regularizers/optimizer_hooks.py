@@ -1,8 +1,10 @@
 """Attaching to an optimizer: something done before and after each of its steps, a handle, who does it."""
 
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -15,6 +17,10 @@ def add_to_gradient(weight: Tensor, force: Tensor) -> None:
 
 class Attachment:
     """Hooks on one optimizer.
+
+    A `GradScaler` leaves it to a fused optimizer to divide the gradients by the scale of the loss and to skip a step
+    with gradients that are not finite. Here both come first: `before` finds gradients in the loss's units, and neither
+    hook is called in a step that is skipped, as with any other optimizer.
 
     Args:
         optimizer: any torch optimizer.
@@ -30,7 +36,7 @@ class Attachment:
     ) -> None:
         self._handles = []
         if before is not None:
-            self._handles.append(optimizer.register_step_pre_hook(_adapt(before)))
+            self._handles.append(optimizer.register_step_pre_hook(_adapt(before, first=_unscale)))
         if after is not None:
             self._handles.append(optimizer.register_step_post_hook(_adapt(after)))
 
@@ -97,8 +103,59 @@ class Regularizer(Protocol):
         ...
 
 
-def _adapt(action: Callable[[Optimizer], None]) -> Callable[..., None]:
+def settings_of(regularizer: object) -> dict[str, Any]:
+    """What tells a regularizer that has not acted yet from one of the same class made with other arguments.
+
+    Returns:
+        Its class and its public attributes, as far as they are JSON values.
+
+    Example:
+        >>> from torch import nn
+        >>> from spokeshave.regularizers import Force
+        >>> found = settings_of(Force(nn.Conv2d(1, 2, 1), strength=0.5))
+        >>> found["class"], found["strength"], found["kind"]
+        ('Force', 0.5, 'l2')
+    """
+    public = {name: _plain(value) for name, value in vars(regularizer).items() if not name.startswith("_")}
+    return {"class": type(regularizer).__name__, **{n: value for n, value in public.items() if value is not _OTHER}}
+
+
+_OTHER = object()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        items = {str(key): _plain(item) for key, item in value.items()}
+        return _OTHER if any(item is _OTHER for item in items.values()) else items
+    if isinstance(value, (list, tuple)):
+        entries = [_plain(item) for item in value]
+        return _OTHER if any(item is _OTHER for item in entries) else entries
+    return value if value is None or isinstance(value, (bool, int, float, str)) else _OTHER
+
+
+def _adapt(
+    action: Callable[[Optimizer], None], first: Callable[[Optimizer], None] | None = None
+) -> Callable[..., None]:
     def hook(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        overflow = getattr(optimizer, "found_inf", None)
+        if overflow is not None and bool(overflow):
+            return
+        if first is not None:
+            first(optimizer)
         action(optimizer)
 
     return hook
+
+
+@torch.no_grad()
+def _unscale(optimizer: Optimizer) -> None:
+    scale = getattr(optimizer, "grad_scale", None)
+    if scale is None:
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.grad.div_(scale.to(parameter.grad.device))
+    optimizer.__dict__["grad_scale"] = None  # the step would divide again

@@ -68,7 +68,7 @@ class StraightThrough(HidesWeights):
         if not 0 <= strength <= 1 or refresh < 1:
             raise InvalidArgument(f"strength must be in 0..1 and refresh at least 1, got {strength} and {refresh}")
         super().__init__(quantized_layers(model, exclude), strength, None)
-        self.refresh = refresh
+        self.refresh, self.levels, self.scope = refresh, levels, scope
         self._scales = LayerScales(self._layers, multiples_of(levels), scope)
         self._rounds = Rounds()
         self._to_search: set[str] = set()

@@ -101,6 +101,7 @@ class RankClipping:
                 f"expected every >= 1, until >= 0 or None and strength 0 or 1, got {every}, {until} and {strength}"
             )
         self.every, self.until, self.measured, self.strength = every, until, measured, strength
+        self.max_error, self.least = max_error, least
         self.step = self.changes = 0
         found = clipped_layers(model, layers, exclude)
         known = list(known_layers(model))
