@@ -1,11 +1,15 @@
 """Learning rates by hand, weight decay where it belongs, bad settings refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from spokeshave import train_settings
 from spokeshave.errors import InvalidArgument
-from spokeshave.train_settings import OptimizerName, Schedule, TrainSettings, make_optimizer, rate_at
+from spokeshave.jit.host_cpu import host_cpu
+from spokeshave.train_settings import OptimizerName, Precision, Schedule, TrainSettings, make_optimizer, rate_at
 
 
 def test_rates_of_the_schedules_by_hand():
@@ -58,3 +62,20 @@ def test_weight_decay_can_be_given_to_some_modules():
     assert len(decayed) == 4
     with pytest.raises(InvalidArgument, match="no module called fc"):
         make_optimizer(net, TrainSettings(decayed=("fc",)))
+
+
+@pytest.mark.parametrize(
+    ("features", "asked", "device", "wanted"),
+    [
+        ({"avx2"}, Precision.BFLOAT16, "cpu", Precision.FLOAT32),
+        ({"avx512bf16"}, Precision.BFLOAT16, "cpu", Precision.BFLOAT16),
+        ({"amx-bf16"}, Precision.BFLOAT16, "cpu", Precision.BFLOAT16),
+        ({"neon", "bf16"}, Precision.BFLOAT16, "cpu", Precision.BFLOAT16),
+        ({"avx2"}, Precision.BFLOAT16, "cuda", Precision.BFLOAT16),
+        ({"avx2"}, Precision.FLOAT16, "cpu", Precision.FLOAT16),
+        ({"amx-bf16"}, Precision.FLOAT32, "cpu", Precision.FLOAT32),
+    ],
+)
+def test_bfloat16_is_not_emulated(monkeypatch, features, asked, device, wanted):
+    monkeypatch.setattr(train_settings, "host_cpu", lambda: replace(host_cpu(), features=frozenset(features)))
+    assert asked.on(torch.device(device)) is wanted

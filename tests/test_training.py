@@ -159,12 +159,17 @@ def test_freeze_holds_its_zeros_across_a_resume(tmp_path):
     assert not freeze_run(0, True)[0].weight[:3].any()
 
 
-def test_mixed_precision_and_subgradient_run_and_learn():
+@pytest.mark.parametrize("precision", [Precision.BFLOAT16, Precision.FLOAT32])
+def test_mixed_precision_and_subgradient_run_and_learn(monkeypatch, precision):
+    monkeypatch.setattr(Precision, "on", lambda asked, device: precision)  # with and without instructions for it
     net = network()
+    seen = set()
+    net[0].register_forward_hook(lambda module, inputs, output: seen.add(output.dtype) if module.training else None)
     pull = GroupLasso(net, filters=1e-3, solver=Solver.SUBGRADIENT)
     settings = replace(SETTINGS, precision=Precision.BFLOAT16, channels_last=True, clip_norm=1.0)
     history = train(net, Batches(TRAINING, 32, channels_last=True), Batches(VALIDATION, 64), settings, [pull])
     assert history.rows[-1]["validation_accuracy"] > 0.9
+    assert seen == {getattr(torch, precision.value)} and history.rows[-1]["precision"] == precision.value
     assert all(p.dtype == torch.float32 for p in net.parameters())
 
 

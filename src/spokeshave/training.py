@@ -174,7 +174,7 @@ class _State:
         exchange: GradientExchange | None,
     ) -> None:
         self.model, self.batches, self.validation, self.settings = model, batches, validation, settings
-        self.exchange = exchange
+        self.exchange, self.precision = exchange, settings.precision.on(batches.device)
         self.regularizers, self.run_dir, self.label = regularizers, run_dir, label
         if settings.channels_last:
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -188,7 +188,7 @@ class _State:
         self.started = time.perf_counter()
         self.earlier_s = 0.0
         self.scaler = torch.amp.GradScaler(
-            batches.device.type, enabled=settings.precision is Precision.FLOAT16 and batches.device.type == "cuda"
+            batches.device.type, enabled=self.precision is Precision.FLOAT16 and batches.device.type == "cuda"
         )
         shares = distributed.is_available() and distributed.is_initialized()
         self.forward: nn.Module = DistributedDataParallel(model) if shares else model
@@ -230,8 +230,8 @@ class _State:
 
     def backward(self, inputs: Tensor, labels: Tensor) -> float:
         """Add the gradient of one batch to `.grad`; return its loss."""
-        dtype = torch.float16 if self.settings.precision is Precision.FLOAT16 else torch.bfloat16
-        mixed = self.settings.precision is not Precision.FLOAT32
+        dtype = torch.float16 if self.precision is Precision.FLOAT16 else torch.bfloat16
+        mixed = self.precision is not Precision.FLOAT32
         with torch.autocast(inputs.device.type, dtype, enabled=mixed):
             scores = self.forward(inputs)
         loss = functional.cross_entropy(scores.float(), labels, label_smoothing=self.settings.label_smoothing)
@@ -252,6 +252,7 @@ class _State:
             "validation_accuracy": score.accuracy,
             "validation_loss": score.loss,
             "learning_rate": rate_at(self.settings, self.step - 1, len(self.batches)),
+            "precision": self.precision.value,
             "sparsity": {name: asdict(layer) for name, layer in sparsity(self.model).items()},
             "wall_s": self.earlier_s + time.perf_counter() - self.started,
         }
