@@ -145,11 +145,12 @@ def test_threads_that_make_the_same_entry_do_not_get_into_each_others_way(folder
     assert len(list(folder.iterdir())) == 30
 
 
-def test_what_a_process_killed_while_writing_left_goes_with_the_next_entry(folder):
+def test_what_a_process_killed_while_writing_left_goes_with_an_entry_of_the_next(folder, monkeypatch):
     dead = subprocess.Popen(["true"])
     dead.wait()
     cached("key", make)
     (folder / f".of_another_key.safetensors.{dead.pid}-7.tmp").write_text("half")
+    monkeypatch.setattr(code_cache, "_SINCE_TRIMMED", {})  # as in a new process
     cached("new", make)
     assert sorted(file.name for file in folder.iterdir()) == ["key.safetensors", "new.safetensors"]
 
@@ -169,6 +170,18 @@ def test_the_folder_does_not_grow_without_end(folder, monkeypatch):
     monkeypatch.setattr(code_cache, "MOST_BYTES", 3 * size)
     cached("new", make)
     assert sorted(file.stem for file in folder.iterdir()) == ["2", "3", "new"]
+
+
+def test_the_folder_is_not_looked_through_at_every_write(folder, monkeypatch):
+    looks = []
+    monkeypatch.setattr(code_cache, "_trim", looks.append)
+    for number in range(5):
+        cached(str(number), make)
+    assert looks == [folder]
+    monkeypatch.setattr(code_cache, "MOST_BYTES", 64 * sum(array.nbytes for array in make().values()))
+    for number in range(5, 9):
+        cached(str(number), make)
+    assert len(looks) == 3  # one in two: a thirty-second part of what is allowed
 
 
 def test_a_function_is_compiled_once(monkeypatch):

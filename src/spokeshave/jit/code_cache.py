@@ -171,7 +171,16 @@ def _write(path: Path, arrays: Arrays) -> None:
     except FileError as error:
         warn_unwritable(error)
         return
-    _trim(path.parent)
+    # Looking through thousands of entries takes longer than writing one.
+    folder, size = path.parent, sum(array.nbytes for array in arrays.values())
+    _SINCE_TRIMMED[folder] = _SINCE_TRIMMED.get(folder, MOST_BYTES) + size
+    if 32 * _SINCE_TRIMMED[folder] >= MOST_BYTES:
+        _SINCE_TRIMMED[folder] = 0
+        _trim(folder)
+
+
+_SINCE_TRIMMED: dict[Path, int] = {}
+"""Bytes that this process has written to a folder since it last looked through it; at first it has not looked."""
 
 
 def _digest(path: Path, arrays: Arrays) -> str:

@@ -146,7 +146,7 @@ def _lenet_front() -> RowPlan:
         front=tuple(
             FrontPoint(label, error, forced, clipped)
             for label, forced, clipped in ways
-            for error in ((0.02, 0.04, 0.07) if clipped else (0.05, 0.15, 0.3))
+            for error in ((0.02, 0.04, 0.055, 0.07) if clipped else (0.05, 0.15, 0.22))
         ),
     )
 
