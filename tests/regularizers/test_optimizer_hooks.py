@@ -80,3 +80,4 @@ def test_settings_hold_strengths_by_kind_and_leave_tensors_out() -> None:
     assert found["strengths"]["filters"] == {"0": 0.5} and found["solver"] == "proximal"
     assert settings_of(GroupLasso(net, filters={"1": 0.5})) != found
     assert settings_of(OneLevel(net, levels=(0.5, 1.0)))["levels"] == [0.5, 1.0]
+    assert settings_of(1.0) == {"class": "float"}

@@ -116,7 +116,8 @@ def settings_of(regularizer: object) -> dict[str, Any]:
         >>> found["class"], found["strength"], found["kind"]
         ('Force', 0.5, 'l2')
     """
-    public = {name: _plain(value) for name, value in vars(regularizer).items() if not name.startswith("_")}
+    attributes = getattr(regularizer, "__dict__", {})  # of somebody's own class, there may be none
+    public = {name: _plain(value) for name, value in attributes.items() if not name.startswith("_")}
     return {"class": type(regularizer).__name__, **{n: value for n, value in public.items() if value is not _OTHER}}
 
 
