@@ -59,6 +59,7 @@ def strike(trouble: Trouble, folder: Path) -> dict[str, Any]:
     before = {Trouble.LIMIT: [], Trouble.FORBIDDEN: _obeying()}.get(trouble, _mounting())
     command = [*before, sys.executable, __file__, trouble.name, str(folder)]
     environment = os.environ | {"SPOKESHAVE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"  # cut off by a limit, it would break every later import of a module
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

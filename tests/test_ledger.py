@@ -89,6 +89,16 @@ def test_no_repository_is_refused_even_where_dirty_is_allowed(repository: Path, 
         write_row("ssl", "a", {}, {"error": 1}, seeds=[], wall_s=1, directory=tmp_path / "empty" / "results")
 
 
+def test_the_repository_is_only_read(repository: Path) -> None:
+    index = repository / ".git" / "index"
+    os.utime(repository / "code.py", (1, 1))  # git would note the new time in its index
+    before = index.read_bytes()
+    assert find_commit(repository / "results") == (git(repository, "rev-parse", "HEAD"), False)
+    assert index.read_bytes() == before
+    git(repository, "status")
+    assert index.read_bytes() != before
+
+
 def test_missing_git_is_refused(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(LedgerError, match="commit"):

@@ -193,7 +193,7 @@ try:
 except FileError as error:
     print("FILE ERROR", error)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-B", "-c", script], capture_output=True, text=True, check=False)
     assert "FILE ERROR" in done.stdout, done.stderr
     assert "checkpoint.safetensors" in done.stdout
     assert load_checkpoint(tmp_path).facts["step"] == 8

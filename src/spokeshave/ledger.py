@@ -199,9 +199,13 @@ def find_commit(directory: Path | str = Path("results")) -> tuple[str, bool]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """Run git in a folder; its output, or None where it fails or is not installed."""
+    """Run git in a folder, which it only reads; its output, or None where it fails or is not installed.
+
+    By itself, `git status` also writes the index, and a full disk or a kill leaves a lock that stops every later git.
+    """
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -48,9 +48,9 @@ def _convnet() -> RowPlan:
 
 def _resnet20() -> RowPlan:
     """Every convolution but the first and the shortcuts."""
-    stage = replace(_OFTEN, epochs=6, learning_rate=0.05, weight_decay=5e-4)
+    stage = replace(_OFTEN, epochs=4, learning_rate=0.05, weight_decay=5e-4)
     whole = ("conv1", "*.downsampling", "ip*")
-    return RowPlan(resnet20, 1e-4, Pull.L2, whole, stage, replace(stage, epochs=3, learning_rate=0.02))
+    return RowPlan(resnet20, 1e-4, Pull.L2, whole, stage, replace(stage, epochs=3, learning_rate=0.02), cut_error=0.2)
 
 
 def _demo() -> RowPlan:
