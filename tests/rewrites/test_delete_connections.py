@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
@@ -82,6 +82,7 @@ def test_the_cut_is_the_smallest_that_leaves_no_more_than_the_share(shape, size,
     size=st.tuples(st.integers(1, 5), st.integers(1, 3)),
     keep=st.floats(0.05, 0.95),
 )
+@example(channels=(1, 5), groups=1, size=(1, 1), keep=0.9499999999999998)  # 38 of 40 wires, but for rounding
 def test_the_report_prices_what_is_left_and_the_share_is_kept(channels, groups, size, keep):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(channels[0] * groups, channels[1] * groups, 2, groups=groups))
@@ -89,11 +90,11 @@ def test_the_report_prices_what_is_left_and_the_share_is_kept(channels, groups, 
     try:
         new, report = delete_connections(net, example, keep=keep, size=size, single_crossbars=True)
     except NothingChanged:
-        assert int(keep * price(net, size).layers[0].wires_full) >= price(net, size).layers[0].wires
+        assert int(keep * price(net, size).layers[0].wires_full + 1e-9) >= price(net, size).layers[0].wires
         return
     assert report.after == price(new, size) and report.before == price(net, size)
     before, after = report.layers[0]
-    assert after.wires <= keep * before.wires_full < before.wires == before.wires_full
+    assert after.wires <= keep * before.wires_full + 1e-9 and after.wires < before.wires == before.wires_full
     with torch.no_grad():
         error = (new(example) - net(example)).abs().max() / net(example).abs().max()
     assert report.max_relative_error >= error.item() - 1e-6
