@@ -55,8 +55,8 @@ def code_key(*parts: object) -> str:
 def _sources() -> str:
     """SHA-256 over what writes code; of nothing that comes again where it cannot be read."""
     total, package = hashlib.sha256(), Path(__file__).parent.parent
-    writers = ("jit", "targets/cpu_sparse", "communication")
-    found = sorted(path for folder in writers for path in package.glob(f"{folder}/*.py"))
+    writers = ("jit/*.py", "targets/cpu_sparse/*.py", "targets/truenorth/bit_plane_loops.py", "communication/*.py")
+    found = sorted(path for pattern in writers for path in package.glob(pattern))
     try:
         for path in found:
             total.update(path.read_bytes())

@@ -1,0 +1,295 @@
+"""Bit planes: runs a grid of neurosynaptic cores with one bit of a register for each image.
+
+What every neuron adds up is written once as a plan of crosspoints, which `bit_plane_loops` follows: a weight of 5 is a
+crosspoint in the group of ones and in that of fours; a negative weight adds the complement of the spike, and the
+constant of the neuron makes up for it (-x = not(x) - 1). Same numbers as the torch version of `spike_simulator`, bit
+for bit; nothing may be random.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spokeshave.jit.host_cpu import VectorSet, host_cpu
+from spokeshave.targets.truenorth.bit_plane_loops import CORE_FIELDS, GROUP_FIELDS, MOST_PLANES, ROW_FIELDS, tick_loops
+from spokeshave.targets.truenorth.core_grid import NOWHERE, CoreGrid, NegativeTest, ResetMode
+
+if TYPE_CHECKING:
+    from spokeshave.targets.truenorth.spike_simulator import InputLines
+
+_CORES_AT_ONCE = 64
+_MOST_AXONS = (1 << 15) - 1
+"""Crosspoints are numbers of 16 bits: of an axon, of the empty plane behind them, or of a complement."""
+
+
+def why_not_bit_planes(grid: CoreGrid, device: torch.device) -> str:
+    """Why a grid cannot be run by bit planes; empty where it can.
+
+    Args:
+        grid: of cores.
+        device: that is asked for.
+    """
+    if device.type != "cpu":
+        return f"they run on CPUs, not on {device}"
+    if host_cpu().widest() is None:
+        return f"no code can be generated for this CPU ({host_cpu().name})"
+    if grid.neurons.random:
+        return "its neurons draw random numbers"
+    if bool(grid.neurons.leak_reversal.any()):
+        return "leaks of its neurons change their sign with the potential"
+    if grid.axons_per_core > _MOST_AXONS:
+        return f"its cores have {grid.axons_per_core} axons, more than {_MOST_AXONS}"
+    return ""
+
+
+class BitPlanes:
+    """A grid of cores as a plan for `tick_loops`.
+
+    Args:
+        grid: without random numbers and leak reversal.
+        inputs: that fit it.
+        vectors: set of instructions; the machine's widest by default.
+
+    Raises:
+        JitRefused: no code can be made or loaded on this machine.
+    """
+
+    def __init__(self, grid: CoreGrid, inputs: "InputLines", vectors: VectorSet | None = None) -> None:
+        widest = vectors or host_cpu().widest()
+        assert widest is not None and grid.output is not None
+        self._vectors, self._grid = widest, grid
+        self._images = 8 * widest.bytes
+        self._loops = tick_loops(widest).function
+        self._neurons = _Live(grid)
+        self._lines, self._left_lines = inputs.count, grid.output.lines
+        kept = inputs.delay < grid.slots
+        plane = inputs.core[kept] * grid.axons_per_core + inputs.axon[kept]
+        self._entries = _words(torch.stack([inputs.line[kept], plane, inputs.delay[kept] - 1], 1).cpu().numpy())
+        self._slot_planes = grid.cores * grid.axons_per_core
+        delays = [self._neurons.delay, inputs.delay[kept].cpu().numpy()]
+        self._slots = 1 + max((int(one.max()) for one in delays if len(one)), default=1)
+        self._groups, self._crosspoints, self._group_ends, self._taken = _crosspoint_lists(grid, self._neurons)
+        ends = np.cumsum(np.bincount(self._neurons.core, minlength=grid.cores))
+        first_plane = np.arange(grid.cores) * grid.axons_per_core
+        columns = {"plane": first_plane, "first_row": np.concatenate([[0], ends[:-1]]), "last_row": ends}
+        self._cores = _words(np.stack([columns[name] for name in CORE_FIELDS], 1))
+        self._rows = cache(self._rows_for)
+
+    def run(self, spikes: Tensor, ticks: int) -> Tensor:
+        """Spikes on the output bus, bool [images, ticks, lines].
+
+        Args:
+            spikes: bool [images, ticks, lines].
+            ticks: to run.
+        """
+        given = spikes[:, :ticks].cpu().numpy()
+        images, given_ticks, _ = given.shape
+        rows, state_planes = self._rows(1 << max(0, ticks - 1).bit_length())
+        octets = self._vectors.bytes
+        blocks = -(-images // self._images)
+        threads = min(blocks, torch.get_num_threads())
+        planes = _to_planes(given, blocks, octets)
+        left = _aligned(blocks, ticks, self._left_lines, octets)
+        sizes = 2 * (self._grid.axons_per_core + 1), self._slots * self._slot_planes, max(1, state_planes)
+        scratch = [[_aligned(size, octets) for size in sizes] for _ in range(threads)]
+
+        def work(first: int) -> None:
+            arrived, slots, state = (memory.ctypes.data for memory in scratch[first])
+            for block in range(first, blocks, threads):
+                self._loops(
+                    self._cores.ctypes.data, len(self._cores), self._grid.axons_per_core, rows.ctypes.data,
+                    self._groups.ctypes.data, self._crosspoints.ctypes.data, self._entries.ctypes.data,
+                    len(self._entries), arrived, slots, self._slot_planes, self._slots, state,
+                    planes[block].ctypes.data, self._lines, given_ticks, ticks, left[block].ctypes.data,
+                    self._left_lines,
+                )  # fmt: skip
+
+        if threads == 1:
+            work(0)
+        else:
+            list(_pool(threads).map(work, range(threads)))
+        return torch.from_numpy(_from_planes(left, images))
+
+    def _rows_for(self, ticks: int) -> tuple[np.ndarray, int]:
+        """(table of the neurons, planes of all states) for runs of up to so many ticks."""
+        live, low = self._neurons, self._grid.negative_test is NegativeTest.AT_OR_BELOW
+        planes = live.planes(ticks)
+        remembers = ~live.forgets
+        state = np.where(remembers, np.cumsum(planes * remembers) - planes * remembers, NOWHERE)
+        linear, keep = live.mode == ResetMode.LINEAR, live.mode == ResetMode.KEEP
+        floor, restore = live.saturates, live.mode == ResetMode.RESTORE
+        fields = {
+            "planes": planes,
+            "constant": live.leak - live.high - self._taken,
+            "first_group": self._group_ends[:-1],
+            "last_group": self._group_ends[1:],
+            "target": np.maximum(0, live.target_core * self._grid.axons_per_core + live.target_axon),
+            "delay": live.delay,
+            "line": live.line,
+            "state": state,
+            "start": live.start,
+            "keep": live.high,
+            "test": live.high - live.low - low,
+            "up_mask": -(linear | keep).astype(int),
+            "up": np.select([linear, keep], [0 * live.high, live.high], live.restored),
+            "down_mask": -((linear | keep) & ~floor).astype(int),
+            "down": np.select([floor, restore, keep], [live.low, -live.restored, live.high], live.high - live.low),
+        }
+        return _words(np.stack([fields[name] for name in ROW_FIELDS], 1)), int((planes * remembers).sum())
+
+
+class _Live:
+    """The neurons whose spikes arrive somewhere, one number each, int64."""
+
+    def __init__(self, grid: CoreGrid) -> None:
+        routes, neurons = grid.routes(), grid.neurons.to("cpu")
+        arrives = (routes.core != NOWHERE) | (routes.line != NOWHERE)
+        gain, loss = _reach(grid)
+        # A neuron that no spikes can bring to its threshold is left out, as are all of an unprogrammed core.
+        highest = torch.maximum(neurons.potential, torch.zeros_like(neurons.potential)).long() + gain
+        dull = (highest + neurons.leak.clamp(min=0) < neurons.positive_threshold) & _forgetful(grid)
+        self.mask = (arrives & ~dull).cpu()
+        take = lambda tensor: tensor.cpu()[self.mask].numpy().astype(np.int64)  # noqa: E731
+        self.core = self.mask.nonzero()[:, 0].numpy()
+        self.leak, self.high, self.low = (
+            take(one) for one in (neurons.leak, neurons.positive_threshold, neurons.negative_threshold)
+        )
+        self.restored, self.start, self.mode = map(
+            take, (neurons.reset_potential, neurons.potential, neurons.reset_mode)
+        )
+        self.saturates = take(neurons.saturates).astype(bool)
+        self.target_core, self.target_axon, self.line = map(take, (routes.core, routes.axon, routes.line))
+        self.delay = take(routes.delay)
+        self.forgets = take(_forgetful(grid)).astype(bool)
+        self.gain, self.loss = take(gain), take(loss)
+
+    def planes(self, ticks: int) -> np.ndarray:
+        """Bits that hold all numbers of each neuron exactly, for so many ticks."""
+        ends = [abs(one) for one in (self.high, self.low, self.restored, self.start)]
+        rest = np.maximum.reduce(ends) + 1
+        step = np.maximum(self.gain, self.loss) + abs(self.leak)
+        # A restored potential is between the thresholds again; another may add up.
+        bounded = (self.mode == ResetMode.RESTORE) | self.forgets
+        most = rest + np.where(bounded, step, (step + abs(self.high) + abs(self.low)) * ticks)
+        bits = np.ceil(np.log2(2 * most + 2)).astype(np.int64) + 1
+        return np.minimum(bits, MOST_PLANES)
+
+
+def _forgetful(grid: CoreGrid) -> Tensor:
+    """Neurons whose potential is 0 after every tick: both thresholds meet, and both resets give 0."""
+    neurons = grid.neurons
+    meets = neurons.positive_threshold <= neurons.negative_threshold + (grid.negative_test is NegativeTest.AT_OR_BELOW)
+    restores = (neurons.reset_mode == ResetMode.RESTORE) & (neurons.reset_potential == 0) & (neurons.potential == 0)
+    return meets & restores & (~neurons.saturates | (neurons.negative_threshold == 0))
+
+
+def _reach(grid: CoreGrid) -> tuple[Tensor, Tensor]:
+    """The most that arriving spikes can add to each neuron, and take from it."""
+    types = torch.nn.functional.one_hot(grid.axon_types.long(), grid.neurons.weights.shape[-1]).float()
+    counts = torch.cat([
+        grid.connections[part].float() @ types[part] for part in _parts(grid.cores)
+    ]).round().long()  # fmt: skip
+    weights = grid.neurons.weights.long()
+    return (counts * weights.clamp(min=0)).sum(2), (counts * (-weights).clamp(min=0)).sum(2)
+
+
+def _crosspoint_lists(grid: CoreGrid, live: _Live) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(groups, crosspoints, where each neuron's groups begin and end, what complements add too much)."""
+    groups, lists, taken, length, before = [], [], [], 0, 0
+    for part in _parts(grid.cores):
+        chosen = live.mask[part]
+        core, neuron = chosen.nonzero(as_tuple=True)
+        on = grid.connections[part].cpu()[chosen].numpy()
+        weights = grid.neurons.weights[part].cpu()[core, neuron].numpy()
+        by_axon = np.take_along_axis(weights, grid.axon_types[part].cpu().long()[core].numpy(), 1) * on
+        taken.append(-by_axon.clip(max=0).sum(1, dtype=np.int64))
+        for bit in range(int(abs(by_axon).max(initial=0)).bit_length()):
+            # Of each row all axons, then all complements, so that what is read lies in rising order.
+            has = (np.abs(by_axon).astype(np.int64) >> bit) & 1 == 1
+            rows, table, crosspoints = _group_lists(np.concatenate([has & (by_axon > 0), has & (by_axon < 0)], 1))
+            table[:, 1] += length
+            groups.append(np.concatenate([rows[:, None] + before, np.full((len(rows), 1), bit), table[:, 1:]], 1))
+            lists.append(crosspoints)
+            length += len(crosspoints)
+        before += len(on)
+    table = np.concatenate(groups) if groups else np.zeros((0, 1 + len(GROUP_FIELDS)), np.int64)
+    table = table[np.argsort(table[:, 0], kind="stable")]
+    ends = np.concatenate([[0], np.cumsum(np.bincount(table[:, 0], minlength=before))])
+    crosspoints = np.concatenate(lists) if length else np.zeros(1, np.uint16)
+    return _words(table[:, 1:]), crosspoints, ends, np.concatenate(taken)
+
+
+def _group_lists(found: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of a mask of [axons, complements] with any, their (count, first, sixteens, eights), and the crosspoints.
+
+    Each row's crosspoints are filled up to eights with the number of the empty plane.
+    """
+    axons = found.shape[1] // 2
+    counts = found.sum(1)
+    eights = -(-counts // 8)
+    ends = np.cumsum(8 * eights)
+    first = ends - 8 * eights
+    row, place = np.nonzero(found)
+    crosspoints = np.full(int(ends[-1]) if len(ends) else 0, axons, np.uint16)
+    crosspoints[np.arange(len(row)) + np.repeat(first - np.cumsum(counts) + counts, counts)] = place + (place >= axons)
+    rows = np.flatnonzero(counts)
+    return rows, np.stack([counts, first, eights // 2, eights % 2], 1)[rows], crosspoints
+
+
+def _to_planes(spikes: np.ndarray, blocks: int, octets: int) -> np.ndarray:
+    """bool [images, ticks, lines] -> uint8 [blocks, ticks, lines, octets], bit k of octet j being image 8j + k."""
+    images, ticks, lines = spikes.shape
+    packed = np.packbits(spikes, axis=2, bitorder="little")
+    room = np.zeros((blocks * octets, 8, ticks, packed.shape[2]), np.uint8)
+    room.reshape(-1, *packed.shape[1:])[:images] = packed
+    turned = _turn(np.moveaxis(room, 1, 3))  # [octets of images, ticks, octets of lines, 8 lines]
+    turned = turned.reshape(blocks, octets, ticks, -1)[..., :lines]
+    planes = _aligned(blocks, ticks, lines, octets)
+    planes[...] = np.moveaxis(turned, 1, 3)
+    return planes
+
+
+def _from_planes(planes: np.ndarray, images: int) -> np.ndarray:
+    """The way back: bool [images, ticks, lines]."""
+    blocks, ticks, lines, octets = planes.shape
+    room = np.zeros((blocks, octets, ticks, -(-lines // 8) * 8), np.uint8)
+    room[..., :lines] = np.moveaxis(planes, 3, 1)
+    turned = _turn(room.reshape(blocks * octets, ticks, -1, 8))
+    packed = np.moveaxis(turned, 3, 1).reshape(blocks * octets * 8, ticks, -1)[:images]
+    return np.unpackbits(packed, axis=2, count=lines, bitorder="little").view(bool)
+
+
+def _turn(octets: np.ndarray) -> np.ndarray:
+    """Transpose 8 x 8 bits along the last axis: bit b of octet a becomes bit a of octet b (Hacker's Delight, 7-3)."""
+    words = np.ascontiguousarray(octets).view("<u8")
+    for shift, mask in ((7, 0x00AA00AA00AA00AA), (14, 0x0000CCCC0000CCCC), (28, 0x00000000F0F0F0F0)):
+        swapped = (words ^ words >> np.uint64(shift)) & np.uint64(mask)
+        words = words ^ swapped ^ swapped << np.uint64(shift)
+    return words.view(np.uint8)
+
+
+def _aligned(*shape: int) -> np.ndarray:
+    """uint8 memory that begins with a cache line."""
+    size = int(np.prod(shape))
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].reshape(shape)
+
+
+def _words(table: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(table, np.int32)
+
+
+def _parts(cores: int) -> Iterator[slice]:
+    for first in range(0, cores, _CORES_AT_ONCE):
+        yield slice(first, min(cores, first + _CORES_AT_ONCE))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="bit-planes")

@@ -1,0 +1,233 @@
+"""Deployed network: a Tea network on a chip: copies, spikes per frame, votes, price.
+
+Wen et al., DAC 2016: the score of a class is the number of its spikes over all copies (in space) and all ticks of a
+frame (in time); both average the chance in connections and input spikes away.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from torch import Tensor, nn
+
+from spokeshave.errors import InvalidArgument, UnsupportedLayer
+from spokeshave.targets.truenorth.layers_to_cores import CHIP_SIDE, MappedCores, map_layers
+from spokeshave.targets.truenorth.spike_coding import SpikeCode, encode
+from spokeshave.targets.truenorth.spike_simulator import Engine, SpikeSimulator
+from spokeshave.targets.truenorth.tea_network import TeaNetwork
+
+TICK_S = 1e-3
+"""Of a TrueNorth chip."""
+_BITS_AT_ONCE = 1 << 27
+"""Input and output spikes that are held at a time."""
+
+
+@dataclass(frozen=True)
+class TrueNorthCost:
+    """What a network takes of a chip.
+
+    Attributes:
+        cores: of all copies.
+        chip_share: of the chip's cores.
+        copies: how many.
+        frame_spikes: ticks of input that an image is shown for.
+        connections_share: crosspoints that are on, of those of all cores in use.
+        latency_s: from the first input of a frame to its last vote.
+        frame_s: between images: a new one may follow the other's last input.
+    """
+
+    cores: int
+    chip_share: float
+    copies: int
+    frame_spikes: int
+    connections_share: float
+    latency_s: float
+    frame_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain numbers."""
+        return asdict(self)
+
+    def table(self) -> Table:
+        """As a table for the terminal."""
+        table = Table(title="on neurosynaptic cores", box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("")
+        table.add_column("", justify="right")
+        for name, value in (
+            ("cores", f"{self.cores:,} ({100 * self.chip_share:.2f} % of the chip)"),
+            ("copies", f"{self.copies}"),
+            ("spikes per frame", f"{self.frame_spikes}"),
+            ("crosspoints on", f"{100 * self.connections_share:.1f} %"),
+            ("latency", f"{1000 * self.latency_s:g} ms"),
+            ("images a second", f"{1 / self.frame_s:,.0f}"),
+        ):
+            table.add_row(name, value)
+        return table
+
+
+class DeployedNetwork(nn.Module):
+    """Copies of a network on a chip, simulated spike by spike; made by `TrueNorth.map`.
+
+    Every call draws new input spikes; connections stay as they were drawn. `restart` begins the draws anew.
+
+    Args:
+        network: that was mapped.
+        mapped: its cores.
+        spikes_per_frame: ticks of input.
+        code: of the input.
+        shared_input: whether all copies get the same input spikes.
+        chip_side: cores along each side of the chip.
+        engine: of the simulator.
+        seed: of the input spikes.
+    """
+
+    def __init__(
+        self,
+        network: TeaNetwork,
+        mapped: MappedCores,
+        spikes_per_frame: int,
+        code: SpikeCode,
+        shared_input: bool,
+        chip_side: int,
+        engine: Engine,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.mapped, self.spikes_per_frame, self.code, self.shared_input = mapped, spikes_per_frame, code, shared_input
+        self.pixels, self.scale, self.depth, self._chip = network.pixels, network.scale, len(network.layers), chip_side
+        self.classes, self._seed = network.classes, seed
+        self.register_buffer("ballots", network.ballots.detach().cpu().clone())
+        self._simulator = SpikeSimulator(mapped.grid, mapped.inputs, engine, seed=seed)
+        self.restart()
+
+    def restart(self, seed: int | None = None) -> None:
+        """Draw the same input spikes again as after the start, or those of another seed."""
+        self._random = np.random.default_rng(self._seed if seed is None else seed)
+
+    def votes(self, images: Float[Tensor, "images *pixels"]) -> Int[Tensor, "copies ticks images classes"]:
+        """Number of votes for each class, by copy and tick of the frame.
+
+        Args:
+            images: pixels in 0..1.
+
+        Raises:
+            InvalidArgument: images of another size or with values outside 0..1.
+        """
+        values = images.detach().flatten(1).float().cpu()
+        if values.shape[1] != self.pixels:
+            raise InvalidArgument(f"expected images of {self.pixels} pixels, got {tuple(images.shape[1:])}")
+        copies, ticks = self.mapped.copies, self.spikes_per_frame
+        grid = self.mapped.grid
+        assert grid.output is not None
+        bits = (ticks + self.depth) * (self.mapped.inputs.count + 5 * grid.output.lines)
+        return torch.cat([self._votes(part, copies, ticks) for part in values.split(max(1, _BITS_AT_ONCE // bits))], 2)
+
+    def _votes(self, values: Tensor, copies: int, ticks: int) -> Tensor:
+        repeats = 1 if self.shared_input else copies
+        spikes = encode(values.repeat(1, repeats), ticks, self.code, self._random)
+        if self.shared_input:
+            spikes = spikes.repeat(1, 1, copies)
+        left = self._simulator.run(spikes, ticks + self.depth - 1).outputs[:, self.depth - 1 :]
+        by_copy = left.unflatten(2, (copies, -1)).float()
+        return (by_copy @ self.get_buffer("ballots")).to(torch.int16).permute(2, 1, 0, 3)
+
+    def forward(self, images: Float[Tensor, "images *pixels"]) -> Float[Tensor, "images classes"]:
+        """Scores: shares of votes over all copies and ticks, times the network's scale."""
+        most = self.mapped.copies * self.spikes_per_frame * self._voters
+        return (self.scale * self.votes(images).sum((0, 1)) / most).float().to(images.device)
+
+    @property
+    def _voters(self) -> Tensor:
+        """Neurons of one copy that vote for each class."""
+        return self.get_buffer("ballots").double().sum(0).clamp(min=1)
+
+    def cost(self) -> TrueNorthCost:
+        """What it takes of the chip."""
+        grid = self.mapped.grid
+        return TrueNorthCost(
+            grid.cores,
+            grid.cores / self._chip**2,
+            self.mapped.copies,
+            self.spikes_per_frame,
+            float(grid.connections.float().mean()),
+            TICK_S * (self.spikes_per_frame + self.depth - 1),
+            TICK_S * self.spikes_per_frame,
+        )
+
+    def accuracy_grid(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Float[Tensor, "copies ticks"]:
+        """Accuracy with the first 1, 2, ... copies and ticks: the whole table of one deployment.
+
+        Args:
+            batches: of images (0..1) and labels.
+        """
+        right, images = torch.zeros(self.mapped.copies, self.spikes_per_frame, dtype=torch.int64), 0
+        for inputs, labels in batches:
+            shares = self.votes(inputs).cumsum(0).cumsum(1) / self._voters
+            right += (shares.argmax(3) == labels.cpu()).sum(2)
+            images += len(labels)
+        return right.double() / images
+
+
+@dataclass(frozen=True)
+class TrueNorth:
+    """A chip of neurosynaptic cores, and how a network is put on it.
+
+    Attributes:
+        copies: of the network, each with connections of its own.
+        spikes_per_frame: ticks that an image is shown for.
+        code: pixels to spikes.
+        shared_input: the same input spikes for all copies; else each copy has its own.
+        chip_side: cores along each side of the chip; TrueNorth has 64 x 64.
+        engine: of the simulator.
+        seed: of connections and input spikes.
+
+    Raises:
+        InvalidArgument: for a value out of its range.
+
+    Example:
+        >>> from spokeshave.targets.truenorth.tea_benches import mnist_bench_1
+        >>> TrueNorth(copies=2).map(mnist_bench_1(neurons=10)).cost().cores
+        8
+    """
+
+    copies: int = 1
+    spikes_per_frame: int = 1
+    code: SpikeCode = SpikeCode.STOCHASTIC
+    shared_input: bool = False
+    chip_side: int = CHIP_SIDE
+    engine: Engine = Engine.AUTO
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.copies < 1 or self.spikes_per_frame < 1 or self.chip_side < 1:
+            raise InvalidArgument(
+                "copies, spikes_per_frame, chip_side: expected at least 1, got "
+                f"{self.copies}, {self.spikes_per_frame} and {self.chip_side}"
+            )
+
+    def map(self, model: nn.Module, example: object = None) -> DeployedNetwork:
+        """Draw connections and program the cores.
+
+        Args:
+            model: a `TeaNetwork`; it is not modified.
+            example: not needed.
+
+        Raises:
+            UnsupportedLayer: for any other model: neurosynaptic cores hold connections that were learned for them.
+            InvalidArgument: the copies do not fit the chip, or the model is not finite.
+        """
+        if not isinstance(model, TeaNetwork):
+            raise UnsupportedLayer(
+                f"{type(model).__name__}: neurosynaptic cores hold networks of Tea layers only; build and train a "
+                "TeaNetwork (spokeshave.targets.truenorth), such as mnist_bench_1()"
+            )
+        mapped = map_layers(model, self.copies, self.chip_side, self.seed)
+        made = DeployedNetwork(
+            model, mapped, self.spikes_per_frame, self.code, self.shared_input, self.chip_side, self.engine, self.seed
+        )
+        return made.train(model.training)

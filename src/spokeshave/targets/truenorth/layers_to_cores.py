@@ -1,0 +1,130 @@
+"""Layers to cores: a Tea network as programmed cores on a chip, as many copies as wanted side by side.
+
+Wen et al., DAC 2016: a layer's core is one core of the chip; copies have connections of their own. Neurons compare
+their sum with 0 and forget it: threshold 0, potential reset to 0 in every tick, the bias as leak.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from spokeshave.errors import InvalidArgument
+from spokeshave.targets.truenorth.connection_sampling import sample_connections
+from spokeshave.targets.truenorth.core_grid import NOWHERE, CoreGrid, NegativeTest, Neurons, OutputBus
+from spokeshave.targets.truenorth.spike_simulator import InputLines
+from spokeshave.targets.truenorth.tea_network import TeaNetwork
+
+CHIP_SIDE = 64
+"""Cores of a TrueNorth chip along each side."""
+
+
+@dataclass(frozen=True)
+class MappedCores:
+    """A network on the cores of a chip.
+
+    Attributes:
+        grid: the cores: those of copy 0 first, of each copy layer by layer.
+        inputs: a line for each pixel of each copy; those of copy 0 first.
+        copies: how many.
+        layer: number of the layer of each core of a copy.
+    """
+
+    grid: CoreGrid
+    inputs: InputLines
+    copies: int
+    layer: Int[Tensor, "cores"]
+
+
+def map_layers(network: TeaNetwork, copies: int = 1, chip_side: int = CHIP_SIDE, seed: int = 0) -> MappedCores:
+    """Draw the connections of all copies and put their cores on a chip.
+
+    Lines of the output bus: the neurons of the last layer, those of copy 0 first.
+
+    Args:
+        network: to map.
+        copies: at least 1.
+        chip_side: cores along each side of the chip.
+        seed: of the draws.
+
+    Raises:
+        InvalidArgument: more cores than the chip has; a leak or weights that are not finite.
+    """
+    cores, needed = network.cores, copies * network.cores
+    if copies < 1 or needed > chip_side**2:
+        raise InvalidArgument(
+            f"copies: {copies} of {cores} cores take {needed} of the {chip_side**2} cores of the chip; "
+            f"1..{chip_side**2 // cores} fit"
+        )
+    layers = network.tea_layers
+    for number, layer in enumerate(layers):
+        if not bool(torch.isfinite(layer.leak).all()) or not bool(torch.isfinite(layer.probability).all()):
+            raise InvalidArgument(f"layer {number}: expected finite probabilities and leaks; did the training diverge?")
+    axons = max(layer.probability.shape[2] for layer in layers)
+    neurons = max(layer.probability.shape[1] for layer in layers)
+    types = max(layer.get_buffer("weights").shape[2] for layer in layers)
+    places = _serpentine(needed, chip_side)
+    width, height = int(places[:, 0].max()) + 1, int(places[:, 1].max()) + 1
+    last = layers[-1].probability.shape[0] * layers[-1].probability.shape[1]
+    grid = CoreGrid.empty(
+        needed, axons, neurons, types, width=width, height=height + 1, coordinates=places,
+        output=OutputBus(0, height, copies * last), negative_test=NegativeTest.BELOW,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(seed)
+    programmed = grid.neurons
+    first = 0
+    for number, (layer, source) in enumerate(zip(layers, network.sources, strict=True)):
+        count, size, inputs = layer.probability.shape
+        drawn = sample_connections(layer.inside, copies, generator) & (source.cpu() != NOWHERE)[:, None]
+        for copy in range(copies):
+            here = slice(copy * cores + first, copy * cores + first + count)
+            grid.connections[here, :size, :inputs] = drawn[copy]
+            grid.axon_types[here, :inputs] = layer.get_buffer("axon_types").cpu()
+            weights = layer.get_buffer("weights").cpu()
+            programmed.weights[here, :size, : weights.shape[2]] = weights
+            programmed.leak[here, :size] = layer.leak.detach().round().int().cpu()
+            programmed.positive_threshold[here, :size] = 0
+            _send(programmed, places, here, network, number, copy, (0, height), last)
+        first += count
+    layer_of = torch.cat([torch.full((len(layer.probability),), number) for number, layer in enumerate(layers)])
+    checked = replace(grid, neurons=programmed)
+    return MappedCores(checked, _input_lines(network, copies), copies, layer_of)
+
+
+def _send(
+    neurons: Neurons, places: Tensor, here: slice, network: TeaNetwork, number: int, copy: int,
+    bus: tuple[int, int], last: int,
+) -> None:  # fmt: skip
+    """Give the neurons of a layer of a copy their destinations."""
+    size = network.tea_layers[number].probability.shape[1]
+    if number + 1 == len(network.layers):
+        count = here.stop - here.start
+        neurons.target_axon[here, :size] = (torch.arange(count * size).view(count, size) + copy * last).int()
+        neurons.target[here, :size] = (torch.tensor(bus) - places[here])[:, None].int()
+        return
+    source = network.sources[number + 1].cpu()
+    core, axon = (source != NOWHERE).nonzero(as_tuple=True)
+    from_core, from_neuron = source[core, axon] // size + here.start, source[core, axon] % size
+    neurons.target_axon[from_core, from_neuron] = axon.int()
+    neurons.target[from_core, from_neuron] = (places[core + here.stop] - places[from_core]).int()
+
+
+def _input_lines(network: TeaNetwork, copies: int) -> InputLines:
+    source = network.sources[0].cpu()
+    core, axon = (source != NOWHERE).nonzero(as_tuple=True)
+    pixel, copy = source[core, axon], torch.arange(copies)[:, None]
+    line = (pixel + copy * network.pixels).flatten()
+    cores = (core + copy * network.cores).flatten()
+    return InputLines(copies * network.pixels, line, cores, axon.repeat(copies), torch.ones_like(line))
+
+
+def _serpentine(cores: int, side: int) -> Tensor:
+    """(x, y) of cores in strips two cores wide, up and down by turns: neighbours in number are neighbours in place."""
+    columns = min(side, max(2, 2 * -(-int(cores**0.5) // 2)))
+    height = -(-cores // columns)
+    number = torch.arange(cores)
+    strip, inside = number // (2 * height), number % (2 * height)
+    row = inside // 2
+    y = torch.where(strip % 2 == 0, row, height - 1 - row)
+    return torch.stack([2 * strip + inside % 2, y], 1)

@@ -1,0 +1,150 @@
+"""Tea layer: neurosynaptic cores while they learn; what is learned is the probability of each connection.
+
+Esser et al., Backpropagation for Energy-Efficient Neuromorphic Computing, NIPS 2015 (Tea); Wen et al., DAC 2016:
+
+    w = p c,   mu = sum_i p_i c_i x_i - lambda,   sigma^2 = sum_i c_i^2 p_i x_i (1 - p_i x_i),
+    P(spike) = Phi((mu + 1/2) / sigma)
+
+with p in [0, 1], c the weight of the axon's type and x the probability of an arriving spike.
+Departs from the papers: + 1/2, since the sum is a whole number and fires at 0; without it copies never reach the
+network that was trained. `Synapses.ROUNDED` and `Synapses.SAMPLED` are straight-through variants.
+"""
+
+from enum import Enum
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int, Integer
+from torch import Tensor, nn
+
+from spokeshave.errors import InvalidArgument
+from spokeshave.targets.truenorth.core_grid import NOWHERE
+
+_SURE = 1e-6
+"""Added to the variance: a sum that nothing random is in then gives exactly 0 or 1."""
+
+
+class Synapses(Enum):
+    """What the forward pass takes for the connections; the gradient is that of the probabilities always."""
+
+    EXPECTED = "expected"
+    """Tea: their mean and variance."""
+    ROUNDED = "rounded"
+    """The likelier of on and off, as RANC trains; spikes keep their variance."""
+    SAMPLED = "sampled"
+    """One draw for the batch."""
+
+
+def spike_probability(
+    x: Float[Tensor, "images cores axons"],
+    probability: Float[Tensor, "cores neurons axons"],
+    weights: Float[Tensor, "cores neurons axons"],
+    leak: Float[Tensor, "cores neurons"],
+) -> Float[Tensor, "images cores neurons"]:
+    """Probability that a neuron fires, by the normal distribution of the sum that reaches it.
+
+    Args:
+        x: probabilities that spikes arrive, 0..1.
+        probability: that connections are on, 0..1.
+        weights: c, what a spike adds where the connection is on.
+        leak: added to the sum.
+
+    Example:
+        >>> one = torch.ones(1, 1, 1)
+        >>> spike_probability(one, 0.5 * one, -2 * one, torch.ones(1, 1)).item()  # 1 or -1, as likely: Phi(0.5 / 1)
+        0.691...
+    """
+    expected = probability * weights
+    x = x.transpose(0, 1)
+    mean = x @ expected.mT + leak[:, None]
+    variance = x @ (expected * weights).mT - x.square() @ expected.square().mT
+    deviation = (variance.clamp(min=0) + _SURE).sqrt()
+    return torch.special.ndtr((mean + 0.5) / deviation).transpose(0, 1)
+
+
+def straight_through(probability: Tensor, synapses: Synapses) -> Tensor:
+    """Connections of 0 and 1 whose gradient goes to the probabilities unchanged.
+
+    Example:
+        >>> straight_through(torch.tensor([0.2, 0.5, 0.9]), Synapses.ROUNDED).tolist()
+        [0.0, 1.0, 1.0]
+    """
+    with torch.no_grad():
+        drawn = probability >= (0.5 if synapses is Synapses.ROUNDED else torch.rand_like(probability))
+    return probability + (drawn.to(probability) - probability).detach()
+
+
+class TeaLayer(nn.Module):
+    """Some cores that run side by side.
+
+    Args:
+        axon_types: of each core's axons, 0..3.
+        weights: of each neuron, by axon type.
+        generator: of the first probabilities, uniform in 0..1.
+
+    Attributes:
+        probability: parameter [cores, neurons, axons] in 0..1; values outside count as the nearest inside.
+        leak: parameter [cores, neurons]; rounded on the chip.
+        synapses: how the forward pass takes the connections.
+
+    Raises:
+        InvalidArgument: shapes do not agree, or an axon type has no weight.
+    """
+
+    def __init__(
+        self,
+        axon_types: Integer[Tensor, "cores axons"],
+        weights: Int[Tensor, "cores neurons types"],
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if len(axon_types) != len(weights) or int(axon_types.max()) >= weights.shape[2]:
+            raise InvalidArgument(
+                f"expected types below {weights.shape[-1]} of as many cores as weights have, got types up to "
+                f"{int(axon_types.max())} of {len(axon_types)} cores, weights of {len(weights)}"
+            )
+        cores, neurons, axons = len(weights), weights.shape[1], axon_types.shape[1]
+        self.probability = nn.Parameter(torch.rand(cores, neurons, axons, generator=generator))
+        self.leak = nn.Parameter(torch.zeros(cores, neurons))
+        self.register_buffer("axon_types", axon_types.to(torch.uint8))
+        self.register_buffer("weights", weights.to(torch.int32))
+        self.synapses = Synapses.EXPECTED
+
+    @property
+    def synapse_weights(self) -> Float[Tensor, "cores neurons axons"]:
+        """c of each crosspoint."""
+        types = cast(Tensor, self.axon_types).long()[:, None].expand(self.probability.shape)
+        return cast(Tensor, self.weights).to(self.probability.dtype).gather(2, types)
+
+    @property
+    def inside(self) -> Float[Tensor, "cores neurons axons"]:
+        """The probabilities; those that a step took out of 0..1 at the end that they passed, with a gradient."""
+        clamped = self.probability.clamp(0, 1)
+        return self.probability + (clamped - self.probability).detach()
+
+    def forward(self, x: Float[Tensor, "images cores axons"]) -> Float[Tensor, "images cores neurons"]:
+        """Probabilities of spikes from those of arriving spikes; in training, first takes its own back into 0..1."""
+        if self.training:
+            self._project()
+        probability, leak = self.inside, self.leak
+        if self.synapses is not Synapses.EXPECTED:
+            probability = straight_through(probability, self.synapses)
+            leak = leak + (leak.round() - leak).detach()
+        return spike_probability(x, probability, self.synapse_weights, leak)
+
+    @torch.no_grad()
+    def _project(self) -> None:
+        # Written only where a step has left the range: autograd refuses weights written between forward and backward.
+        if bool((self.probability < 0).any()) or bool((self.probability > 1).any()):
+            self.probability.clamp_(0, 1)
+
+    def extra_repr(self) -> str:
+        """Sizes, for printing."""
+        cores, neurons, axons = self.probability.shape
+        return f"cores={cores}, axons={axons}, neurons={neurons}, synapses={self.synapses.value}"
+
+
+def gathered(x: Float[Tensor, "images sources"], sources: Int[Tensor, "cores axons"]) -> Tensor:
+    """What reaches each axon, [images, cores, axons]; 0 where none of the sources does."""
+    found = x[:, sources.clamp(min=0).flatten()].unflatten(1, sources.shape)
+    return found * (sources != NOWHERE)

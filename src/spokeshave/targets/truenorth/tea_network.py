@@ -1,0 +1,120 @@
+"""Tea network: blocks of an image to cores, layers of cores, votes of the last ones.
+
+Wen et al., DAC 2016; Esser et al., NIPS 2015: an axon gets one pixel or one neuron, a neuron sends to one axon, and
+each neuron of the last layer votes for a class; the scores are the shares of votes.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from spokeshave.errors import InvalidArgument
+from spokeshave.targets.truenorth.core_grid import NOWHERE
+from spokeshave.targets.truenorth.tea_layer import Synapses, TeaLayer, gathered
+
+
+class TeaNetwork(nn.Module):
+    """A classifier that can be put on neurosynaptic cores.
+
+    Args:
+        pixels: of an image, all channels.
+        sources: for each layer, what every axon gets: number of a pixel, or of a neuron of the layer before (neurons of
+            core 0 first); -1 for nothing.
+        layers: of cores.
+        votes: class that each neuron of the last layer votes for; -1 for none.
+        classes: how many; by default those that are voted for.
+        scale: factor from shares of votes (0..1) to scores, as the cross entropy wants them.
+
+    Raises:
+        InvalidArgument: shapes do not agree, or a neuron would send to two axons.
+    """
+
+    def __init__(
+        self,
+        pixels: int,
+        sources: Sequence[Int[Tensor, "_ _"]],
+        layers: Sequence[TeaLayer],
+        votes: Int[Tensor, "cores neurons"],
+        classes: int | None = None,
+        scale: float = 20.0,
+    ) -> None:
+        super().__init__()
+        if len(sources) != len(layers) or not layers:
+            raise InvalidArgument(f"expected sources for each of at least one layer, got {len(sources)}, {len(layers)}")
+        known = pixels
+        for number, (source, layer) in enumerate(zip(sources, layers, strict=True)):
+            cores, neurons, axons = layer.probability.shape
+            if tuple(source.shape) != (cores, axons):
+                raise InvalidArgument(
+                    f"layer {number}: expected sources of shape {(cores, axons)}, got {tuple(source.shape)}"
+                )
+            if int(source.min()) < NOWHERE or int(source.max()) >= known:
+                raise InvalidArgument(f"layer {number}: sources must be -1..{known - 1}")
+            used = source[source != NOWHERE]
+            if number and used.unique().numel() != used.numel():
+                raise InvalidArgument(
+                    f"layer {number}: a neuron has one destination, but two axons have the same source"
+                )
+            known = cores * neurons
+        if tuple(votes.shape) != tuple(layers[-1].probability.shape[:2]) or int(votes.max()) < 0:
+            raise InvalidArgument(
+                f"votes: expected a class for each of {tuple(layers[-1].probability.shape[:2])} neurons, "
+                f"got {tuple(votes.shape)}"
+            )
+        self.layers = nn.ModuleList(layers)
+        self.pixels, self.scale = pixels, scale
+        self.classes = int(votes.max()) + 1 if classes is None else classes
+        for number, source in enumerate(sources):
+            self.register_buffer(f"sources_{number}", source.long())
+        self.register_buffer("votes", votes.long())
+
+    @property
+    def sources(self) -> list[Tensor]:
+        """What every axon of each layer gets."""
+        return [cast(Tensor, getattr(self, f"sources_{number}")) for number in range(len(self.layers))]
+
+    @property
+    def tea_layers(self) -> list[TeaLayer]:
+        """The layers."""
+        return [cast(TeaLayer, layer) for layer in self.layers]
+
+    @property
+    def cores(self) -> int:
+        """Cores of one copy."""
+        return sum(len(layer.probability) for layer in self.tea_layers)
+
+    @property
+    def ballots(self) -> Float[Tensor, "neurons classes"]:
+        """1 where a neuron of the last layer votes for a class, else 0."""
+        votes = cast(Tensor, self.votes).flatten()
+        return (nn.functional.one_hot(votes.clamp(min=0), self.classes) * (votes != NOWHERE)[:, None]).float()
+
+    def spike_probabilities(self, images: Float[Tensor, "images *pixels"]) -> Float[Tensor, "images cores neurons"]:
+        """Of the last layer's neurons.
+
+        Raises:
+            InvalidArgument: images of another size, or with values that are no probabilities.
+        """
+        x = images.flatten(1)
+        if x.shape[1] != self.pixels:
+            raise InvalidArgument(f"expected images of {self.pixels} pixels, got {tuple(images.shape[1:])}")
+        for source, layer in zip(self.sources, self.tea_layers, strict=True):
+            x = layer(gathered(x.flatten(1), source))
+        return x
+
+    def forward(self, images: Float[Tensor, "images *pixels"]) -> Float[Tensor, "images classes"]:
+        """Scores: expected shares of votes times `scale`.
+
+        Args:
+            images: pixels in 0..1, the probabilities of their spikes.
+        """
+        ballots = self.ballots
+        return self.scale * (self.spike_probabilities(images).flatten(1) @ ballots) / ballots.sum(0).clamp(min=1)
+
+    def use(self, synapses: Synapses) -> "TeaNetwork":
+        """Take the connections of all layers in another way from now on; gives itself."""
+        for layer in self.tea_layers:
+            layer.synapses = synapses
+        return self

@@ -1,0 +1,87 @@
+"""Deployed networks: equal to the trained one without chance, close to it with many copies; votes; price."""
+
+import pytest
+import torch
+
+from spokeshave.errors import InvalidArgument, UnsupportedLayer
+from spokeshave.targets.truenorth.deployed_network import TrueNorth
+from spokeshave.targets.truenorth.spike_coding import SpikeCode
+from spokeshave.targets.truenorth.spike_simulator import Engine
+from spokeshave.targets.truenorth.tea_benches import mnist_bench_1, mnist_bench_3
+from spokeshave.targets.truenorth.tea_network import TeaNetwork
+
+
+def settled(network: TeaNetwork) -> TeaNetwork:
+    """With all probabilities at a pole, and whole leaks."""
+    with torch.no_grad():
+        for layer in network.tea_layers:
+            layer.probability.copy_((layer.probability < 0.5).float())
+            layer.leak.copy_(torch.randint(-3, 4, layer.leak.shape))
+    return network
+
+
+@pytest.mark.parametrize("engine", [Engine.TORCH, Engine.BIT_PLANES])
+@pytest.mark.parametrize("bench", [mnist_bench_1, mnist_bench_3])
+def test_without_chance_it_is_the_network_itself(bench, engine: Engine) -> None:
+    network = settled(bench(40))
+    images = (torch.rand(6, 784) < 0.3).float()
+    deployed = TrueNorth(copies=2, spikes_per_frame=3, engine=engine).map(network)
+    votes = deployed.votes(images)
+    wanted = (16 * network(images) / network.scale).round()  # four neurons a class in each of four cores
+    assert votes.shape == (2, 3, 6, 10)
+    assert all(torch.equal(one.float(), wanted) for copy in votes for one in copy)
+    assert torch.allclose(deployed(images), network(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_many_copies_and_ticks_come_near_the_expected_shares(shared: bool) -> None:
+    """One layer: what is left is chance, more where only 8 input draws are there, and the normal approximation."""
+    network, images = mnist_bench_1(40), torch.rand(3, 784)
+    deployed = TrueNorth(64, 8, shared_input=shared).map(network)
+    assert (deployed(images) - network(images)).abs().max() / network.scale < (0.09 if shared else 0.05)
+
+
+def test_draws_of_inputs_can_be_begun_anew() -> None:
+    network, images = mnist_bench_1(40), torch.rand(5, 784)
+    deployed = TrueNorth(2, 2, seed=3).map(network)
+    first, second = deployed.votes(images), deployed.votes(images)
+    deployed.restart()
+    assert torch.equal(deployed.votes(images), first) and not torch.equal(first, second)
+
+
+def test_shared_inputs_leave_only_the_connections_to_chance() -> None:
+    network = settled(mnist_bench_1(40))
+    images = torch.rand(5, 784)
+    shared, own = (TrueNorth(3, 2, shared_input=share).map(network).votes(images) for share in (True, False))
+    assert torch.equal(shared[0], shared[1]) and not torch.equal(own[0], own[1])
+
+
+def test_the_grid_of_accuracies_is_that_of_each_number_of_copies_and_ticks() -> None:
+    network, images = mnist_bench_1(20), torch.rand(50, 784)
+    labels = torch.randint(0, 10, (50,))
+    deployed = TrueNorth(3, 4).map(network)
+    found = deployed.accuracy_grid([(images[:20], labels[:20]), (images[20:], labels[20:])])
+    deployed.restart()
+    votes = torch.cat([deployed.votes(images[:20]), deployed.votes(images[20:])], 2)
+    for copies, ticks in ((1, 1), (3, 4), (2, 3)):
+        scores = votes[:copies, :ticks].sum((0, 1))
+        assert found[copies - 1, ticks - 1].item() == pytest.approx((scores.argmax(1) == labels).float().mean().item())
+
+
+def test_prices() -> None:
+    cost = TrueNorth(copies=3, spikes_per_frame=4).map(mnist_bench_3(30)).cost()
+    assert (cost.cores, cost.copies, cost.frame_spikes) == (186, 3, 4)
+    assert cost.latency_s == pytest.approx(6e-3) and cost.frame_s == pytest.approx(4e-3)
+    assert cost.chip_share == 186 / 4096 and 0 < cost.connections_share < 0.5
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(UnsupportedLayer, match="Linear: neurosynaptic cores hold networks of Tea layers only"):
+        TrueNorth().map(torch.nn.Linear(2, 2))
+    with pytest.raises(InvalidArgument, match="expected at least 1, got 0, 1 and 64"):
+        TrueNorth(copies=0)
+    deployed = TrueNorth(code=SpikeCode.RATE).map(mnist_bench_1(10))
+    with pytest.raises(InvalidArgument, match="values of 0..1"):
+        deployed(2 * torch.ones(1, 784))
+    with pytest.raises(InvalidArgument, match=r"784 pixels, got \(1, 27, 28\)"):
+        deployed(torch.ones(1, 1, 27, 28))

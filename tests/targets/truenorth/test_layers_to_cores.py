@@ -1,0 +1,68 @@
+"""The mapper: connections, wiring and places of all copies; refusals."""
+
+import pytest
+import torch
+
+from spokeshave.errors import InvalidArgument
+from spokeshave.targets.truenorth.core_grid import NOWHERE
+from spokeshave.targets.truenorth.layers_to_cores import map_layers
+from spokeshave.targets.truenorth.tea_benches import mnist_bench_1, mnist_bench_3
+
+
+def test_every_spike_arrives_where_the_network_says() -> None:
+    network, copies = mnist_bench_3(30), 2
+    mapped = map_layers(network, copies)
+    assert mapped.grid.cores == 124 and mapped.layer.tolist() == [0] * 49 + [1] * 9 + [2] * 4
+    routes, last = mapped.grid.routes(), 4 * 30
+    for copy in range(copies):
+        first = copy * 62
+        for layer, (size, start, following) in enumerate([(112, 0, 49), (256, 49, 58)]):
+            source = network.sources[layer + 1]
+            for core, axon in [(0, 0), (len(source) - 1, 100), (len(source) // 2, 250)]:
+                sending = int(source[core, axon])
+                at = first + start + sending // size, sending % size
+                assert (int(routes.core[at]), int(routes.axon[at])) == (first + following + core, axon)
+        lines = routes.line[first + 58 : first + 62, :30]
+        assert torch.equal(lines, torch.arange(last).view(4, 30) + copy * last)
+    unused = routes.core[:49, :112] == NOWHERE
+    assert int((~unused).sum()) == 9 * 252  # a corner core sends to one window, others to up to four
+
+
+def test_connections_are_drawn_copy_by_copy_and_poles_are_kept() -> None:
+    network = mnist_bench_1(20)
+    with torch.no_grad():
+        network.tea_layers[0].probability[:, :, :128] = (torch.rand(4, 20, 128) < 0.5).float()
+        network.tea_layers[0].leak[1, 3] = -2.6
+    grid = map_layers(network, 3, seed=5).grid
+    on = grid.connections.view(3, 4, *grid.connections.shape[1:])[:, :, :20]
+    wanted = network.tea_layers[0].probability[:, :, :128].bool()
+    assert all(torch.equal(copy, wanted) for copy in on[:, :, :, :128])
+    assert not torch.equal(on[0], on[1])
+    assert grid.neurons.leak[[1, 5, 9], 3].tolist() == [-3] * 3
+    assert torch.equal(map_layers(network, 3, seed=5).grid.connections, grid.connections)
+
+
+def test_inputs_reach_every_copy_on_lines_of_its_own() -> None:
+    network = mnist_bench_1(10)
+    inputs = map_layers(network, 2).inputs
+    assert inputs.count == 2 * 784 and len(inputs.line) == 2 * 1024
+    for entry in (0, 700, 1024 + 300):
+        copy, core = divmod(int(inputs.core[entry]), 4)
+        assert int(inputs.line[entry]) == copy * 784 + int(network.sources[0][core, inputs.axon[entry]])
+
+
+def test_more_cores_than_the_chip_has_are_refused() -> None:
+    network = mnist_bench_1(10)
+    assert map_layers(network, 1024).grid.cores == 4096
+    with pytest.raises(
+        InvalidArgument, match=r"1025 of 4 cores take 4100 of the 4096 cores of the chip; 1\.\.1024 fit"
+    ):
+        map_layers(network, 1025)
+
+
+def test_a_network_that_diverged_is_refused() -> None:
+    network = mnist_bench_1(10)
+    with torch.no_grad():
+        network.tea_layers[0].leak[0, 0] = float("nan")
+    with pytest.raises(InvalidArgument, match="layer 0: expected finite"):
+        map_layers(network)

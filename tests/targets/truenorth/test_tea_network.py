@@ -1,0 +1,49 @@
+"""Votes, wiring, and what does not fit."""
+
+import pytest
+import torch
+
+from spokeshave.errors import InvalidArgument
+from spokeshave.targets.truenorth.core_grid import NOWHERE
+from spokeshave.targets.truenorth.tea_benches import mnist_bench_1, strided_votes, tea_layer
+from spokeshave.targets.truenorth.tea_layer import Synapses
+from spokeshave.targets.truenorth.tea_network import TeaNetwork
+
+
+def two_layers(sources: torch.Tensor | None = None) -> TeaNetwork:
+    first = torch.arange(12).view(2, 6)
+    second = torch.tensor([[0, 1, 2, 5, 6, NOWHERE]]) if sources is None else sources
+    layers = [tea_layer(2, 4, axons=6), tea_layer(1, 4, axons=6)]
+    return TeaNetwork(12, [first, second], layers, strided_votes(1, 4, 2))
+
+
+def test_scores_are_shares_of_votes() -> None:
+    network = mnist_bench_1(23)  # the last three neurons have no vote
+    image = torch.rand(2, 1, 28, 28)
+    spikes = network.spike_probabilities(image)
+    assert spikes.shape == (2, 4, 23)
+    for label in range(10):
+        share = spikes[:, :, [label, label + 10]].mean((1, 2))
+        assert torch.allclose(network(image)[:, label], network.scale * share, atol=1e-5)
+
+
+def test_layers_get_what_their_sources_say() -> None:
+    network, images = two_layers(), torch.rand(3, 12)
+    first = network.tea_layers[0](images.view(3, 2, 6)).flatten(1)
+    arriving = torch.cat([first[:, [0, 1, 2, 5, 6]], torch.zeros(3, 1)], 1)
+    assert torch.allclose(network.spike_probabilities(images), network.tea_layers[1](arriving[:, None]), atol=1e-6)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="layer 1: a neuron has one destination"):
+        two_layers(torch.tensor([[0, 1, 2, 2, 6, NOWHERE]]))
+    with pytest.raises(InvalidArgument, match=r"layer 1: sources must be -1\.\.7"):
+        two_layers(torch.tensor([[0, 1, 2, 8, 6, NOWHERE]]))
+    with pytest.raises(InvalidArgument, match=r"expected images of 12 pixels, got \(11,\)"):
+        two_layers()(torch.rand(1, 11))
+
+
+def test_use_sets_all_layers() -> None:
+    network = two_layers().use(Synapses.ROUNDED)
+    assert {layer.synapses for layer in network.tea_layers} == {Synapses.ROUNDED}
+    assert (network.cores, network.classes) == (3, 2)
