@@ -24,6 +24,8 @@ from spokeshave.regularizers import LevelSolver as LevelSolver
 from spokeshave.regularizers import MagnitudeSchedule as MagnitudeSchedule
 from spokeshave.regularizers import NetworkSurgery as NetworkSurgery
 from spokeshave.regularizers import OneLevel as OneLevel
+from spokeshave.regularizers import Penalty as Penalty
+from spokeshave.regularizers import ProbabilityBias as ProbabilityBias
 from spokeshave.regularizers import Pull as Pull
 from spokeshave.regularizers import Scale as Scale
 from spokeshave.regularizers import Solver as Solver
@@ -56,6 +58,13 @@ from spokeshave.targets.crossbar.mapped_network import load_crossbars as load_cr
 from spokeshave.targets.crossbar.memristor import Memristor as Memristor
 from spokeshave.targets.crossbar.memristor import Spread as Spread
 from spokeshave.targets.crossbar.weights_to_tiles import Crossbar as Crossbar
+from spokeshave.targets.truenorth.core_grid import CoreGrid as CoreGrid
+from spokeshave.targets.truenorth.deployed_network import TrueNorth as TrueNorth
+from spokeshave.targets.truenorth.spike_coding import SpikeCode as SpikeCode
+from spokeshave.targets.truenorth.spike_simulator import SpikeSimulator as SpikeSimulator
+from spokeshave.targets.truenorth.tea_layer import Synapses as Synapses
+from spokeshave.targets.truenorth.tea_layer import TeaLayer as TeaLayer
+from spokeshave.targets.truenorth.tea_network import TeaNetwork as TeaNetwork
 from spokeshave.train_settings import TrainSettings as TrainSettings
 from spokeshave.training import evaluate as evaluate
 from spokeshave.training import train as train

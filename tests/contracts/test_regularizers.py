@@ -20,6 +20,7 @@ MAKE = {
     "MagnitudeSchedule": lambda net, **k: regularizers.MagnitudeSchedule(net, 0.5, steps=2, every=1, **k),
     "NetworkSurgery": lambda net, **k: regularizers.NetworkSurgery(net, threshold=0.1, **k),
     "OneLevel": lambda net, **k: regularizers.OneLevel(net, **k),
+    "ProbabilityBias": lambda net, **k: regularizers.ProbabilityBias(net, names=["2.weight"], **k),
     "StraightThrough": lambda net, **k: regularizers.StraightThrough(net, **k),
 }
 EXPORTED = [
@@ -32,6 +33,7 @@ EXPORTED = [
 def network(zero: bool = False) -> nn.Sequential:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Flatten(), nn.Linear(4, 2))
+    nn.init.uniform_(net[2].weight, 0.05, 0.95)  # probabilities, for who takes them as such
     if zero:
         for parameter in net.parameters():
             nn.init.zeros_(parameter)
@@ -39,7 +41,7 @@ def network(zero: bool = False) -> nn.Sequential:
 
 
 def test_the_sweep_is_not_empty_and_knows_how_to_make_each():
-    assert len(EXPORTED) == 8
+    assert len(EXPORTED) == 9
     assert set(EXPORTED) == set(MAKE), "add the new regularizer to MAKE"
 
 

@@ -16,6 +16,8 @@ from spokeshave.regularizers.network_surgery import NetworkSurgery as NetworkSur
 from spokeshave.regularizers.one_level import LevelSolver as LevelSolver
 from spokeshave.regularizers.one_level import OneLevel as OneLevel
 from spokeshave.regularizers.optimizer_hooks import Regularizer as Regularizer
+from spokeshave.regularizers.probability_bias import Penalty as Penalty
+from spokeshave.regularizers.probability_bias import ProbabilityBias as ProbabilityBias
 from spokeshave.regularizers.straight_through import StraightThrough as StraightThrough
 
 __all__ = [
@@ -31,6 +33,8 @@ __all__ = [
     "MagnitudeSchedule",
     "NetworkSurgery",
     "OneLevel",
+    "Penalty",
+    "ProbabilityBias",
     "Pull",
     "Regularizer",
     "Scale",
