@@ -28,6 +28,8 @@ GROUP_FIELDS = ("shift", "first", "sixteens", "eights")
 ENTRY_FIELDS = ("line", "plane", "delay")
 """Words of 32 bits of an axon that an input line leads to; its delay counts from the tick of the input."""
 MOST_PLANES = 40
+CHANCE_BITS = 9
+"""Of a chance in 256ths: eight that are compared with a random number, and the one of 256."""
 _COUNTERS = 9
 """Planes of a sum that stay in registers while spikes are counted: enough for 256 axons of weight 1."""
 _U16 = ir.IntType(16)
@@ -145,6 +147,55 @@ def _arrive(loops: PlaneLoops, at: ir.Value) -> None:
         loops.put(spikes, loops.nth(arrived, axon))
         loops.put(loops.builder.xor(spikes, loops.ones), loops.nth(complements, axon))
         loops.put(loops.zero, place)
+
+
+@generated
+def random_loops(vectors: VectorSet) -> Loops:
+    """Draw planes of spikes: `rounds` times one for each line, with the chance that `CHANCE_BITS` planes say.
+
+    A spike is a random number of 8 bits below the chance; both are compared bit by bit, from the lowest.
+    """
+    loops = PlaneLoops(
+        "random", vectors, chances=POINTER, lines=I64, state_at=POINTER, drawn=POINTER, rounds=I64
+    )  # fmt: skip
+    build, args = loops.builder, loops.arguments
+    state = [loops.register(loops.get(loops.nth(args["state_at"], number))) for number in range(4)]
+    with loops.loop(0, args["rounds"]) as turn, loops.loop(0, args["lines"]) as line:
+        chances = [
+            loops.get(loops.nth(args["chances"], build.add(loops.times(args["lines"], bit), line)))
+            for bit in range(CHANCE_BITS)
+        ]
+        below = loops.zero
+        for chance in chances[:-1]:
+            random = _random_plane(loops, state)
+            # Where the bits differ the chance's decides, else what the lower ones said.
+            differ = build.xor(random, chance)
+            below = build.or_(build.and_(differ, chance), build.and_(build.xor(differ, loops.ones), below))
+        place = loops.nth(args["drawn"], build.add(build.mul(turn, args["lines"]), line))
+        loops.put(build.or_(below, chances[-1]), place)
+    return loops
+
+
+def _random_plane(loops: PlaneLoops, state: Sequence[ir.Value]) -> ir.Value:
+    """Write one step of xoshiro256++ for each 64-bit word of a register."""
+    build = loops.builder
+    s0, s1, s2, s3 = (loops.get(place) for place in state)
+
+    def times_two_to(value: ir.Value, bits: int) -> ir.Value:
+        return build.shl(value, loops.plane([bits] * loops.plane.count))
+
+    def turned(value: ir.Value, bits: int) -> ir.Value:
+        rest = build.lshr(value, loops.plane([64 - bits] * loops.plane.count))
+        return build.or_(times_two_to(value, bits), rest)
+
+    result = build.add(turned(build.add(s0, s3), 23), s0)
+    moved = times_two_to(s1, 17)
+    s2, s3 = build.xor(s2, s0), build.xor(s3, s1)
+    s1, s0 = build.xor(s1, s2), build.xor(s0, s3)
+    s2, s3 = build.xor(s2, moved), turned(s3, 45)
+    for value, place in zip((s0, s1, s2, s3), state, strict=True):
+        loops.put(value, place)
+    return result
 
 
 def _slot(loops: PlaneLoops, tick: ir.Value) -> ir.Value:

@@ -7,7 +7,6 @@ for bit; nothing may be random.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.targets.truenorth.bit_plane_loops import CORE_FIELDS, GROUP_FIELDS, MOST_PLANES, ROW_FIELDS, tick_loops
+from spokeshave.targets.truenorth.bit_plane_packing import aligned, from_planes, in_threads, to_planes
 from spokeshave.targets.truenorth.core_grid import NOWHERE, CoreGrid, NegativeTest, ResetMode
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ class BitPlanes:
     def __init__(self, grid: CoreGrid, inputs: "InputLines", vectors: VectorSet | None = None) -> None:
         widest = vectors or host_cpu().widest()
         assert widest is not None and grid.output is not None
-        self._vectors, self._grid = widest, grid
-        self._images = 8 * widest.bytes
+        self.vectors, self._grid = widest, grid
         self._loops = tick_loops(widest).function
         self._neurons = _Live(grid)
         self._lines, self._left_lines = inputs.count, grid.output.lines
@@ -80,6 +79,11 @@ class BitPlanes:
         self._cores = _words(np.stack([columns[name] for name in CORE_FIELDS], 1))
         self._rows = cache(self._rows_for)
 
+    @property
+    def octets(self) -> int:
+        """Bytes of a plane."""
+        return self.vectors.bytes
+
     def run(self, spikes: Tensor, ticks: int) -> Tensor:
         """Spikes on the output bus, bool [images, ticks, lines].
 
@@ -87,16 +91,22 @@ class BitPlanes:
             spikes: bool [images, ticks, lines].
             ticks: to run.
         """
-        given = spikes[:, :ticks].cpu().numpy()
-        images, given_ticks, _ = given.shape
+        planes = to_planes(spikes[:, :ticks].cpu().numpy(), self.octets)
+        return torch.from_numpy(from_planes(self.run_planes(planes, ticks), len(spikes)))
+
+    def run_planes(self, planes: np.ndarray, ticks: int) -> np.ndarray:
+        """The same on planes: uint8 [blocks, ticks, lines, octets], in and out.
+
+        Args:
+            planes: a block has `8 * octets` images.
+            ticks: to run, at least as many as those that are given.
+        """
+        blocks, given_ticks = planes.shape[:2]
         rows, state_planes = self._rows(1 << max(0, ticks - 1).bit_length())
-        octets = self._vectors.bytes
-        blocks = -(-images // self._images)
         threads = min(blocks, torch.get_num_threads())
-        planes = _to_planes(given, blocks, octets)
-        left = _aligned(blocks, ticks, self._left_lines, octets)
+        left = aligned(blocks, ticks, self._left_lines, self.octets)
         sizes = 2 * (self._grid.axons_per_core + 1), self._slots * self._slot_planes, max(1, state_planes)
-        scratch = [[_aligned(size, octets) for size in sizes] for _ in range(threads)]
+        scratch = [[aligned(size, self.octets) for size in sizes] for _ in range(threads)]
 
         def work(first: int) -> None:
             arrived, slots, state = (memory.ctypes.data for memory in scratch[first])
@@ -109,11 +119,8 @@ class BitPlanes:
                     self._left_lines,
                 )  # fmt: skip
 
-        if threads == 1:
-            work(0)
-        else:
-            list(_pool(threads).map(work, range(threads)))
-        return torch.from_numpy(_from_planes(left, images))
+        in_threads(work, threads)
+        return left
 
     def _rows_for(self, ticks: int) -> tuple[np.ndarray, int]:
         """(table of the neurons, planes of all states) for runs of up to so many ticks."""
@@ -241,46 +248,6 @@ def _group_lists(found: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return rows, np.stack([counts, first, eights // 2, eights % 2], 1)[rows], crosspoints
 
 
-def _to_planes(spikes: np.ndarray, blocks: int, octets: int) -> np.ndarray:
-    """bool [images, ticks, lines] -> uint8 [blocks, ticks, lines, octets], bit k of octet j being image 8j + k."""
-    images, ticks, lines = spikes.shape
-    packed = np.packbits(spikes, axis=2, bitorder="little")
-    room = np.zeros((blocks * octets, 8, ticks, packed.shape[2]), np.uint8)
-    room.reshape(-1, *packed.shape[1:])[:images] = packed
-    turned = _turn(np.moveaxis(room, 1, 3))  # [octets of images, ticks, octets of lines, 8 lines]
-    turned = turned.reshape(blocks, octets, ticks, -1)[..., :lines]
-    planes = _aligned(blocks, ticks, lines, octets)
-    planes[...] = np.moveaxis(turned, 1, 3)
-    return planes
-
-
-def _from_planes(planes: np.ndarray, images: int) -> np.ndarray:
-    """The way back: bool [images, ticks, lines]."""
-    blocks, ticks, lines, octets = planes.shape
-    room = np.zeros((blocks, octets, ticks, -(-lines // 8) * 8), np.uint8)
-    room[..., :lines] = np.moveaxis(planes, 3, 1)
-    turned = _turn(room.reshape(blocks * octets, ticks, -1, 8))
-    packed = np.moveaxis(turned, 3, 1).reshape(blocks * octets * 8, ticks, -1)[:images]
-    return np.unpackbits(packed, axis=2, count=lines, bitorder="little").view(bool)
-
-
-def _turn(octets: np.ndarray) -> np.ndarray:
-    """Transpose 8 x 8 bits along the last axis: bit b of octet a becomes bit a of octet b (Hacker's Delight, 7-3)."""
-    words = np.ascontiguousarray(octets).view("<u8")
-    for shift, mask in ((7, 0x00AA00AA00AA00AA), (14, 0x0000CCCC0000CCCC), (28, 0x00000000F0F0F0F0)):
-        swapped = (words ^ words >> np.uint64(shift)) & np.uint64(mask)
-        words = words ^ swapped ^ swapped << np.uint64(shift)
-    return words.view(np.uint8)
-
-
-def _aligned(*shape: int) -> np.ndarray:
-    """uint8 memory that begins with a cache line."""
-    size = int(np.prod(shape))
-    memory = np.empty(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size].reshape(shape)
-
-
 def _words(table: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(table, np.int32)
 
@@ -288,8 +255,3 @@ def _words(table: np.ndarray) -> np.ndarray:
 def _parts(cores: int) -> Iterator[slice]:
     for first in range(0, cores, _CORES_AT_ONCE):
         yield slice(first, min(cores, first + _CORES_AT_ONCE))
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="bit-planes")

@@ -16,8 +16,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from spokeshave.errors import InvalidArgument, UnsupportedLayer
+from spokeshave.targets.truenorth.bit_plane_packing import aligned_copy, counted, random_planes
+from spokeshave.targets.truenorth.bit_planes import BitPlanes
 from spokeshave.targets.truenorth.layers_to_cores import CHIP_SIDE, MappedCores, map_layers
-from spokeshave.targets.truenorth.spike_coding import SpikeCode, encode
+from spokeshave.targets.truenorth.spike_coding import SpikeCode, chances, encode
 from spokeshave.targets.truenorth.spike_simulator import Engine, SpikeSimulator
 from spokeshave.targets.truenorth.tea_network import TeaNetwork
 
@@ -25,6 +27,8 @@ TICK_S = 1e-3
 """Of a TrueNorth chip."""
 _BITS_AT_ONCE = 1 << 27
 """Input and output spikes that are held at a time."""
+_BLOCK = 512
+"""Images of the widest register, and a multiple of those of others: blocks of bit planes are full."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +129,14 @@ class DeployedNetwork(nn.Module):
         grid = self.mapped.grid
         assert grid.output is not None
         bits = (ticks + self.depth) * (self.mapped.inputs.count + 5 * grid.output.lines)
-        return torch.cat([self._votes(part, copies, ticks) for part in values.split(max(1, _BITS_AT_ONCE // bits))], 2)
+        at_once = max(1, _BITS_AT_ONCE // bits)
+        at_once -= at_once % _BLOCK if at_once > _BLOCK else 0
+        return torch.cat([self._votes(part, copies, ticks) for part in values.split(at_once)], 2)
 
     def _votes(self, values: Tensor, copies: int, ticks: int) -> Tensor:
+        planes = self._simulator.planes
+        if planes is not None and self.code is SpikeCode.STOCHASTIC:
+            return self._votes_in_planes(planes, values, copies, ticks)
         repeats = 1 if self.shared_input else copies
         spikes = encode(values.repeat(1, repeats), ticks, self.code, self._random)
         if self.shared_input:
@@ -135,6 +144,19 @@ class DeployedNetwork(nn.Module):
         left = self._simulator.run(spikes, ticks + self.depth - 1).outputs[:, self.depth - 1 :]
         by_copy = left.unflatten(2, (copies, -1)).float()
         return (by_copy @ self.get_buffer("ballots")).to(torch.int16).permute(2, 1, 0, 3)
+
+    def _votes_in_planes(self, planes: BitPlanes, values: Tensor, copies: int, ticks: int) -> Tensor:
+        """The same without a byte for each spike: drawn, run and counted as planes."""
+        repeats = 1 if self.shared_input else copies
+        drawn = random_planes(chances(values), ticks, repeats, planes.vectors, torch.get_num_threads(), self._random)
+        if self.shared_input:
+            drawn = aligned_copy(np.tile(drawn, (1, 1, copies, 1)))
+        left = planes.run_planes(drawn, ticks + self.depth - 1)[:, self.depth - 1 :]
+        by_copy = left.reshape(*left.shape[:2], copies, -1, left.shape[3])
+        ballots = self.get_buffer("ballots").bool().numpy()
+        votes = [counted(by_copy[:, :, :, ballots[:, label]]) for label in range(self.classes)]
+        found = np.stack(votes, -1).transpose(2, 1, 0, 3, 4).reshape(copies, ticks, -1, self.classes)
+        return torch.from_numpy(found[:, :, : len(values)])
 
     def forward(self, images: Float[Tensor, "images *pixels"]) -> Float[Tensor, "images classes"]:
         """Scores: shares of votes over all copies and ticks, times the network's scale."""

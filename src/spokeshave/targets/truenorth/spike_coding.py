@@ -47,15 +47,32 @@ def encode(
         >>> encode(value, 4, SpikeCode.RATE, np.random.default_rng(0)).flatten().tolist()
         [False, True, False, True]
     """
-    low, high = float(values.min()), float(values.max())
-    if not 0 <= low <= high <= 1:
-        raise InvalidArgument(f"pixels: expected values of 0..1, the probabilities of spikes, got {low}..{high}")
+    _require_shares(values)
     if code is SpikeCode.THRESHOLD:
         return (values >= 0.5)[:, None].expand(-1, spikes_per_frame, -1)
     if code is SpikeCode.RATE:
         due = (values * spikes_per_frame).round()[:, None]
         ticks = torch.arange(spikes_per_frame + 1, device=values.device)[:, None]
         return ((due * ticks / spikes_per_frame).floor()).diff(dim=1) > 0
-    chances = (values.cpu() * _LEVELS).round().to(torch.int16).numpy()[:, None]
     drawn = random.integers(0, _LEVELS, (len(values), spikes_per_frame, values.shape[1]), np.uint8)
-    return torch.from_numpy(drawn < chances)
+    return torch.from_numpy(drawn < chances(values)[:, None])
+
+
+def chances(values: Float[Tensor, "images lines"]) -> np.ndarray:
+    """Probabilities of spikes in 256ths, int16.
+
+    Raises:
+        InvalidArgument: for values outside 0..1, with the range found.
+
+    Example:
+        >>> chances(torch.tensor([[0.0, 0.25, 1.0]])).tolist()
+        [[0, 64, 256]]
+    """
+    _require_shares(values)
+    return (values.cpu() * _LEVELS).round().to(torch.int16).numpy()
+
+
+def _require_shares(values: Tensor) -> None:
+    low, high = float(values.min()), float(values.max())
+    if not 0 <= low <= high <= 1:
+        raise InvalidArgument(f"pixels: expected values of 0..1, the probabilities of spikes, got {low}..{high}")

@@ -137,7 +137,7 @@ class SpikeSimulator:
         if engine is Engine.BIT_PLANES and why:
             raise InvalidArgument(f"bit planes cannot run this grid: {why}; use Engine.TORCH")
         self.engine = engine if engine is not Engine.AUTO else Engine.TORCH if why else Engine.BIT_PLANES
-        self._planes = BitPlanes(grid, inputs) if self.engine is Engine.BIT_PLANES else None
+        self.planes = BitPlanes(grid, inputs) if self.engine is Engine.BIT_PLANES else None
         self._torch: _TorchTicks | None = None
 
     def run(
@@ -164,8 +164,8 @@ class SpikeSimulator:
         ticks = spikes.shape[1] if ticks is None else ticks
         if ticks < 1 or not len(spikes):
             raise InvalidArgument(f"expected at least one image and one tick, got {len(spikes)} and {ticks}")
-        if self._planes is not None and not traffic:
-            return SpikeRecord(self._planes.run(spikes, ticks))
+        if self.planes is not None and not traffic:
+            return SpikeRecord(self.planes.run(spikes, ticks))
         if self._torch is None:
             self._torch = _TorchTicks(self.grid, self.inputs, self.device)
         generator = torch.Generator(self.device).manual_seed(self.seed)
