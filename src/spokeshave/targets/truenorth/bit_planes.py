@@ -22,7 +22,7 @@ from spokeshave.targets.truenorth.core_grid import NOWHERE, CoreGrid, NegativeTe
 if TYPE_CHECKING:
     from spokeshave.targets.truenorth.spike_simulator import InputLines
 
-_CORES_AT_ONCE = 64
+_CORES_AT_ONCE = 16
 _MOST_AXONS = (1 << 15) - 1
 """Crosspoints are numbers of 16 bits: of an axon, of the empty plane behind them, or of a complement."""
 
@@ -147,11 +147,14 @@ class BitPlanes:
             "down_mask": -((linear | keep) & ~floor).astype(int),
             "down": np.select([floor, restore, keep], [live.low, -live.restored, live.high], live.high - live.low),
         }
-        return _words(np.stack([fields[name] for name in ROW_FIELDS], 1)), int((planes * remembers).sum())
+        rows = np.empty((len(planes), len(ROW_FIELDS)), np.int32)
+        for number, name in enumerate(ROW_FIELDS):
+            rows[:, number] = fields.pop(name)
+        return rows, int((planes * remembers).sum())
 
 
 class _Live:
-    """The neurons whose spikes arrive somewhere, one number each, int64."""
+    """The neurons whose spikes arrive somewhere, one number each."""
 
     def __init__(self, grid: CoreGrid) -> None:
         routes, neurons = grid.routes(), grid.neurons.to("cpu")
@@ -161,7 +164,7 @@ class _Live:
         highest = torch.maximum(neurons.potential, torch.zeros_like(neurons.potential)).long() + gain
         dull = (highest + neurons.leak.clamp(min=0) < neurons.positive_threshold) & _forgetful(grid)
         self.mask = (arrives & ~dull).cpu()
-        take = lambda tensor: tensor.cpu()[self.mask].numpy().astype(np.int64)  # noqa: E731
+        take = lambda tensor: tensor.cpu()[self.mask].numpy().astype(np.int32)  # noqa: E731
         self.core = self.mask.nonzero()[:, 0].numpy()
         self.leak, self.high, self.low = (
             take(one) for one in (neurons.leak, neurons.positive_threshold, neurons.negative_threshold)
@@ -177,12 +180,12 @@ class _Live:
 
     def planes(self, ticks: int) -> np.ndarray:
         """Bits that hold all numbers of each neuron exactly, for so many ticks."""
-        ends = [abs(one) for one in (self.high, self.low, self.restored, self.start)]
+        ends = [abs(one.astype(np.int64)) for one in (self.high, self.low, self.restored, self.start)]
         rest = np.maximum.reduce(ends) + 1
-        step = np.maximum(self.gain, self.loss) + abs(self.leak)
+        step = np.maximum(self.gain, self.loss).astype(np.int64) + abs(self.leak)
         # A restored potential is between the thresholds again; another may add up.
         bounded = (self.mode == ResetMode.RESTORE) | self.forgets
-        most = rest + np.where(bounded, step, (step + abs(self.high) + abs(self.low)) * ticks)
+        most = rest + np.where(bounded, step, (step + ends[0] + ends[1]) * ticks)
         bits = np.ceil(np.log2(2 * most + 2)).astype(np.int64) + 1
         return np.minimum(bits, MOST_PLANES)
 
@@ -207,7 +210,11 @@ def _reach(grid: CoreGrid) -> tuple[Tensor, Tensor]:
 
 def _crosspoint_lists(grid: CoreGrid, live: _Live) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(groups, crosspoints, where each neuron's groups begin and end, what complements add too much)."""
-    groups, lists, taken, length, before = [], [], [], 0, 0
+    groups, taken, length, before = [], [], 0, 0
+    bits = int(grid.neurons.weights.abs().max()).bit_length()
+    # As much as there can be: what is not written takes no memory.
+    most = int(torch.count_nonzero(grid.connections)) + 8 * int(live.mask.sum())
+    crosspoints = np.empty(max(1, bits * most), np.uint16)
     for part in _parts(grid.cores):
         chosen = live.mask[part]
         core, neuron = chosen.nonzero(as_tuple=True)
@@ -217,17 +224,16 @@ def _crosspoint_lists(grid: CoreGrid, live: _Live) -> tuple[np.ndarray, np.ndarr
         taken.append(-by_axon.clip(max=0).sum(1, dtype=np.int64))
         for bit in range(int(abs(by_axon).max(initial=0)).bit_length()):
             # Of each row all axons, then all complements, so that what is read lies in rising order.
-            has = (np.abs(by_axon).astype(np.int64) >> bit) & 1 == 1
-            rows, table, crosspoints = _group_lists(np.concatenate([has & (by_axon > 0), has & (by_axon < 0)], 1))
+            has = (np.abs(by_axon) >> bit) & 1 == 1
+            rows, table, listed = _group_lists(np.concatenate([has & (by_axon > 0), has & (by_axon < 0)], 1))
             table[:, 1] += length
-            groups.append(np.concatenate([rows[:, None] + before, np.full((len(rows), 1), bit), table[:, 1:]], 1))
-            lists.append(crosspoints)
-            length += len(crosspoints)
+            groups.append(_words(np.concatenate([rows[:, None] + before, 0 * rows[:, None] + bit, table[:, 1:]], 1)))
+            crosspoints[length : length + len(listed)] = listed
+            length += len(listed)
         before += len(on)
-    table = np.concatenate(groups) if groups else np.zeros((0, 1 + len(GROUP_FIELDS)), np.int64)
+    table = np.concatenate(groups) if groups else np.zeros((0, 1 + len(GROUP_FIELDS)), np.int32)
     table = table[np.argsort(table[:, 0], kind="stable")]
     ends = np.concatenate([[0], np.cumsum(np.bincount(table[:, 0], minlength=before))])
-    crosspoints = np.concatenate(lists) if length else np.zeros(1, np.uint16)
     return _words(table[:, 1:]), crosspoints, ends, np.concatenate(taken)
 
 

@@ -176,7 +176,7 @@ class DeployedNetwork(nn.Module):
             grid.cores / self._chip**2,
             self.mapped.copies,
             self.spikes_per_frame,
-            float(grid.connections.float().mean()),
+            int(torch.count_nonzero(grid.connections)) / grid.connections.numel(),
             TICK_S * (self.spikes_per_frame + self.depth - 1),
             TICK_S * self.spikes_per_frame,
         )
