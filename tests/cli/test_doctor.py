@@ -34,6 +34,12 @@ def test_data_set_is_shown_where_it_lies_and_a_wrong_folder_is_no_failure(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert dict(doctor.data_rows(None))["mnist"] == "not here: downloaded at first use"
     assert dict(doctor.data_rows(None))["digits"] == "embedded"
+    rs130 = dict(doctor.data_rows(None))["rs130"]
+    assert rs130.startswith("not here: get it from https://www.csie.ntu.edu.tw/")
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["doctor"]) == 0
+    assert rs130.replace(" ", "") in "".join(capsys.readouterr().out.split())  # folded, not cut
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("SPOKESHAVE_DATA", str(tmp_path / "nowhere"))
     assert main(["doctor"]) == 0
     assert "does not exist" in capsys.readouterr().out

@@ -191,6 +191,18 @@ def test_switched_off_says_where_it_looked(no_other_data: Path, tmp_path: Path) 
     assert not no_other_data.exists()
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_what_is_not_downloaded_says_from_where_to_get_it(no_other_data: Path, tmp_path: Path, allowed: bool) -> None:
+    source = replace(DATASETS[DatasetName.SVHN], remotes=(), page="https://example.org/by-hand")
+    said = (
+        rf"SVHN is not in {tmp_path}, .*cache, and is not downloaded.*https://example\.org/by-hand .*svhn; .*--data-dir"
+    )
+    with pytest.raises(DataError, match=said):
+        fetch(source, tmp_path, allowed)
+    assert not list(tmp_path.iterdir())
+    assert not no_other_data.exists()
+
+
 @pytest.mark.parametrize("member", ["../escaped", "cifar-10-batches-py/../../escaped", "/tmp/spokeshave-escaped"])
 def test_an_archive_that_climbs_out_is_refused(
     served: tuple[Path, str], no_other_data: Path, tmp_path: Path, member: str

@@ -20,8 +20,12 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("source", [s for s in DATASETS.values() if s.folders], ids=lambda s: s.name)
+def test_a_set_is_downloaded_or_says_where_the_user_gets_it(source: Source) -> None:
+    assert bool(source.remotes) != source.page.startswith("https://")
+
+
+@pytest.mark.parametrize("source", [s for s in DATASETS.values() if s.remotes], ids=lambda s: s.name)
 def test_what_is_downloaded_is_what_is_looked_for(source: Source) -> None:
-    assert source.remotes
     for remote in source.remotes:
         assert all(url.endswith(f"/{remote.name}") and url.startswith("http") for url in remote.urls)
         assert len(remote.md5) == 32

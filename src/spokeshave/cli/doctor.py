@@ -48,6 +48,8 @@ def command(arguments: list[str]) -> int:
         table = Table(
             title=title, title_justify="left", title_style="bold", box=None, show_header=False, padding=(0, 2)
         )
+        table.add_column()
+        table.add_column(overflow="fold")  # an address or a path is of no use when it is cut off
         for name, state in rows:
             table.add_row(name, state)
         console.print(table)
@@ -121,8 +123,8 @@ def data_rows(data_dir: Path | None) -> list[tuple[str, str]]:
         except DataError as error:
             rows.append((name.value, str(error)))
             continue
-        absent = "not here: downloaded at first use" if source.folders else "embedded"
-        rows.append((name.value, str(place or absent)))
+        absent = "downloaded at first use" if source.remotes else f"get it from {source.page}"
+        rows.append((name.value, str(place or (f"not here: {absent}" if source.folders else "embedded"))))
     return rows
 
 

@@ -88,8 +88,9 @@ def holds(folder: Path, source: Source, shared: bool) -> bool:
         return True
     begun = len(missing) < len(source.files) or (not shared and folder.is_dir() and any(folder.iterdir()))
     if begun:
+        again = "remove it to have the set downloaded again" if source.remotes else f"get its files from {source.page}"
         raise DataError(
             f"{source.title} in {folder} is incomplete: {', '.join(' or '.join(choices) for choices in missing)} "
-            "missing; complete the folder, or remove it to have the set downloaded again"
+            f"missing; complete the folder, or {again}"
         )
     return False

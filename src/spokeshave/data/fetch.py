@@ -149,7 +149,8 @@ def fetch(source: Source, data_dir: Path | str | None = None, allowed: bool = Tr
         The folder with the files.
 
     Raises:
-        DataError: where downloading is not allowed or fails; says which layout a copy of the set must have.
+        DataError: where downloading is not allowed or fails, or the set has to be got by hand; says from where, and
+            which layout a copy of the set must have.
         FileError: where the folder cannot be written.
     """
     searched = tuple(data_folders(data_dir))
@@ -157,6 +158,11 @@ def fetch(source: Source, data_dir: Path | str | None = None, allowed: bool = Tr
         f"to use a copy, give the folder that holds {source.layout} as --data-dir (data_dir in Python) or in the "
         f"environment variable {ENVIRONMENT}"
     )
+    if not source.remotes:
+        raise DataError(
+            f"{source.title} is not in {', '.join(map(str, searched))}, and is not downloaded, as its checksum is not "
+            f"known: get its files from {source.page} and put them in {searched[0] / source.folders[0]}; {remedy}"
+        )
     if not allowed:
         raise DataError(
             f"{source.title} is not in {', '.join(map(str, searched))}, and was not downloaded "

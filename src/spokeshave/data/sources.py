@@ -21,6 +21,7 @@ class DatasetName(StrEnum):
     CIFAR100 = "cifar100"
     SVHN = "svhn"
     USPS = "usps"
+    RS130 = "rs130"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Source:
         folders: where it may lie below a data folder, the layout of torchvision first; none for an embedded set.
         files: what must be there; the files of one inner tuple are alternatives (plain or compressed).
         read: turns a folder that holds the files into splits.
-        remotes: what to download where the set is missing.
+        remotes: what to download where the set is missing; none for a set that the user has to get.
+        page: where the user gets the files of a set without remotes.
     """
 
     name: DatasetName
@@ -59,6 +61,7 @@ class Source:
     files: tuple[tuple[str, ...], ...]
     read: Callable[[Path], Splits]
     remotes: tuple[Remote, ...] = ()
+    page: str = ""
 
     @property
     def layout(self) -> str:
