@@ -49,6 +49,20 @@ def test_draws_of_inputs_can_be_begun_anew() -> None:
     assert torch.equal(deployed.votes(images), first) and not torch.equal(first, second)
 
 
+def test_replicas_get_spikes_of_their_own() -> None:
+    """Replicas with the same connections answer differently; shared inputs are shared by copies, not by replicas."""
+    network, images = settled(mnist_bench_1(40, replicas=2)), torch.rand(5, 784)
+    layer = network.tea_layers[0]
+    with torch.no_grad():
+        layer.probability[4:], layer.leak[4:] = layer.probability[:4], layer.leak[:4]
+    for engine in (Engine.TORCH, Engine.BIT_PLANES):
+        deployed = TrueNorth(2, 3, shared_input=True, engine=engine).map(network)
+        votes, most = deployed.votes(images), 32
+        assert deployed.cost().cores == 16 and torch.equal(votes[0], votes[1])
+        assert (votes % 2).any()  # an even number of votes each, were both replicas' spikes the same
+        assert (votes.float().mean((0, 1)) / most - network(images) / network.scale).abs().max() < 0.25
+
+
 def test_shared_inputs_leave_only_the_connections_to_chance() -> None:
     network = settled(mnist_bench_1(40))
     images = torch.rand(5, 784)

@@ -32,6 +32,20 @@ def test_cores_of_every_bench(
         assert layer.probability.shape[2] == 256 and layer.probability.shape[1] <= 256
 
 
+def test_replicas_are_networks_side_by_side() -> None:
+    """Each with connections of its own; the scores are their mean."""
+    both, images = tea_benches.mnist_bench_3(30, replicas=2), torch.rand(3, 784)
+    alone = []
+    for number in range(2):
+        one = tea_benches.mnist_bench_3(30)
+        for mine, theirs in zip(one.tea_layers, both.tea_layers, strict=True):
+            mine.probability.data = theirs.probability.data.chunk(2)[number].clone()
+        alone.append(one(images))
+    assert both.cores == 124 and torch.allclose(both(images), (alone[0] + alone[1]) / 2, atol=1e-4)
+    with pytest.raises(InvalidArgument, match="replicas: expected at least 1, got 0"):
+        tea_benches.mnist_bench_1(replicas=0)
+
+
 def test_blocks_are_windows_of_the_image() -> None:
     pixels = torch.arange(28 * 28).view(28, 28)
     blocks = block_sources(28, 28, 12)

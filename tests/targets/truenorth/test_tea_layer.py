@@ -1,12 +1,13 @@
 """Tea's formulas against sampling, and straight-through variants."""
 
+import copy
 import math
 
 import pytest
 import torch
 
 from spokeshave.errors import InvalidArgument
-from spokeshave.targets.truenorth.tea_layer import Synapses, TeaLayer, spike_probability, straight_through
+from spokeshave.targets.truenorth.tea_layer import Synapses, TeaLayer, rounded, spike_probability
 
 
 def layer(seed: int = 0, cores: int = 2, axons: int = 64, neurons: int = 5) -> TeaLayer:
@@ -63,13 +64,24 @@ def test_gradients_are_those_of_the_formula() -> None:
     assert torch.autograd.gradcheck(lambda p, leak: spike_probability(x, p, c, leak), (p, leak))
 
 
-def test_straight_through_is_on_or_off_with_the_gradient_of_the_identity() -> None:
+def test_rounded_connections_have_the_gradient_of_the_identity() -> None:
     p = torch.tensor([0.1, 0.5, 0.9], requires_grad=True)
-    straight_through(p, Synapses.ROUNDED).mul(torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+    rounded(p).mul(torch.tensor([1.0, 2.0, 3.0])).sum().backward()
     assert p.grad is not None and p.grad.tolist() == [1, 2, 3]
-    drawn = torch.stack([straight_through(p.detach(), Synapses.SAMPLED) for _ in range(2000)])
-    assert set(drawn.unique().tolist()) == {0, 1}
-    assert (drawn.mean(0) - p.detach()).abs().max() < 0.06
+
+
+def test_a_rounded_layer_is_the_one_that_settles() -> None:
+    """Its values, for probabilities of spikes and for spikes, are those of the layer that is left when it settles."""
+    made = layer()
+    with torch.no_grad():
+        made.leak.uniform_(-3, 3)
+    settled = copy.deepcopy(made)
+    settled.settle()
+    assert set(settled.probability.unique().tolist()) == {0, 1} and (settled.leak % 1 == 0).all()
+    made.synapses = Synapses.ROUNDED
+    for x in (torch.rand(5, 2, 64), (torch.rand(5, 2, 64) < 0.5).float()):
+        assert torch.allclose(made(x), settled(x), atol=1e-6)
+    assert set(made(x).unique().tolist()) == {0, 1}
 
 
 def test_training_takes_probabilities_back_into_their_range() -> None:

@@ -43,7 +43,17 @@ def test_what_does_not_fit_is_refused() -> None:
         two_layers()(torch.rand(1, 11))
 
 
-def test_use_sets_all_layers() -> None:
-    network = two_layers().use(Synapses.ROUNDED)
+def test_use_sets_all_layers_and_what_training_is_fed() -> None:
+    network, images = two_layers().use(Synapses.ROUNDED), torch.full((200, 12), 0.5)
     assert {layer.synapses for layer in network.tea_layers} == {Synapses.ROUNDED}
     assert (network.cores, network.classes) == (3, 2)
+    drawn = network.train().spike_probabilities(images)
+    assert set(drawn.unique().tolist()) <= {0, 1} and drawn.std(0).max() > 0  # images differ by their draws
+    assert network.eval().spike_probabilities(images).std(0).max() == 0
+    assert network.train().use(Synapses.ROUNDED, sampled_input=False)(images).std(0).max() == 0
+
+
+def test_a_network_that_has_settled_leaves_nothing_to_its_connections() -> None:
+    network = two_layers().use(Synapses.ROUNDED).settle()
+    assert {layer.synapses for layer in network.tea_layers} == {Synapses.EXPECTED} and not network.sampled_input
+    assert all(set(layer.probability.unique().tolist()) <= {0, 1} for layer in network.tea_layers)

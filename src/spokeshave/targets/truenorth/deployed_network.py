@@ -103,7 +103,8 @@ class DeployedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.mapped, self.spikes_per_frame, self.code, self.shared_input = mapped, spikes_per_frame, code, shared_input
-        self.pixels, self.scale, self.depth, self._chip = network.pixels, network.scale, len(network.layers), chip_side
+        self.pixels, self.streams, self.scale = network.pixels, network.streams, network.scale
+        self.depth, self._chip = len(network.layers), chip_side
         self.classes, self._seed = network.classes, seed
         self.register_buffer("ballots", network.ballots.detach().cpu().clone())
         self._simulator = SpikeSimulator(mapped.grid, mapped.inputs, engine, seed=seed)
@@ -137,7 +138,7 @@ class DeployedNetwork(nn.Module):
         planes = self._simulator.planes
         if planes is not None and self.code is SpikeCode.STOCHASTIC:
             return self._votes_in_planes(planes, values, copies, ticks)
-        repeats = 1 if self.shared_input else copies
+        repeats = self.streams * (1 if self.shared_input else copies)
         spikes = encode(values.repeat(1, repeats), ticks, self.code, self._random)
         if self.shared_input:
             spikes = spikes.repeat(1, 1, copies)
@@ -147,7 +148,7 @@ class DeployedNetwork(nn.Module):
 
     def _votes_in_planes(self, planes: BitPlanes, values: Tensor, copies: int, ticks: int) -> Tensor:
         """The same without a byte for each spike: drawn, run and counted as planes."""
-        repeats = 1 if self.shared_input else copies
+        repeats = self.streams * (1 if self.shared_input else copies)
         drawn = random_planes(chances(values), ticks, repeats, planes.vectors, torch.get_num_threads(), self._random)
         if self.shared_input:
             drawn = aligned_copy(np.tile(drawn, (1, 1, copies, 1)))

@@ -26,7 +26,7 @@ class MappedCores:
 
     Attributes:
         grid: the cores: those of copy 0 first, of each copy layer by layer.
-        inputs: a line for each pixel of each copy; those of copy 0 first.
+        inputs: a line for each pixel of each stream of each copy; those of copy 0 first.
         copies: how many.
         layer: number of the layer of each core of a copy.
     """
@@ -114,9 +114,10 @@ def _input_lines(network: TeaNetwork, copies: int) -> InputLines:
     source = network.sources[0].cpu()
     core, axon = (source != NOWHERE).nonzero(as_tuple=True)
     pixel, copy = source[core, axon], torch.arange(copies)[:, None]
-    line = (pixel + copy * network.pixels).flatten()
+    lines = network.pixels * network.streams
+    line = (pixel + copy * lines).flatten()
     cores = (core + copy * network.cores).flatten()
-    return InputLines(copies * network.pixels, line, cores, axon.repeat(copies), torch.ones_like(line))
+    return InputLines(copies * lines, line, cores, axon.repeat(copies), torch.ones_like(line))
 
 
 def _serpentine(cores: int, side: int) -> Tensor:

@@ -5,6 +5,7 @@ Wen et al., DAC 2016, Table 1: 16 x 16 blocks (256 axons) at a stride give 4, 16
 Departs from the paper: how many neurons a core has, their weights and their votes are not published; options here.
 """
 
+from collections.abc import Sequence
 from enum import Enum
 from itertools import permutations
 
@@ -142,43 +143,74 @@ def strided_votes(cores: int, neurons: int, classes: int = 10) -> Int[Tensor, "c
     return votes.expand(cores, -1).clone()
 
 
-def mnist_bench_1(neurons: int = 250, signs: Signs = Signs.SPREAD, seed: int = 0) -> TeaNetwork:
-    """Test bench 1: MNIST in blocks at stride 12, four cores."""
-    return _blocks(28, 12, neurons, signs, seed, classes=10)
+def mnist_bench_1(
+    neurons: int = 250, signs: Signs = Signs.SPREAD, seed: int | None = None, replicas: int = 1
+) -> TeaNetwork:
+    """Test bench 1: MNIST in blocks at stride 12, four cores.
+
+    Args:
+        neurons: of a core.
+        signs: weights of the neurons.
+        seed: of the first probabilities; None for torch's generator.
+        replicas: so many cores for each block; unlike copies, each learns connections of its own. The image comes to
+            each with spikes of its own.
+    """
+    return _blocks(28, 12, neurons, signs, seed, replicas, classes=10)
 
 
-def mnist_bench_2(neurons: int = 250, signs: Signs = Signs.SPREAD, seed: int = 0) -> TeaNetwork:
-    """Test bench 2: MNIST in blocks at stride 4, sixteen cores."""
-    return _blocks(28, 4, neurons, signs, seed, classes=10)
+def mnist_bench_2(
+    neurons: int = 250, signs: Signs = Signs.SPREAD, seed: int | None = None, replicas: int = 1
+) -> TeaNetwork:
+    """Test bench 2: MNIST in blocks at stride 4, sixteen cores; see `mnist_bench_1`."""
+    return _blocks(28, 4, neurons, signs, seed, replicas, classes=10)
 
 
-def mnist_bench_3(neurons: int = 250, signs: Signs = Signs.SPREAD, seed: int = 0) -> TeaNetwork:
-    """Test bench 3: MNIST in blocks at stride 2, 49 cores, then 9, then 4."""
-    generator = torch.Generator().manual_seed(seed)
-    sources = [
-        block_sources(28, 28, 2),
+def mnist_bench_3(
+    neurons: int = 250, signs: Signs = Signs.SPREAD, seed: int | None = None, replicas: int = 1
+) -> TeaNetwork:
+    """Test bench 3: MNIST in blocks at stride 2, 49 cores, then 9, then 4; see `mnist_bench_1`."""
+    windows = [
         window_sources(7, 7, window=3, stride=2, neurons=112),
         window_sources(3, 3, window=2, stride=1, neurons=NEURONS),
     ]
     sizes = ((49, 112), (9, NEURONS), (4, neurons))
-    layers = [tea_layer(cores, count, signs, generator) for cores, count in sizes]
-    return TeaNetwork(784, sources, layers, strided_votes(4, neurons))
+    return _made([block_sources(28, 28, 2), *windows], sizes, signs, seed, replicas, pixels=784, classes=10)
 
 
-def rs130_bench_4(neurons: int = 255, signs: Signs = Signs.SPREAD, seed: int = 0) -> TeaNetwork:
-    """Test bench 4: RS130 in blocks at stride 3, four cores."""
-    return _blocks(19, 3, neurons, signs, seed, classes=3)
+def rs130_bench_4(
+    neurons: int = 255, signs: Signs = Signs.SPREAD, seed: int | None = None, replicas: int = 1
+) -> TeaNetwork:
+    """Test bench 4: RS130 in blocks at stride 3, four cores; see `mnist_bench_1`."""
+    return _blocks(19, 3, neurons, signs, seed, replicas, classes=3)
 
 
-def rs130_bench_5(neurons: int = 255, signs: Signs = Signs.SPREAD, seed: int = 0) -> TeaNetwork:
-    """Test bench 5: RS130 in blocks at stride 1, sixteen cores, then nine."""
-    generator = torch.Generator().manual_seed(seed)
+def rs130_bench_5(
+    neurons: int = 255, signs: Signs = Signs.SPREAD, seed: int | None = None, replicas: int = 1
+) -> TeaNetwork:
+    """Test bench 5: RS130 in blocks at stride 1, sixteen cores, then nine; see `mnist_bench_1`."""
     sources = [block_sources(19, 19, 1), window_sources(4, 4, window=2, stride=1, neurons=NEURONS)]
-    layers = [tea_layer(16, NEURONS, signs, generator), tea_layer(9, neurons, signs, generator)]
-    return TeaNetwork(361, sources, layers, strided_votes(9, neurons, classes=3), classes=3)
+    return _made(sources, ((16, NEURONS), (9, neurons)), signs, seed, replicas, pixels=361, classes=3)
 
 
-def _blocks(side: int, stride: int, neurons: int, signs: Signs, seed: int, classes: int) -> TeaNetwork:
+def _blocks(
+    side: int, stride: int, neurons: int, signs: Signs, seed: int | None, replicas: int, classes: int
+) -> TeaNetwork:
     sources = block_sources(side, side, stride)
-    layer = tea_layer(len(sources), neurons, signs, torch.Generator().manual_seed(seed))
-    return TeaNetwork(side**2, [sources], [layer], strided_votes(len(sources), neurons, classes), classes=classes)
+    return _made([sources], ((len(sources), neurons),), signs, seed, replicas, side**2, classes)
+
+
+def _made(
+    sources: Sequence[Tensor], sizes: Sequence[tuple[int, int]], signs: Signs, seed: int | None, replicas: int,
+    pixels: int, classes: int,
+) -> TeaNetwork:  # fmt: skip
+    if replicas < 1:
+        raise InvalidArgument(f"replicas: expected at least 1, got {replicas}")
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    layers = [tea_layer(replicas * cores, count, signs, generator) for cores, count in sizes]
+    before = [pixels, *(cores * count for cores, count in sizes)]
+    wired = [
+        torch.cat([torch.where(source == NOWHERE, NOWHERE, source + number * count) for number in range(replicas)])
+        for source, count in zip(sources, before, strict=False)
+    ]
+    votes = strided_votes(len(layers[-1].probability), sizes[-1][1], classes)
+    return TeaNetwork(pixels, wired, layers, votes, classes, streams=replicas)

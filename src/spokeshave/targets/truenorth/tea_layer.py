@@ -7,7 +7,7 @@ Esser et al., Backpropagation for Energy-Efficient Neuromorphic Computing, NIPS 
 
 with p in [0, 1], c the weight of the axon's type and x the probability of an arriving spike.
 Departs from the papers: + 1/2, since the sum is a whole number and fires at 0; without it copies never reach the
-network that was trained. `Synapses.ROUNDED` and `Synapses.SAMPLED` are straight-through variants.
+network that was trained. `Synapses.ROUNDED` is a straight-through variant.
 """
 
 from enum import Enum
@@ -25,14 +25,13 @@ _SURE = 1e-6
 
 
 class Synapses(Enum):
-    """What the forward pass takes for the connections; the gradient is that of the probabilities always."""
+    """What the forward pass takes for the connections; what is learned are their probabilities always."""
 
     EXPECTED = "expected"
     """Tea: their mean and variance."""
     ROUNDED = "rounded"
-    """The likelier of on and off, as RANC trains; spikes keep their variance."""
-    SAMPLED = "sampled"
-    """One draw for the batch."""
+    """The likelier of on and off, as RANC trains: copies are then alike. Of arriving spikes that are 0 and 1 the layer
+    gives spikes that are 0 and 1; gradients go by a normal distribution as wide as the probabilities make it."""
 
 
 def spike_probability(
@@ -62,16 +61,41 @@ def spike_probability(
     return torch.special.ndtr((mean + 0.5) / deviation).transpose(0, 1)
 
 
-def straight_through(probability: Tensor, synapses: Synapses) -> Tensor:
-    """Connections of 0 and 1 whose gradient goes to the probabilities unchanged.
+def rounded(probability: Float[Tensor, "*crosspoints"]) -> Float[Tensor, "*crosspoints"]:
+    """Connections of 0 and 1, the likelier of both, whose gradient goes to the probabilities unchanged.
 
     Example:
-        >>> straight_through(torch.tensor([0.2, 0.5, 0.9]), Synapses.ROUNDED).tolist()
+        >>> rounded(torch.tensor([0.2, 0.5, 0.9])).tolist()
         [0.0, 1.0, 1.0]
     """
+    return probability + ((probability >= 0.5).to(probability) - probability).detach()
+
+
+def rounded_spikes(
+    x: Float[Tensor, "images cores axons"],
+    probability: Float[Tensor, "cores neurons axons"],
+    weights: Float[Tensor, "cores neurons axons"],
+    leak: Float[Tensor, "cores neurons"],
+) -> Float[Tensor, "images cores neurons"]:
+    """`spike_probability` of rounded connections and leaks, with a gradient that is not 0 nearly everywhere.
+
+    The gradient is that of Phi((mu + 1/2) / s): mu of the rounded connections, s^2 their variance before rounding, and
+    1 more, about what the sum moves by where one crosspoint is turned.
+
+    Args:
+        x: as there; 0 and 1 give 0 and 1.
+        probability: as there.
+        weights: as there.
+        leak: as there.
+    """
+    on, whole = rounded(probability), leak + (leak.round() - leak).detach()
     with torch.no_grad():
-        drawn = probability >= (0.5 if synapses is Synapses.ROUNDED else torch.rand_like(probability))
-    return probability + (drawn.to(probability) - probability).detach()
+        value = spike_probability(x, on, weights, whole)
+        expected, given = probability * weights, x.transpose(0, 1)
+        variance = given @ (expected * weights).mT - given.square() @ expected.square().mT
+    mean = given @ (on * weights).mT + whole[:, None]
+    smooth = torch.special.ndtr((mean + 0.5) / (variance + 1).sqrt()).transpose(0, 1)
+    return smooth + (value - smooth).detach()
 
 
 class TeaLayer(nn.Module):
@@ -126,11 +150,14 @@ class TeaLayer(nn.Module):
         """Probabilities of spikes from those of arriving spikes; in training, first takes its own back into 0..1."""
         if self.training:
             self._project()
-        probability, leak = self.inside, self.leak
-        if self.synapses is not Synapses.EXPECTED:
-            probability = straight_through(probability, self.synapses)
-            leak = leak + (leak.round() - leak).detach()
-        return spike_probability(x, probability, self.synapse_weights, leak)
+        run = spike_probability if self.synapses is Synapses.EXPECTED else rounded_spikes
+        return run(x, self.inside, self.synapse_weights, self.leak)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Take all probabilities to their nearer poles, and all leaks to whole numbers; copies are then alike."""
+        self.probability.copy_(rounded(self.inside))
+        self.leak.round_()
 
     @torch.no_grad()
     def _project(self) -> None:

@@ -7,6 +7,7 @@ each neuron of the last layer votes for a class; the scores are the shares of vo
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -20,12 +21,16 @@ class TeaNetwork(nn.Module):
 
     Args:
         pixels: of an image, all channels.
-        sources: for each layer, what every axon gets: number of a pixel, or of a neuron of the layer before (neurons of
-            core 0 first); -1 for nothing.
+        sources: for each layer, what every axon gets: number of a pixel (plus `pixels` times the stream's), or of a
+            neuron of the layer before (neurons of core 0 first); -1 for nothing.
         layers: of cores.
         votes: class that each neuron of the last layer votes for; -1 for none.
         classes: how many; by default those that are voted for.
         scale: factor from shares of votes (0..1) to scores, as the cross entropy wants them.
+        streams: how many times the image is given, each with spikes of its own.
+
+    Attributes:
+        sampled_input: in training, draw the pixels' spikes (by torch's generator) in place of their probabilities.
 
     Raises:
         InvalidArgument: shapes do not agree, or a neuron would send to two axons.
@@ -39,11 +44,12 @@ class TeaNetwork(nn.Module):
         votes: Int[Tensor, "cores neurons"],
         classes: int | None = None,
         scale: float = 20.0,
+        streams: int = 1,
     ) -> None:
         super().__init__()
         if len(sources) != len(layers) or not layers:
             raise InvalidArgument(f"expected sources for each of at least one layer, got {len(sources)}, {len(layers)}")
-        known = pixels
+        known = pixels * streams
         for number, (source, layer) in enumerate(zip(sources, layers, strict=True)):
             cores, neurons, axons = layer.probability.shape
             if tuple(source.shape) != (cores, axons):
@@ -64,7 +70,7 @@ class TeaNetwork(nn.Module):
                 f"got {tuple(votes.shape)}"
             )
         self.layers = nn.ModuleList(layers)
-        self.pixels, self.scale = pixels, scale
+        self.pixels, self.streams, self.scale, self.sampled_input = pixels, streams, scale, False
         self.classes = int(votes.max()) + 1 if classes is None else classes
         for number, source in enumerate(sources):
             self.register_buffer(f"sources_{number}", source.long())
@@ -100,6 +106,9 @@ class TeaNetwork(nn.Module):
         x = images.flatten(1)
         if x.shape[1] != self.pixels:
             raise InvalidArgument(f"expected images of {self.pixels} pixels, got {tuple(images.shape[1:])}")
+        x = x.repeat(1, self.streams)
+        if self.training and self.sampled_input:
+            x = torch.bernoulli(x)
         for source, layer in zip(self.sources, self.tea_layers, strict=True):
             x = layer(gathered(x.flatten(1), source))
         return x
@@ -113,8 +122,20 @@ class TeaNetwork(nn.Module):
         ballots = self.ballots
         return self.scale * (self.spike_probabilities(images).flatten(1) @ ballots) / ballots.sum(0).clamp(min=1)
 
-    def use(self, synapses: Synapses) -> "TeaNetwork":
-        """Take the connections of all layers in another way from now on; gives itself."""
+    def use(self, synapses: Synapses, sampled_input: bool | None = None) -> "TeaNetwork":
+        """Take the connections of all layers in another way from now on; gives itself.
+
+        Args:
+            synapses: see `Synapses`.
+            sampled_input: None for whether connections are rounded: then training sees what one tick of a chip sees.
+        """
+        self.sampled_input = synapses is Synapses.ROUNDED if sampled_input is None else sampled_input
         for layer in self.tea_layers:
             layer.synapses = synapses
         return self
+
+    def settle(self) -> "TeaNetwork":
+        """Take all probabilities to their nearer poles and all leaks to whole numbers, for good; gives itself."""
+        for layer in self.tea_layers:
+            layer.settle()
+        return self.use(Synapses.EXPECTED)
