@@ -1,5 +1,7 @@
 """Probability biasing: its formula, where it takes probabilities, schedule, what it refuses."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -61,7 +63,8 @@ def test_the_strength_begins_late_and_rises() -> None:
         strengths.append(bias.strength_now)
         optimizer.zero_grad()
         optimizer.step()
-    assert strengths == [0, 0, 1, 2, 3, 4, 4]
+    rise = [(math.exp(5 * done) - 1) / (math.exp(5) - 1) for done in (0, 0, 0.25, 0.5, 0.75, 1, 1)]
+    assert strengths == pytest.approx([4 * part for part in rise])
     other = ProbabilityBias(model, strength=1.0, start=2, ramp=3)
     other.load_state_dict(bias.state_dict())
     assert (other.strength, other.step, other.strength_now) == (4.0, 7, 4.0)

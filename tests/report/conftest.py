@@ -1,6 +1,10 @@
-"""A small but whole run record: a real network before and after, measured; its history and sweep made up."""
+"""A small but whole run record: a real network before and after, measured; its history and sweep made up. A browser."""
 
 import math
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +12,12 @@ from torch import Tensor, nn
 
 from spokeshave.measure import compare, measure
 from spokeshave.report.run_record import Outcome, RunRecord
+
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
+# Milliseconds: playwright's own 30 seconds are too few for a browser's start on a busy machine.
+_PATIENCE = 180_000
 
 
 class Net(nn.Module):
@@ -137,3 +147,38 @@ def record() -> RunRecord:
         data="MNIST",
         weights=weights,
     )
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed: the page was NOT opened in a browser (apt-get install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no browser test")
+    quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    quiet += ["--no-sandbox", "--disable-component-update", "--disable-sync"]
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=quiet, timeout=_PATIENCE)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def open_file(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens a page at a width and colour scheme; afterwards nothing may have been complained about or fetched."""
+    complaints: list[str] = []
+
+    def opened(path: Path, width: int, scheme: str = "light") -> Any:
+        page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        page.set_default_timeout(_PATIENCE)
+        page.on("console", lambda message: complaints.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url[:80]}"))
+        page.on(
+            "request",
+            lambda request: request.url.startswith(("file:", "data:")) or complaints.append(f"fetched: {request.url}"),
+        )
+        page.goto(path.as_uri())
+        return page
+
+    yield opened
+    assert complaints == []

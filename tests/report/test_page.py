@@ -2,8 +2,6 @@
 
 import dataclasses
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,11 +12,6 @@ from spokeshave.report.run_record import RunRecord
 from spokeshave.report.wording import count, percent, times
 
 HOSTILE = '<script>alert("x")</script>&\'"'
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-)
-# Milliseconds: playwright's own 30 seconds are too few for a browser's start on a busy machine.
-_PATIENCE = 180_000
 
 
 def test_everything_of_the_record_is_on_the_page(record: RunRecord) -> None:
@@ -107,40 +100,11 @@ def test_write_page_takes_a_file_or_a_folder(record: RunRecord, tmp_path: Path) 
     assert path.stat().st_size < 1_000_000
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed: the page was NOT opened in a browser (apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no browser test")
-    quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    quiet += ["--no-sandbox", "--disable-component-update", "--disable-sync"]
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=CHROMIUM, args=quiet, timeout=_PATIENCE)
-        yield running
-        running.close()
-
-
 @pytest.fixture
-def open_page(browser, record: RunRecord, tmp_path: Path):
-    """Opens the page at a width and colour scheme; afterwards nothing may have been complained about or fetched."""
+def open_page(open_file, record: RunRecord, tmp_path: Path):
+    """Opens the page at a width and colour scheme."""
     path = write_page(record, tmp_path / "report.html")
-    complaints: list[str] = []
-
-    def opened(width: int, scheme: str = "light"):
-        page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-        page.set_default_timeout(_PATIENCE)
-        page.on("console", lambda message: complaints.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-        page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url[:80]}"))
-        page.on(
-            "request",
-            lambda request: request.url.startswith(("file:", "data:")) or complaints.append(f"fetched: {request.url}"),
-        )
-        page.goto(path.as_uri())
-        return page
-
-    yield opened
-    assert complaints == []
+    return lambda width, scheme="light": open_file(path, width, scheme)
 
 
 def luminance(colour: str) -> float:

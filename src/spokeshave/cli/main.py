@@ -24,6 +24,7 @@ SUBCOMMANDS: dict[str, str] = {
     "bench-cpu": "bench_cpu",
     "bench-network": "bench_network",
     "map-crossbar": "map_crossbar",
+    "map-truenorth": "map_truenorth",
     "compress": "compress",
     "doctor": "doctor",
     "where": "where",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import tyro
 from rich.console import Console
 
+from spokeshave.cli.mapping_options import require_files, short_name, shown_settings, some_images
 from spokeshave.cli.measure_model import parse_shape
 from spokeshave.errors import InvalidArgument
 
@@ -115,8 +116,7 @@ def command(arguments: list[str]) -> int:
         raise InvalidArgument("expected at least one draw, images of 0 or more and variations to sweep")
     if not all(0 <= variation < float("inf") for variation in options.sweep):
         raise InvalidArgument(f"--sweep: expected variations of 0 or more, got {' '.join(map(str, options.sweep))}")
-    if options.weights is not None and not options.weights.is_file():
-        raise InvalidArgument(f"--weights {options.weights}: no such file")
+    require_files(weights=options.weights)
     require_writable(options.out)
     model = load_model(options.model).eval()
     if options.weights is not None:
@@ -139,16 +139,9 @@ def command(arguments: list[str]) -> int:
                 f"{100 * point.error_spread:.2f} % over {len(point.errors)} draws (digital {100 * error:.2f} %)",
                 highlight=False,
             )
-    name = Path(options.model.rpartition("/")[2]).name.rpartition(":")[2]
-    config = {
-        field: value.value if isinstance(value, Enum) else value
-        for field, value in vars(options).items()
-        if field not in ("model", "out", "data_dir", "weights")
-        and value not in ((), None)
-        and (options.data is not None or field not in ("sweep", "draws", "images"))
-    }
+    config = shown_settings(options, () if options.data is not None else ("sweep", "draws", "images"))
     run = CrossbarRun(
-        name, mapped, {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()},
+        short_name(options.model), mapped, config,
         shlex.join(["spokeshave", "map-crossbar", *arguments]), options.data, error,
         0 if test is None else len(test.split), points,
     )  # fmt: skip
@@ -222,8 +215,7 @@ def images_to_test(options: Options, shape: tuple[int, ...]) -> tuple["Batches",
     if options.mean:
         mean, std = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (options.mean, options.std))
         normalize = Normalization(mean, std)
-    count = min(len(splits.test), options.images or len(splits.test))
-    test = splits.test if count == len(splits.test) else splits.test.hold_out(count, seed=0)[1]
+    test = some_images(splits.test, options.images)
     return Batches(test, 250, 0, normalize, shuffle=False), normalize(splits.train.images[:64])
 
 

@@ -10,6 +10,7 @@ Departs from the paper: the strength may begin late and rise, since a constant o
 the data has spoken; two other penalties; probabilities that a step took beyond 0..1 are put back after it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from fnmatch import fnmatch
@@ -22,6 +23,9 @@ from torch.optim import Optimizer
 
 from spokeshave.errors import InvalidArgument
 from spokeshave.regularizers.optimizer_hooks import Attachment, Rounds, add_to_gradient
+
+_RISE = 5.0
+"""The strength grows by e to this power over the ramp."""
 
 
 class Penalty(Enum):
@@ -73,7 +77,8 @@ class ProbabilityBias:
         centroid: a of the paper's penalty.
         distance: b of the paper's penalty.
         start: steps without a pull at first.
-        ramp: further steps over which the strength rises from 0, evenly.
+        ramp: further steps over which the strength rises from 0, slowly at first: by (e^5r - 1) / (e^5 - 1), r the part
+            of them that is done.
 
     Raises:
         InvalidArgument: for a number out of its range, a pattern that no parameter matches, or a value that is no
@@ -123,8 +128,8 @@ class ProbabilityBias:
     @property
     def strength_now(self) -> float:
         """What the penalty is multiplied by in the step that comes."""
-        risen = min(1.0, (self.step - self.start + 1) / (self.ramp + 1))
-        return self.strength * risen if self.step >= self.start else 0.0
+        done = min(1.0, (self.step - self.start + 1) / (self.ramp + 1))
+        return self.strength * math.expm1(_RISE * done) / math.expm1(_RISE) if self.step >= self.start else 0.0
 
     def energy(self) -> Float[Tensor, ""]:
         """The penalty as strong as it is now; differentiable."""

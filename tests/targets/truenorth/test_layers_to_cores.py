@@ -66,3 +66,31 @@ def test_a_network_that_diverged_is_refused() -> None:
         network.tea_layers[0].leak[0, 0] = float("nan")
     with pytest.raises(InvalidArgument, match="layer 0: expected finite"):
         map_layers(network)
+
+
+def test_draws_have_nothing_to_do_with_what_made_the_probabilities() -> None:
+    """The same seed for both: a connection is on as often as its probability says, whatever that is."""
+    for network in (mnist_bench_1(200, seed=0), (torch.manual_seed(0), mnist_bench_1(200))[1]):
+        p = network.tea_layers[0].probability.detach()
+        on = map_layers(network, seed=0).grid.connections[:, :200].float()
+        for low in (0.0, 0.25, 0.5, 0.75):
+            some = (p >= low) & (p < low + 0.25)
+            assert on[some].mean() == pytest.approx(p[some].mean().item(), abs=0.01)
+
+
+def test_neurons_without_a_destination_are_inert() -> None:
+    network = mnist_bench_3(30)
+    grid = map_layers(network).grid
+    idle = grid.neurons.target_axon == NOWHERE
+    assert idle[0, 28:112].all() and not grid.connections[idle].any()  # a corner core sends to one window only
+    assert (grid.neurons.positive_threshold[idle] > grid.neurons.leak[idle]).all()
+
+
+@pytest.mark.parametrize("side", [2, 3, 5, 7, 9, 64])
+def test_places_stay_on_the_chip(side: int) -> None:
+    network = mnist_bench_1(10)
+    for copies in {1, side**2 // 8 + 1, side**2 // 4} if side > 2 else {1}:
+        grid = map_layers(network, copies, chip_side=side).grid
+        assert grid.width <= side and grid.height <= side + 1
+        steps = grid.coordinates.diff(dim=0).abs().sum(1)
+        assert (steps == 1).all()  # one core after the other, side by side

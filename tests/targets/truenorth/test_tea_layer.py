@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from spokeshave.errors import InvalidArgument
-from spokeshave.targets.truenorth.tea_layer import Synapses, TeaLayer, rounded, spike_probability
+from spokeshave.targets.truenorth.core_grid import NOWHERE
+from spokeshave.targets.truenorth.tea_layer import Synapses, TeaLayer, gathered, rounded, spike_probability
 
 
 def layer(seed: int = 0, cores: int = 2, axons: int = 64, neurons: int = 5) -> TeaLayer:
@@ -99,3 +100,12 @@ def test_training_takes_probabilities_back_into_their_range() -> None:
 def test_types_without_a_weight_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="expected types below 4 .* got types up to 4"):
         TeaLayer(torch.full((1, 3), 4), torch.ones(1, 2, 4, dtype=torch.int64))
+
+
+def test_gathering_goes_back_the_way_it_came() -> None:
+    sources = torch.tensor([[0, 3, NOWHERE], [5, NOWHERE, 1]])
+    x = torch.rand(4, 7, dtype=torch.float64, requires_grad=True)
+    got = gathered(x, sources)
+    wanted = torch.cat([x.detach(), torch.zeros(4, 1, dtype=torch.float64)], 1)[:, sources.flatten()].view(4, 2, 3)
+    assert torch.equal(got, wanted) and torch.equal(gathered(x.detach(), sources), wanted)
+    assert torch.autograd.gradcheck(lambda x: gathered(x, sources), x)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spokeshave.errors import InvalidArgument
+from spokeshave.errors import DataError, InvalidArgument
 from spokeshave.targets.truenorth.core_grid import NOWHERE
 from spokeshave.targets.truenorth.tea_benches import mnist_bench_1, strided_votes, tea_layer
 from spokeshave.targets.truenorth.tea_layer import Synapses
@@ -57,3 +57,17 @@ def test_a_network_that_has_settled_leaves_nothing_to_its_connections() -> None:
     network = two_layers().use(Synapses.ROUNDED).settle()
     assert {layer.synapses for layer in network.tea_layers} == {Synapses.EXPECTED} and not network.sampled_input
     assert all(set(layer.probability.unique().tolist()) <= {0, 1} for layer in network.tea_layers)
+
+
+def test_a_state_dict_tells_the_whole_network() -> None:
+    network, images = mnist_bench_1(20, replicas=2), torch.rand(2, 784)
+    network.scale = 20.0
+    again = TeaNetwork.of(network.state_dict())
+    assert torch.equal(again(images), network(images)) and again.streams == 2 and again.cores == 8
+    state = network.state_dict()
+    for wrong in (
+        {k: v for k, v in state.items() if k != "form"}, {k: v for k, v in state.items() if k != "layers.0.leak"},
+        state | {"sources_0": state["sources_0"] + 10**6}, torch.nn.Linear(2, 2).state_dict(),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match="not the weights of a whole Tea network"):
+            TeaNetwork.of(wrong)

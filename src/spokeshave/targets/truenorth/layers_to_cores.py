@@ -4,6 +4,8 @@ Wen et al., DAC 2016: a layer's core is one core of the chip; copies have connec
 their sum with 0 and forget it: threshold 0, potential reset to 0 in every tick, the bias as leak.
 """
 
+import hashlib
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -40,7 +42,8 @@ class MappedCores:
 def map_layers(network: TeaNetwork, copies: int = 1, chip_side: int = CHIP_SIDE, seed: int = 0) -> MappedCores:
     """Draw the connections of all copies and put their cores on a chip.
 
-    Lines of the output bus: the neurons of the last layer, those of copy 0 first.
+    Lines of the output bus: the neurons of the last layer, those of copy 0 first. It stands in a row of its own behind
+    the cores, for the links at the chip's edge.
 
     Args:
         network: to map.
@@ -71,25 +74,38 @@ def map_layers(network: TeaNetwork, copies: int = 1, chip_side: int = CHIP_SIDE,
         needed, axons, neurons, types, width=width, height=height + 1, coordinates=places,
         output=OutputBus(0, height, copies * last), negative_test=NegativeTest.BELOW,
     )  # fmt: skip
-    generator = torch.Generator().manual_seed(seed)
+    generator = _draws(seed)
     programmed = grid.neurons
     first = 0
     for number, (layer, source) in enumerate(zip(layers, network.sources, strict=True)):
         count, size, inputs = layer.probability.shape
+        sends = _sends(network, number)
         drawn = sample_connections(layer.inside, copies, generator) & (source.cpu() != NOWHERE)[:, None]
+        drawn &= sends[:, :, None]
         for copy in range(copies):
             here = slice(copy * cores + first, copy * cores + first + count)
             grid.connections[here, :size, :inputs] = drawn[copy]
             grid.axon_types[here, :inputs] = layer.get_buffer("axon_types").cpu()
             weights = layer.get_buffer("weights").cpu()
             programmed.weights[here, :size, : weights.shape[2]] = weights
-            programmed.leak[here, :size] = layer.leak.detach().round().int().cpu()
-            programmed.positive_threshold[here, :size] = 0
+            programmed.leak[here, :size] = layer.leak.detach().round().int().cpu() * sends
+            programmed.positive_threshold[here, :size] = (~sends).int()
             _send(programmed, places, here, network, number, copy, (0, height), last)
         first += count
     layer_of = torch.cat([torch.full((len(layer.probability),), number) for number, layer in enumerate(layers)])
     checked = replace(grid, neurons=programmed)
     return MappedCores(checked, _input_lines(network, copies), copies, layer_of)
+
+
+def _sends(network: TeaNetwork, number: int) -> Tensor:
+    """Neurons of a layer that have a destination; the others are left inert."""
+    shape = network.tea_layers[number].probability.shape[:2]
+    if number + 1 == len(network.layers):
+        return torch.ones(shape, dtype=torch.bool)
+    source = network.sources[number + 1].cpu()
+    found = torch.zeros(shape.numel(), dtype=torch.bool)
+    found[source[source != NOWHERE]] = True
+    return found.view(shape)
 
 
 def _send(
@@ -121,11 +137,14 @@ def _input_lines(network: TeaNetwork, copies: int) -> InputLines:
 
 
 def _serpentine(cores: int, side: int) -> Tensor:
-    """(x, y) of cores in strips two cores wide, up and down by turns: neighbours in number are neighbours in place."""
-    columns = min(side, max(2, 2 * -(-int(cores**0.5) // 2)))
-    height = -(-cores // columns)
+    """(x, y) of cores in rows, there and back by turns: neighbours in number are neighbours in place."""
+    width = min(side, math.isqrt(cores - 1) + 1)
     number = torch.arange(cores)
-    strip, inside = number // (2 * height), number % (2 * height)
-    row = inside // 2
-    y = torch.where(strip % 2 == 0, row, height - 1 - row)
-    return torch.stack([2 * strip + inside % 2, y], 1)
+    y, x = number // width, number % width
+    return torch.stack([torch.where(y % 2 == 0, x, width - 1 - x), y], 1)
+
+
+def _draws(seed: int) -> torch.Generator:
+    """A generator that has nothing to do with others of the same seed, such as the one that made the probabilities."""
+    digest = hashlib.blake2b(f"connections/{seed}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -4,14 +4,14 @@ Wen et al., DAC 2016; Esser et al., NIPS 2015: an axon gets one pixel or one neu
 each neuron of the last layer votes for a class; the scores are the shares of votes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from spokeshave.errors import InvalidArgument
+from spokeshave.errors import DataError, InvalidArgument
 from spokeshave.targets.truenorth.core_grid import NOWHERE
 from spokeshave.targets.truenorth.tea_layer import Synapses, TeaLayer, gathered
 
@@ -75,6 +75,25 @@ class TeaNetwork(nn.Module):
         for number, source in enumerate(sources):
             self.register_buffer(f"sources_{number}", source.long())
         self.register_buffer("votes", votes.long())
+        self.register_buffer("form", torch.tensor([pixels, self.classes, streams, scale], dtype=torch.float64))
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> "TeaNetwork":
+        """Build the network that a state dict is of: it holds all that there is to know.
+
+        Raises:
+            DataError: it is not that of a Tea network.
+        """
+        try:
+            depth = sum(name.startswith("sources_") for name in state)
+            layers = [TeaLayer(state[f"layers.{n}.axon_types"], state[f"layers.{n}.weights"]) for n in range(depth)]
+            sources = [state[f"sources_{number}"] for number in range(depth)]
+            pixels, classes, streams, scale = state["form"].tolist()
+            made = cls(int(pixels), sources, layers, state["votes"], int(classes), scale, int(streams))
+            made.load_state_dict(dict(state))
+        except (KeyError, IndexError, RuntimeError, ValueError, InvalidArgument) as error:
+            raise DataError(f"these are not the weights of a whole Tea network: {error}") from error
+        return made
 
     @property
     def sources(self) -> list[Tensor]:
