@@ -16,6 +16,9 @@ from spokeshave.report.arms_record import Arm, ArmsRecord, Chart, spread
 from spokeshave.report.record_heading import code_and_machine
 from spokeshave.training import Evaluation
 
+_COLUMNS = 5
+"""Numbers of an arm that fit a terminal of eighty columns."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -122,8 +125,8 @@ def print_arms(record: ArmsRecord, run_dir: Path, console: Console) -> None:
         console.print(f"  {arm.name}: {arm.label}", markup=False, highlight=False, soft_wrap=True)
     headings = arm_headings(record)
     first = len(headings) - len(shown_quantities(record))
-    # Two tables: side by side they would not fit a terminal of eighty columns.
-    for columns in (range(1, first), range(first, len(headings))):
+    # Tables below each other: side by side they would not fit a terminal of eighty columns.
+    for columns in (range(1, first), *batched_columns(first, len(headings))):
         table = Table(box=None, padding=(0, 2))
         table.add_column("arm", no_wrap=True)
         for column in columns:
@@ -135,6 +138,19 @@ def print_arms(record: ArmsRecord, run_dir: Path, console: Console) -> None:
         if columns:
             console.print(table)
     console.print(f"page: {run_dir / PAGE_FILE}", markup=False, highlight=False, soft_wrap=True)
+
+
+def batched_columns(first: int, last: int) -> list[range]:
+    """Columns from `first` below `last`, as many at a time as fit a terminal beside the names, evenly.
+
+    Example:
+        >>> batched_columns(4, 11)
+        [range(4, 8), range(8, 11)]
+    """
+    count = last - first
+    tables = -(-count // _COLUMNS)
+    each = -(-count // tables) if tables else 1
+    return [range(start, min(last, start + each)) for start in range(first, last, each)]
 
 
 def write_arms_ledger(record: ArmsRecord, directory: Path) -> Path:
