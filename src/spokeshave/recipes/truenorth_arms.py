@@ -39,7 +39,8 @@ class ArmName(Enum):
     BIAS = "bias"
     VARIANCE = "variance"
     ROUNDED = "rounded"
-    REPLICAS = "replicas"
+    WIDE = "wide"
+    WIDE_ROUNDED = "wide-rounded"
 
 
 LABELS = {
@@ -47,7 +48,8 @@ LABELS = {
     ArmName.BIAS: "Tea and the paper's biasing penalty",
     ArmName.VARIANCE: "Tea and the variance penalty p (1 - p)",
     ArmName.ROUNDED: "straight-through training of rounded connections on drawn input spikes",
-    ArmName.REPLICAS: "the same with a core for each block and replica, which all learn connections of their own",
+    ArmName.WIDE: "plain Tea with several cores for each block, which learn connections of their own",
+    ArmName.WIDE_ROUNDED: "straight-through training of the same",
 }
 TEA, TEA_LABEL = "tea", "plain Tea learning"
 _PENALTIES = {ArmName.L1: Penalty.L1, ArmName.BIAS: Penalty.BIAS, ArmName.VARIANCE: Penalty.VARIANCE}
@@ -79,10 +81,10 @@ class Walk:
         network, history = self._tea
         scored = {TEA: self._scored(TEA, TEA_LABEL, network, {TEA: history})}
         for name in names:
-            for replicas in self.plan.replicas if name is ArmName.REPLICAS else (1,):
+            for replicas in self.plan.replicas if name in (ArmName.WIDE, ArmName.WIDE_ROUNDED) else (1,):
                 arm = f"{name.value}-{replicas}" if replicas > 1 else name.value
                 network, history = self.trained(name, arm, replicas)
-                label = f"{LABELS[name]} ({replicas} replicas)" if replicas > 1 else LABELS[name]
+                label = f"{LABELS[name]} ({replicas} each)" if replicas > 1 else LABELS[name]
                 scored[arm] = self._scored(arm, label, network, {arm: history})
         return scored
 
@@ -104,6 +106,8 @@ class Walk:
             power = getattr(self.plan, name.value) if strength is None else strength
             pull = ProbabilityBias(network, power, penalty=_PENALTIES[name], ramp=steps)
             return network, self.course.stage(self.seed, arm, network, self.course.budget.settings, (pull,))
+        if name is ArmName.WIDE:
+            return network, self.course.stage(self.seed, arm, network, self.course.budget.settings)
         if self.plan.rounded_from_tea and replicas == 1:
             network.load_state_dict(self._tea[0].state_dict())
         network.use(Synapses.ROUNDED)

@@ -32,9 +32,9 @@ def to_planes(spikes: np.ndarray, octets: int) -> np.ndarray:
     blocks = blocks_of(images, octets)
     packed = np.packbits(spikes, axis=2, bitorder="little")
     room = np.zeros((blocks * octets, 8, ticks, packed.shape[2]), np.uint8)
-    room.reshape(-1, *packed.shape[1:])[:images] = packed
+    room.reshape(blocks * octets * 8, *packed.shape[1:])[:images] = packed
     turned = _turn(np.moveaxis(room, 1, 3))  # [octets of images, ticks, octets of lines, 8 lines]
-    turned = turned.reshape(blocks, octets, ticks, -1)[..., :lines]
+    turned = turned.reshape(blocks, octets, ticks, 8 * packed.shape[2])[..., :lines]
     planes = aligned(blocks, ticks, lines, octets)
     planes[...] = np.moveaxis(turned, 1, 3)
     return planes
@@ -50,8 +50,8 @@ def from_planes(planes: np.ndarray, images: int) -> np.ndarray:
     blocks, ticks, lines, octets = planes.shape
     room = np.zeros((blocks, octets, ticks, -(-lines // 8) * 8), np.uint8)
     room[..., :lines] = np.moveaxis(planes, 3, 1)
-    turned = _turn(room.reshape(blocks * octets, ticks, -1, 8))
-    packed = np.moveaxis(turned, 3, 1).reshape(blocks * octets * 8, ticks, -1)[:images]
+    turned = _turn(room.reshape(blocks * octets, ticks, room.shape[3] // 8, 8))
+    packed = np.moveaxis(turned, 3, 1).reshape(blocks * octets * 8, ticks, room.shape[3] // 8)[:images]
     return np.unpackbits(packed, axis=2, count=lines, bitorder="little").view(bool)
 
 
