@@ -14,22 +14,22 @@ from spokeshave.targets.truenorth.spike_simulator import Engine, InputLines, Spi
 
 def agree(
     grid: CoreGrid, inputs: InputLines, spikes: torch.Tensor, ticks: int, vectors: VectorSet | None = None
-) -> None:
+) -> bool:
     wanted = SpikeSimulator(grid, inputs, Engine.TORCH).run(spikes, ticks).outputs
     got = BitPlanes(grid, inputs, vectors).run(spikes, ticks)
-    assert wanted.any() and torch.equal(got, wanted)
+    return bool(wanted.any()) and torch.equal(got, wanted)
 
 
 @pytest.mark.parametrize("images", [1, 7, 256, 300, 1100])
 def test_any_number_of_images(images: int) -> None:
     grid = random_grid(20)
-    agree(grid, random_inputs(20, grid), random_spikes(20, images, 12), 15)
+    assert agree(grid, random_inputs(20, grid), random_spikes(20, images, 12), 15)
 
 
 @pytest.mark.parametrize("vectors", [one for one in VectorSet if host_cpu().supports(one)])
 def test_every_set_of_instructions(vectors: VectorSet) -> None:
     grid = random_grid(21)
-    agree(grid, random_inputs(21, grid), random_spikes(21, 70, 12), 15, vectors)
+    assert agree(grid, random_inputs(21, grid), random_spikes(21, 70, 12), 15, vectors)
 
 
 @pytest.mark.parametrize("seed", range(30, 36))
@@ -40,7 +40,7 @@ def test_weights_up_to_the_chip_s_largest_and_many_axons(seed: int) -> None:
         negative_threshold=grid.neurons.negative_threshold * 60,
     )  # fmt: skip
     grid = replace(grid, neurons=wide)
-    agree(grid, random_inputs(seed, grid, entries=400), random_spikes(seed, 40, 20, share=0.3), 25)
+    assert agree(grid, random_inputs(seed, grid, entries=400), random_spikes(seed, 40, 20, share=0.3), 25)
 
 
 def test_potentials_that_grow_for_many_ticks() -> None:
@@ -51,7 +51,7 @@ def test_potentials_that_grow_for_many_ticks() -> None:
         leak=grid.neurons.leak.abs() * 20 + 1,
     )  # fmt: skip
     grid = replace(grid, neurons=neurons)
-    agree(grid, random_inputs(40, grid), random_spikes(40, 5, 100), 500)
+    assert agree(grid, random_inputs(40, grid), random_spikes(40, 5, 100), 500)
 
 
 def test_a_second_run_begins_anew() -> None:

@@ -8,6 +8,7 @@ from spokeshave.targets.truenorth.deployed_network import TrueNorth
 from spokeshave.targets.truenorth.spike_coding import SpikeCode
 from spokeshave.targets.truenorth.spike_simulator import Engine
 from spokeshave.targets.truenorth.tea_benches import mnist_bench_1, mnist_bench_3
+from spokeshave.targets.truenorth.tea_layer import LEAK_UNIT
 from spokeshave.targets.truenorth.tea_network import TeaNetwork
 
 
@@ -16,7 +17,7 @@ def settled(network: TeaNetwork) -> TeaNetwork:
     with torch.no_grad():
         for layer in network.tea_layers:
             layer.probability.copy_((layer.probability < 0.5).float())
-            layer.leak.copy_(torch.randint(-3, 4, layer.leak.shape))
+            layer.scaled_leak.copy_(torch.randint(-3, 4, layer.leak.shape) / LEAK_UNIT)
     return network
 
 
@@ -54,7 +55,7 @@ def test_replicas_get_spikes_of_their_own() -> None:
     network, images = settled(mnist_bench_1(40, replicas=2)), torch.rand(5, 784)
     layer = network.tea_layers[0]
     with torch.no_grad():
-        layer.probability[4:], layer.leak[4:] = layer.probability[:4], layer.leak[:4]
+        layer.probability[4:], layer.scaled_leak[4:] = layer.probability[:4], layer.scaled_leak[:4]
     for engine in (Engine.TORCH, Engine.BIT_PLANES):
         deployed = TrueNorth(2, 3, shared_input=True, engine=engine).map(network)
         votes, most = deployed.votes(images), 32

@@ -7,6 +7,7 @@ from spokeshave.errors import InvalidArgument
 from spokeshave.targets.truenorth.core_grid import NOWHERE
 from spokeshave.targets.truenorth.layers_to_cores import map_layers
 from spokeshave.targets.truenorth.tea_benches import mnist_bench_1, mnist_bench_3
+from spokeshave.targets.truenorth.tea_layer import LEAK_UNIT
 
 
 def test_every_spike_arrives_where_the_network_says() -> None:
@@ -32,7 +33,7 @@ def test_connections_are_drawn_copy_by_copy_and_poles_are_kept() -> None:
     network = mnist_bench_1(20)
     with torch.no_grad():
         network.tea_layers[0].probability[:, :, :128] = (torch.rand(4, 20, 128) < 0.5).float()
-        network.tea_layers[0].leak[1, 3] = -2.6
+        network.tea_layers[0].scaled_leak[1, 3] = -2.6 / LEAK_UNIT
     grid = map_layers(network, 3, seed=5).grid
     on = grid.connections.view(3, 4, *grid.connections.shape[1:])[:, :, :20]
     wanted = network.tea_layers[0].probability[:, :, :128].bool()
@@ -63,7 +64,7 @@ def test_more_cores_than_the_chip_has_are_refused() -> None:
 def test_a_network_that_diverged_is_refused() -> None:
     network = mnist_bench_1(10)
     with torch.no_grad():
-        network.tea_layers[0].leak[0, 0] = float("nan")
+        network.tea_layers[0].scaled_leak[0, 0] = float("nan")
     with pytest.raises(InvalidArgument, match="layer 0: expected finite"):
         map_layers(network)
 

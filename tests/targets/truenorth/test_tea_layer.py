@@ -52,7 +52,7 @@ def test_gradients_reach_every_probability(synapses: Synapses) -> None:
     made = layer()
     made.synapses = synapses
     made(torch.rand(8, 2, 64)).square().sum().backward()
-    for parameter in (made.probability, made.leak):
+    for parameter in (made.probability, made.scaled_leak):
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all()
         assert (parameter.grad != 0).float().mean() > 0.9
 
@@ -75,7 +75,7 @@ def test_a_rounded_layer_is_the_one_that_settles() -> None:
     """Its values, for probabilities of spikes and for spikes, are those of the layer that is left when it settles."""
     made = layer()
     with torch.no_grad():
-        made.leak.uniform_(-3, 3)
+        made.scaled_leak.uniform_(-0.4, 0.4)
     settled = copy.deepcopy(made)
     settled.settle()
     assert set(settled.probability.unique().tolist()) == {0, 1} and (settled.leak % 1 == 0).all()

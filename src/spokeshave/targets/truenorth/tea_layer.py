@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from spokeshave.errors import InvalidArgument
 from spokeshave.targets.truenorth.core_grid import NOWHERE
 
+LEAK_UNIT = 8.0
+"""Of the parameter: Adam moves all parameters by about the learning rate, and sums of 256 spikes want larger leaks."""
 _SURE = 1e-6
 """Added to the variance: a sum that nothing random is in then gives exactly 0 or 1."""
 
@@ -108,7 +110,7 @@ class TeaLayer(nn.Module):
 
     Attributes:
         probability: parameter [cores, neurons, axons] in 0..1; values outside count as the nearest inside.
-        leak: parameter [cores, neurons]; rounded on the chip.
+        scaled_leak: parameter [cores, neurons], the leak in units of `LEAK_UNIT`.
         synapses: how the forward pass takes the connections.
 
     Raises:
@@ -129,10 +131,15 @@ class TeaLayer(nn.Module):
             )
         cores, neurons, axons = len(weights), weights.shape[1], axon_types.shape[1]
         self.probability = nn.Parameter(torch.rand(cores, neurons, axons, generator=generator))
-        self.leak = nn.Parameter(torch.zeros(cores, neurons))
+        self.scaled_leak = nn.Parameter(torch.zeros(cores, neurons))
         self.register_buffer("axon_types", axon_types.to(torch.uint8))
         self.register_buffer("weights", weights.to(torch.int32))
         self.synapses = Synapses.EXPECTED
+
+    @property
+    def leak(self) -> Float[Tensor, "cores neurons"]:
+        """-lambda, what is added in every tick; rounded on the chip."""
+        return LEAK_UNIT * self.scaled_leak
 
     @property
     def synapse_weights(self) -> Float[Tensor, "cores neurons axons"]:
@@ -157,7 +164,7 @@ class TeaLayer(nn.Module):
     def settle(self) -> None:
         """Take all probabilities to their nearer poles, and all leaks to whole numbers; copies are then alike."""
         self.probability.copy_(rounded(self.inside))
-        self.leak.round_()
+        self.scaled_leak.copy_(self.leak.round() / LEAK_UNIT)
 
     @torch.no_grad()
     def _project(self) -> None:

@@ -1,0 +1,98 @@
+"""The recipe of TrueNorth through the real command line: every arm, resuming, numbers, options."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from spokeshave.cli.main import main
+from spokeshave.errors import InvalidArgument
+from spokeshave.recipes.truenorth import PAPER, Config, Row, plan_of
+from spokeshave.recipes.truenorth_arms import LABELS, TEA, ArmName, first_reaching
+from spokeshave.recipes.truenorth_rows import ROWS
+from spokeshave.report.arms_record import ArmsRecord
+from spokeshave.targets.truenorth.tea_network import TeaNetwork
+
+
+def smoke(tmp_path: Path, row: str, *options: str) -> ArmsRecord:
+    words = ["run", "truenorth", "--row", row, "--smoke", "--run-dir", str(tmp_path / row), *options]
+    assert main(words) == 0
+    return ArmsRecord.load(tmp_path / row)
+
+
+def test_rows_and_arms_are_whole() -> None:
+    assert set(ROWS) == {row.value for row in Row} == {*PAPER, "demo"} and set(LABELS) == set(ArmName)
+    cores = {name: plan().start().network().cores for name, plan in ROWS.items()}
+    assert cores == {
+        "demo": 4,
+        "bench-1-10": 4,
+        "bench-1": 4,
+        "bench-1-40": 4,
+        "bench-2": 16,
+        "bench-3": 62,
+        "bench-4": 4,
+    }
+    assert ROWS["bench-1"]().start(3).network().cores == 12
+
+
+def test_a_smoke_run_compares_every_arm_and_resume_repeats_it(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    record = smoke(tmp_path, "bench-1-10")
+    arms = {arm.name: arm for arm in record.arms}
+    wide = [f"{name}-{replicas}" for name in ("wide", "wide-rounded") for replicas in (3, 5)]
+    assert list(arms) == [TEA, "l1", "bias", "variance", "rounded", *wide] and record.headline == "bias"
+    assert [arms[name].number("cores") for name in (TEA, "wide-3", "wide-rounded-5")] == [4, 12, 20]
+    for name, arm in arms.items():
+        numbers = arm.numbers[0]
+        assert arm.errors[0] == pytest.approx(numbers["error_1_copies_share"])
+        assert numbers["error_1_copies_share"] == numbers["error_1_spikes_share"]
+        assert numbers["lost_share"] == pytest.approx(arm.errors[0] - numbers["float_error_share"])
+        # Rounded connections are at the poles.
+        assert (numbers["variance"] == 0) is ("rounded" in name)
+        weights = load_file(tmp_path / "bench-1-10" / "seed-0" / "weights" / f"{name}.safetensors")
+        assert TeaNetwork.of(weights).cores == numbers["cores"]
+    assert arms[TEA].number("cores_needed") <= 8 and arms[TEA].number("spikes_needed") <= 2  # itself, at the most
+    assert len(record.charts) == 2 and [curve.label for curve in record.charts[0].curves] == list(arms)
+    assert record.charts[0].curves[0].xs == [4, 8] and record.charts[1].curves[0].xs == [1, 2]
+    assert "page:" in capsys.readouterr().out and (tmp_path / "bench-1-10" / "report.html").stat().st_size > 20_000
+    again = smoke(tmp_path, "bench-1-10", "--resume")
+    assert [arm.errors for arm in again.arms] == [arm.errors for arm in record.arms]
+    assert [arm.numbers for arm in again.arms] == [arm.numbers for arm in record.arms]
+
+
+def test_penalties_act_and_rounding_goes_on_from_tea_where_the_row_says_so(tmp_path: Path) -> None:
+    record = smoke(tmp_path, "demo", "--arms", "bias", "rounded", "--strength", "0.5", "--neurons", "10")
+    folder = tmp_path / "demo" / "seed-0" / "weights"
+    plain, biased = (load_file(folder / f"{name}.safetensors")["layers.0.probability"] for name in (TEA, "bias"))
+    assert (biased * (1 - biased)).mean() < 0.9 * (plain * (1 - plain)).mean()
+    assert record.config["bias"] == 0.5 and record.config["neurons"] == 10 and record.paper is None
+    assert ROWS["bench-3"]().rounded_from_tea and not ROWS["bench-1"]().rounded_from_tea
+
+
+def test_strengths_can_be_tried_on_the_validation_split(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    words = ["--row", "demo", "--smoke", "--run-dir", str(tmp_path / "tried"), "--try-strengths", "1e-3", "1e-2"]
+    assert main(["run", "truenorth", *words, "--arms", "l1", "variance"]) == 0
+    said = capsys.readouterr().out
+    assert "seed 0, variance 0.001: one copy with one spike per frame" in said and "variance 0.01" in said
+    assert not (tmp_path / "tried" / "run.json").exists()
+
+
+def test_what_is_out_of_range_is_refused() -> None:
+    config = Config()
+    for wrong in ({"epochs": -1}, {"strength": float("nan")}, {"neurons": -2}, {"draws": -1}):
+        with pytest.raises(InvalidArgument, match="of at least 0"):
+            plan_of(replace(config, **wrong))
+    for wrong in ({"seeds": ()}, {"arms": ()}, {"arms": (ArmName.BIAS, ArmName.BIAS)}):
+        with pytest.raises(InvalidArgument, match="at least one seed and different arms"):
+            plan_of(replace(config, **wrong))
+    assert plan_of(replace(config, epochs=2, strength=0.1, draws=5)).settings.epochs == 2
+
+
+def test_the_first_that_reaches_an_accuracy() -> None:
+    assert first_reaching(torch.tensor([0.5, 0.7, 0.6, 0.8]), 0.65) == 2
+    assert first_reaching(torch.tensor([0.5, 0.7]), 0.75) is None
+    assert all(
+        name.endswith("_share") or name in ("variance", "cores", "cores_needed", "spikes_needed", "spikes_saved_times")
+        for name in QUANTITIES
+    )
