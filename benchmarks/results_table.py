@@ -136,7 +136,14 @@ def arms(recipe: str, quantities: Mapping[str, str]) -> Callable[[Path], str]:
     """Makes the table of a recipe that compares arms, from its name and the further numbers to show, with headings."""
 
     def table(directory: Path) -> str:
-        headings = ["row", "arm", "test error (seeds)", "above float, points", "published error", *quantities.values()]
+        headings = [
+            "row",
+            "arm",
+            "test error (seeds)",
+            "above the first arm, points",
+            "published error",
+            *quantities.values(),
+        ]
         lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
         for row in read_rows(recipe, directory) if (directory / recipe).is_dir() else ():
             published = (row.numbers["published"] or {}).get("accuracy") or {}
@@ -156,6 +163,28 @@ def arms(recipe: str, quantities: Mapping[str, str]) -> Callable[[Path], str]:
         return "\n".join(lines)
 
     return table
+
+
+def spike_simulation(directory: Path) -> str:
+    """Image-ticks a second of the simulator of neurosynaptic cores, beside RANC."""
+    lines = [
+        "| grid | cores in use | simulator | image-ticks a second | times RANC | peak memory, GiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in _benchmarks(directory, "spike-simulation"):
+        for case in row.numbers["cases"]:
+            for name, found in case["contestants"].items():
+                ratio = found["ratio"]
+                cells = [
+                    f"{case['case']}, {case['grid'][0]} x {case['grid'][1]}",
+                    f"{case['cores']:,}",
+                    name,
+                    f"{found['image_ticks_per_s']:,.0f}",
+                    "-" if ratio is None else f"{ratio:,.0f} ± {found['ratio_spread']:,.0f}",
+                    f"{case['peak_bytes'] / 2**30:.2f}",
+                ]
+                lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _plus_minus(spread: float | None, factor: float = 1) -> str:
@@ -333,6 +362,24 @@ PLACES: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
                 "parameters_share": "parameters",
                 "torch_speedup_batch_16": "times as fast in torch",
                 "compiled_speedup_batch_16": "times as fast by to_sparse",
+            },
+        ),
+    ),
+    ("docs/truenorth.md", "spike-simulation", spike_simulation),
+    (
+        "docs/papers/truenorth.md",
+        "truenorth",
+        arms(
+            "truenorth",
+            {
+                "float_error_share": "float",
+                "error_5_copies_share": "5 copies",
+                "error_16_copies_share": "16 copies",
+                "error_2_spikes_share": "2 spikes",
+                "error_13_spikes_share": "13 spikes",
+                "cores": "cores a copy",
+                "cores_needed": "cores like Tea's 16 copies",
+                "spikes_needed": "spikes like Tea's 13",
             },
         ),
     ),

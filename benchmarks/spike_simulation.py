@@ -3,11 +3,11 @@
     python benchmarks/spike_simulation.py --ranc-sim .../ranc_sim    # --ledger results writes a row
 
 `small`: RANC's own MNIST network (tea/256; five programmed cores of a 4 x 3 grid) on MNIST's test images, one image a
-tick. `large`: the same cores in a grid of 64 x 64, where RANC spends its time on the empty ones too. `tiled`: 819 copies
-of those cores, 4,095 in use. `full`: 4,096 cores of 256 random neurons, half of all crosspoints on, every neuron with a
-potential, a delay and a destination of its own. RANC takes one image at a time and is timed on the first two; on the
-last two it would have to read a file of half a gigabyte, and its time a core is the same. All take turns on one thread;
-seconds are of CPU time, RANC's without its start, ours with the packing of spikes into bits and out of them.
+tick. `large`: the same cores in a grid of 64 x 64, where RANC spends its time on the empty ones too. `tiled`: 819
+copies of those cores, 4,095 in use. `full`: 4,096 cores of 256 random neurons, half of all crosspoints on, every neuron
+with a potential, a delay and a destination of its own. RANC takes one image at a time and is timed on the first two; on
+the last two it would have to read a file of half a gigabyte, and its time a core is the same. All take turns on one
+thread; seconds are of CPU time, RANC's without its start, ours with packing spikes into bits and out of them.
 RANC's emulator: https://github.com/UA-RCL/RANC, simulator/, built with -DCMAKE_BUILD_TYPE=Release.
 """
 
@@ -153,9 +153,10 @@ def case_of(name: str, options: Options, folder: Path, pixels: Tensor) -> Case:
 
 
 def plain_numpy(grid: CoreGrid, pixels: np.ndarray) -> Callable[[], np.ndarray]:
-    """tea/256 as two products of matrices for all images, what a user would write in a few lines; knows the network."""
+    """tea/256 as two products of matrices for all images: a few lines, which know the network."""
     places = grid.places()
-    weights = np.where(grid.axon_types.numpy() % 2 == 0, 1.0, -1.0).astype(np.float32)[:, None] * grid.connections.numpy()
+    signs = np.where(grid.axon_types.numpy() % 2 == 0, 1.0, -1.0).astype(np.float32)
+    weights = signs[:, None] * grid.connections.numpy()
     first = [int(places[0, x]) for x in range(4)]
     last = int(places[1, 0])
     leak = grid.neurons.leak.numpy()
@@ -176,9 +177,18 @@ def ranc_turn(program: Path, case: Case, ticks: int, folder: Path) -> Callable[[
     write_ranc(RancNetwork.given(case.grid, case.inputs, flat), folder / "input.json", folder / "config.json")
 
     def seconds(count: int) -> float:
-        words = [program, "-i", folder / "input.json", "-o", folder / "out.txt", "-c", folder / "config.json"]
+        words: list[Any] = [
+            program,
+            "-i",
+            folder / "input.json",
+            "-o",
+            folder / "out.txt",
+            "-c",
+            folder / "config.json",
+        ]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([*map(str, words), "--ticks", str(count), "-r", "1000000"], check=True, stdout=subprocess.DEVNULL)
+        words += ["--ticks", count, "-r", 10**6]
+        subprocess.run([str(word) for word in words], check=True, stdout=subprocess.DEVNULL)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -231,7 +241,8 @@ def measured(name: str, options: Options, folder: Path, pixels: Tensor) -> dict[
         }  # fmt: skip
     return {
         "case": name, "cores": case.grid.cores, "grid": [case.grid.width, case.grid.height],
-        "crosspoints": int(torch.count_nonzero(case.grid.connections)), "images": case.spikes.shape[0], "ticks": case.spikes.shape[1],
+        "crosspoints": int(torch.count_nonzero(case.grid.connections)),
+        "images": case.spikes.shape[0], "ticks": case.spikes.shape[1],
         "contestants": found, "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     }  # fmt: skip
 

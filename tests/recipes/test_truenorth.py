@@ -92,7 +92,3 @@ def test_what_is_out_of_range_is_refused() -> None:
 def test_the_first_that_reaches_an_accuracy() -> None:
     assert first_reaching(torch.tensor([0.5, 0.7, 0.6, 0.8]), 0.65) == 2
     assert first_reaching(torch.tensor([0.5, 0.7]), 0.75) is None
-    assert all(
-        name.endswith("_share") or name in ("variance", "cores", "cores_needed", "spikes_needed", "spikes_saved_times")
-        for name in QUANTITIES
-    )

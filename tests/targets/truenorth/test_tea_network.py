@@ -66,7 +66,8 @@ def test_a_state_dict_tells_the_whole_network() -> None:
     assert torch.equal(again(images), network(images)) and again.streams == 2 and again.cores == 8
     state = network.state_dict()
     for wrong in (
-        {k: v for k, v in state.items() if k != "form"}, {k: v for k, v in state.items() if k != "layers.0.scaled_leak"},
+        {k: v for k, v in state.items() if k != "form"},
+        {k: v for k, v in state.items() if k != "layers.0.scaled_leak"},
         state | {"sources_0": state["sources_0"] + 10**6}, torch.nn.Linear(2, 2).state_dict(),
     ):  # fmt: skip
         with pytest.raises(DataError, match="not the weights of a whole Tea network"):
