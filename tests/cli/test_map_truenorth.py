@@ -11,7 +11,7 @@ from rich.console import Console
 
 from html_page import Page
 from spokeshave.cli.main import main
-from spokeshave.cli.map_truenorth import Options, chip_of, images_to_test, measure, say
+from spokeshave.cli.map_truenorth import Options, chip_of, images_to_test, measure, network_of, say
 from spokeshave.data import Batches, load
 from spokeshave.errors import InvalidArgument
 from spokeshave.export import export
@@ -198,3 +198,24 @@ def test_the_first_draw_is_the_one_that_was_made(nets: str) -> None:
     alone, given = measure(network, chip, test, 2), measure(network, chip, test, 2, chip.map(network))
     assert torch.equal(alone.draws, given.draws) and not torch.equal(alone.draws[0], alone.draws[1])
     assert torch.equal(alone.draws[1], TrueNorth(2, 2, seed=4).map(network).accuracy_grid(test))
+
+
+def test_a_file_of_weights_is_a_network_by_itself(
+    nets: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = trained(nets, 3)
+    export(network, tmp_path / "tea.safetensors", torch.rand(1, 784))
+    assert torch.equal(network_of(str(tmp_path / "tea.safetensors"))(torch.ones(1, 784)), network(torch.ones(1, 784)))
+    assert (
+        main(["map-truenorth", str(tmp_path / "tea.safetensors"), "--copies", "1", "--out", str(tmp_path / "out")]) == 0
+    )
+    whole = (tmp_path / "tea.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    export(torch.nn.Linear(2, 2), tmp_path / "other.safetensors", torch.rand(1, 2))
+    for name, message in (
+        ("cut", "expected a whole .safetensors file"), ("other", "not the weights of a whole Tea network"), ("none", "no such file"),
+    ):  # fmt: skip
+        capsys.readouterr()
+        assert main(["map-truenorth", str(tmp_path / f"{name}.safetensors"), "--out", str(tmp_path / "out")]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"{name}.safetensors" in said and message in said

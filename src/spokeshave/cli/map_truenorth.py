@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 
 from spokeshave.cli.mapping_options import require_files, short_name, shown_settings, some_images
-from spokeshave.errors import InvalidArgument
+from spokeshave.errors import DataError, InvalidArgument
 
 # Enums stand in the types of options, which tyro looks at when it is called.
 from spokeshave.targets.truenorth.layers_to_cores import CHIP_SIDE
@@ -40,7 +40,7 @@ class Options:
     """Put copies of a network on neurosynaptic cores: accuracy by copies and spikes per frame, price, a page."""
 
     model: tyro.conf.Positional[str]
-    """package.module:factory or file.py:factory of a TeaNetwork."""
+    """package.module:factory or file.py:factory of a TeaNetwork, or the .safetensors file of one."""
     weights: Path | None = None
     """A .safetensors file with what it learned."""
     before: Path | None = None
@@ -92,7 +92,6 @@ def command(arguments: list[str]) -> int:
     )
     from spokeshave.export import load_safetensors
     from spokeshave.files import atomic_write, require_writable
-    from spokeshave.models.named_model import load_model
     from spokeshave.report.connection_probabilities import probabilities_by_layer
     from spokeshave.report.page import PAGE_FILE
     from spokeshave.report.truenorth_page import TrueNorthRun, write_truenorth_page
@@ -104,8 +103,7 @@ def command(arguments: list[str]) -> int:
         )
     require_files(weights=options.weights, before=options.before)
     require_writable(options.out)
-    model = load_model(options.model).eval()
-    network, before = require_tea(model), None
+    network, before = network_of(options.model).eval(), None
     if options.before is not None:
         before = copy.deepcopy(network)
         load_safetensors(before, options.before)
@@ -153,6 +151,35 @@ def chip_of(options: Options) -> "TrueNorth":
 
     names = [field.name for field in dataclasses.fields(TrueNorth)]
     return TrueNorth(**{name: getattr(options, name) for name in names})
+
+
+def network_of(name: str) -> "TeaNetwork":
+    """The network that a name or a file means.
+
+    Args:
+        name: as typed.
+
+    Raises:
+        UnsupportedLayer: it is no network of Tea layers.
+        InvalidArgument: nothing is found under the name.
+        CheckpointError: the file is damaged.
+        DataError: the file holds other weights than those of a Tea network.
+    """
+    from safetensors.torch import load_file
+
+    from spokeshave.export import describe_safetensors
+    from spokeshave.models.named_model import load_model
+    from spokeshave.targets.truenorth.tea_network import TeaNetwork
+
+    path = Path(name)
+    if path.suffix != ".safetensors":
+        return require_tea(load_model(name))
+    require_files(model=path)
+    describe_safetensors(path)
+    try:
+        return TeaNetwork.of(load_file(path))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def require_tea(model: object) -> "TeaNetwork":

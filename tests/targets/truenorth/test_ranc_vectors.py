@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ranc_grids import assert_same_packets, ranc_grid, ranc_network, tea_256
+from spokeshave.data import DatasetName, load
 from spokeshave.errors import DataError, InvalidArgument
 from spokeshave.targets.truenorth.core_grid import CoreGrid, OutputBus
 from spokeshave.targets.truenorth.ranc_memory import read_ranc_memory
@@ -25,7 +26,7 @@ from spokeshave.targets.truenorth.ranc_vectors import (
     read_ranc_vectors,
     write_ranc_vectors,
 )
-from spokeshave.targets.truenorth.spike_simulator import Engine, SpikeSimulator
+from spokeshave.targets.truenorth.spike_simulator import Engine, InputLines, SpikeSimulator
 
 FILES = (INPUTS, INPUT_COUNTS, OUTPUTS, OUTPUT_COUNTS)
 
@@ -169,3 +170,24 @@ def test_shipped_vectors_that_were_cut_off(real_data_dir: Path, tmp_path: Path) 
     (tmp_path / INPUTS).write_bytes((folder / INPUTS).read_bytes()[:-10])
     with pytest.raises(DataError, match=r"tb_input\.txt line 1367: expected 30 bits \(256 axons, 16 slots\), got 20"):
         read_ranc_vectors(tmp_path, grid)
+
+
+@pytest.mark.parametrize("engine", [Engine.TORCH, Engine.BIT_PLANES])
+def test_the_shipped_network_reads_9404_of_mnist_s_10000_test_images(real_data_dir: Path, engine: Engine) -> None:
+    """One image a tick, as RANC streams them; torch runs the first 2,000, with the bits of the other engine."""
+    splits = load(DatasetName.MNIST, real_data_dir)
+    grid = read_ranc_memory(real_data_dir / "ranc" / "tea_256", 4, 3, OutputBus(0, 2, 250))
+    core = torch.stack([grid.places()[0, x] for x in range(4)]).repeat_interleave(256)
+    line = torch.cat([torch.arange(first, first + 256) for first in (0, 176, 352, 528)])
+    inputs = InputLines(784, line, core, torch.arange(256).repeat(4), torch.ones_like(line))
+    # Streams of a hundred images: neurons forget, and an answer comes a tick after its image.
+    pixels = (splits.test.images.flatten(1) > 127).view(100, 100, 784)
+    streams = pixels if engine is Engine.BIT_PLANES else pixels[:20]
+    outputs = SpikeSimulator(grid, inputs, engine).run(streams, 101).outputs[:, 1:].flatten(0, 1)
+    votes = torch.stack([outputs[:, label::10].sum(1) for label in range(10)], 1)
+    right = votes.argmax(1) == splits.test.labels[: len(votes)]
+    if engine is Engine.BIT_PLANES:
+        assert int(right.sum()) == 9404
+    else:
+        wanted = SpikeSimulator(grid, inputs, Engine.BIT_PLANES).run(streams, 101).outputs[:, 1:].flatten(0, 1)
+        assert torch.equal(outputs, wanted)
