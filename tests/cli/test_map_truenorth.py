@@ -213,7 +213,9 @@ def test_a_file_of_weights_is_a_network_by_itself(
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     export(torch.nn.Linear(2, 2), tmp_path / "other.safetensors", torch.rand(1, 2))
     for name, message in (
-        ("cut", "expected a whole .safetensors file"), ("other", "not the weights of a whole Tea network"), ("none", "no such file"),
+        ("cut", "expected a whole .safetensors file"),
+        ("other", "not the weights of a whole Tea network"),
+        ("none", "no such file"),
     ):  # fmt: skip
         capsys.readouterr()
         assert main(["map-truenorth", str(tmp_path / f"{name}.safetensors"), "--out", str(tmp_path / "out")]) == 2
