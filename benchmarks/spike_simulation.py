@@ -17,7 +17,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,7 +38,7 @@ from spokeshave.targets.truenorth.ranc_files import write_ranc
 from spokeshave.targets.truenorth.ranc_memory import read_ranc_memory
 from spokeshave.targets.truenorth.ranc_network import RancNetwork
 from spokeshave.targets.truenorth.spike_simulator import Engine, InputLines, SpikeSimulator
-from spokeshave.timing import median_and_spread, using_threads
+from spokeshave.timing import median_and_spread
 
 SLICES = (0, 176, 352, 528)
 """First pixel of what each input core of tea/256 sees."""
@@ -206,9 +208,12 @@ def rate(run: Callable[[], Any], work: int) -> Callable[[], float]:
     return turn
 
 
-def measured(name: str, options: Options, folder: Path, pixels: Tensor) -> dict[str, Any]:
-    """All contestants of a case in turns."""
-    case = case_of(name, options, folder, pixels)
+def measured(name: str, options: Options) -> dict[str, Any]:
+    """All contestants of a case in turns; in a process of its own, whose memory is then the case's."""
+    pixels = load(DatasetName.MNIST, options.data_dir).test.images.flatten(1) > 127
+    data = options.data_dir or Path(os.environ["SPOKESHAVE_DATA"])
+    torch.set_num_threads(1)
+    case = case_of(name, options, data / "ranc" / "tea_256", pixels)
     work = case.spikes.shape[0] * case.spikes.shape[1]
     planes = SpikeSimulator(case.grid, case.inputs, Engine.BIT_PLANES)
     turns = {"bit planes": rate(lambda: planes.run(case.spikes), work)}
@@ -250,23 +255,20 @@ def measured(name: str, options: Options, folder: Path, pixels: Tensor) -> dict[
 def main(options: Options) -> None:
     """Measure case after case, the small ones first, and print."""
     console, began = Console(), time.perf_counter()
-    splits = load(DatasetName.MNIST, options.data_dir)
-    data = options.data_dir or Path(os.environ["SPOKESHAVE_DATA"])
-    pixels = splits.test.images.flatten(1) > 127
     table = Table(title="image-ticks a second, one thread", box=None, title_justify="left")
-    for heading in ("case", "cores", "contestant", "image-ticks a second", "times RANC", "memory so far"):
+    for heading in ("case", "cores", "contestant", "image-ticks a second", "times RANC", "peak memory"):
         table.add_column(heading, justify="left" if heading in ("case", "contestant") else "right")
     cases = []
-    with using_threads(1):
-        for name in options.cases:
-            found = measured(name, options, data / "ranc" / "tea_256", pixels)
-            cases.append(found)
-            for contestant, numbers in found["contestants"].items():
-                times = "" if numbers["ratio"] is None else f"{numbers['ratio']:,.0f} +- {numbers['ratio_spread']:,.0f}"
-                table.add_row(
-                    name, f"{found['cores']:,}", contestant, f"{numbers['image_ticks_per_s']:,.0f}", times,
-                    f"{found['peak_bytes'] / 2**30:.2f} GiB",
-                )  # fmt: skip
+    for name in options.cases:
+        with ProcessPoolExecutor(1, get_context("spawn")) as alone:
+            found = alone.submit(measured, name, options).result()
+        cases.append(found)
+        for contestant, numbers in found["contestants"].items():
+            times = "" if numbers["ratio"] is None else f"{numbers['ratio']:,.0f} +- {numbers['ratio_spread']:,.0f}"
+            table.add_row(
+                name, f"{found['cores']:,}", contestant, f"{numbers['image_ticks_per_s']:,.0f}", times,
+                f"{found['peak_bytes'] / 2**30:.2f} GiB",
+            )  # fmt: skip
     console.print(table)
     for found in cases:
         ratio = found["contestants"]["bit planes"]["ratio"]

@@ -13,6 +13,7 @@ from rich.console import Console
 from spokeshave.arms_output import print_arms, write_arms_ledger
 from spokeshave.data import DatasetName, load
 from spokeshave.equal_budget import Course
+from spokeshave.errors import InvalidArgument
 from spokeshave.float_networks import FloatNetwork
 from spokeshave.processes import usable_device
 from spokeshave.report.arms_record import ArmsRecord
@@ -53,6 +54,16 @@ class LastArmsOptions:
 @dataclass(frozen=True)
 class ArmsOptions(LastArmsOptions, FirstArmsOptions):
     """All of them; a recipe's `Config(ArmsOptions, Own)` has those of its `Own(FirstArmsOptions)` between."""
+
+
+def require_arms(seeds: tuple[int, ...], arms: tuple[Enum, ...]) -> None:
+    """See that there is something to compare.
+
+    Raises:
+        InvalidArgument: for no seed, no arm, or the same arm twice.
+    """
+    if not seeds or not arms or len(set(arms)) < len(arms):
+        raise InvalidArgument(f"expected at least one seed and different arms, got {seeds} and {arms}")
 
 
 def open_course(config: ArmsOptions, recipe: str, start: FloatNetwork) -> Course:

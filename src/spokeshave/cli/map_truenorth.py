@@ -67,6 +67,8 @@ class Options:
     """Cores along each side of the chip."""
     engine: Engine = Engine.AUTO
     """What runs the ticks."""
+    device: str = "cpu"
+    """Where: cpu, cuda, cuda:1."""
     ranc: bool = False
     """Write one copy as RANC's simulator reads it, with spikes of the first image and the answer to them."""
     out: Path = Path("runs/map-truenorth")

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, close_course, open_course
+from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, close_course, open_course, require_arms
 from spokeshave.arms_output import write_arms
 from spokeshave.errors import InvalidArgument
 from spokeshave.processes import is_first
@@ -97,8 +97,7 @@ def plan_of(config: Config) -> RowPlan:
             "expected epochs, neurons, draws and finite strengths of at least 0, got "
             f"{config.epochs}, {config.neurons}, {config.draws} and {strengths}"
         )
-    if not config.seeds or not config.arms or len(set(config.arms)) < len(config.arms):
-        raise InvalidArgument(f"expected at least one seed and different arms, got {config.seeds} and {config.arms}")
+    require_arms(config.seeds, config.arms)
     return replace(
         plan,
         settings=replace(plan.settings, epochs=config.epochs or plan.settings.epochs),

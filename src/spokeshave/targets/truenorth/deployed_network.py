@@ -16,6 +16,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from spokeshave.errors import InvalidArgument, UnsupportedLayer
+from spokeshave.processes import usable_device
 from spokeshave.targets.truenorth.bit_plane_packing import aligned_copy, counted, random_planes
 from spokeshave.targets.truenorth.bit_planes import BitPlanes
 from spokeshave.targets.truenorth.layers_to_cores import CHIP_SIDE, MappedCores, map_layers
@@ -88,6 +89,7 @@ class DeployedNetwork(nn.Module):
         chip_side: cores along each side of the chip.
         engine: of the simulator.
         seed: of the input spikes.
+        device: of the simulator.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class DeployedNetwork(nn.Module):
         chip_side: int,
         engine: Engine,
         seed: int,
+        device: str = "cpu",
     ) -> None:
         super().__init__()
         self.mapped, self.spikes_per_frame, self.code, self.shared_input = mapped, spikes_per_frame, code, shared_input
@@ -107,7 +110,7 @@ class DeployedNetwork(nn.Module):
         self.depth, self._chip = len(network.layers), chip_side
         self.classes, self._seed = network.classes, seed
         self.register_buffer("ballots", network.ballots.detach().cpu().clone())
-        self._simulator = SpikeSimulator(mapped.grid, mapped.inputs, engine, seed=seed)
+        self._simulator = SpikeSimulator(mapped.grid, mapped.inputs, engine, device, seed)
         self.restart()
 
     def restart(self, seed: int | None = None) -> None:
@@ -208,6 +211,7 @@ class TrueNorth:
         chip_side: cores along each side of the chip; TrueNorth has 64 x 64.
         engine: of the simulator.
         seed: of connections and input spikes.
+        device: of the simulator, cpu or cuda.
 
     Raises:
         InvalidArgument: for a value out of its range.
@@ -225,6 +229,7 @@ class TrueNorth:
     chip_side: int = CHIP_SIDE
     engine: Engine = Engine.AUTO
     seed: int = 0
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.copies < 1 or self.spikes_per_frame < 1 or self.chip_side < 1:
@@ -242,15 +247,24 @@ class TrueNorth:
 
         Raises:
             UnsupportedLayer: for any other model: neurosynaptic cores hold connections that were learned for them.
-            InvalidArgument: the copies do not fit the chip, or the model is not finite.
+            InvalidArgument: the copies do not fit the chip, the model is not finite, or there is no such device.
         """
         if not isinstance(model, TeaNetwork):
             raise UnsupportedLayer(
                 f"{type(model).__name__}: neurosynaptic cores hold networks of Tea layers only; build and train a "
                 "TeaNetwork (spokeshave.targets.truenorth), such as mnist_bench_1()"
             )
+        usable_device(self.device)
         mapped = map_layers(model, self.copies, self.chip_side, self.seed)
         made = DeployedNetwork(
-            model, mapped, self.spikes_per_frame, self.code, self.shared_input, self.chip_side, self.engine, self.seed
+            model,
+            mapped,
+            self.spikes_per_frame,
+            self.code,
+            self.shared_input,
+            self.chip_side,
+            self.engine,
+            self.seed,
+            self.device,
         )
         return made.train(model.training)
