@@ -201,7 +201,7 @@ class Course:
         budget = self.budget
         with torch.random.fork_rng(devices=[]):
             network = budget.network()
-        facts = {
+        facts: dict[str, Any] = {
             "settings": {k: v for k, v in budget.settings.to_dict().items() if k not in ("seed", "checkpoint_every")},
             "data": digest({"images": self.training.images, "labels": self.training.labels}),
             "network": [[name, list(one.shape)] for name, one in network.named_parameters()],
@@ -210,4 +210,7 @@ class Course:
             "augment": None if budget.augment is None else asdict(budget.augment),
             "normalize": budget.normalize.to_dict(),
         }
+        # Such as which axon has which type; counters and statistics of normalization begin alike.
+        fixed = {name: one for name, one in network.named_buffers() if one.dim() and not one.is_floating_point()}
+        facts |= {"buffers": digest(fixed)} if fixed else {}
         return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=4).hexdigest()

@@ -17,7 +17,7 @@ from spokeshave.errors import InvalidArgument
 from spokeshave.export import export
 from spokeshave.models.named_model import load_model
 from spokeshave.report.deployed_accuracy import DeployedAccuracy
-from spokeshave.targets.truenorth.deployed_network import TrueNorth
+from spokeshave.targets.truenorth.deployed_network import TrueNorth, shared_hits
 from spokeshave.targets.truenorth.ranc_files import read_ranc, read_ranc_output
 from spokeshave.targets.truenorth.spike_coding import SpikeCode, encode
 from spokeshave.targets.truenorth.spike_simulator import Engine, SpikeSimulator
@@ -27,6 +27,8 @@ NETS = """
 from spokeshave.targets.truenorth.tea_benches import mnist_bench_1, rs130_bench_4
 def net():
     return mnist_bench_1(30)
+def wide():
+    return mnist_bench_1(10, replicas=2)
 def three_classes():
     return rs130_bench_4(30)
 """
@@ -76,7 +78,7 @@ def test_a_trained_network_gets_a_record_a_page_and_ranc_files(
     for seed in (7, 8):
         votes = TrueNorth(3, 4, seed=seed).map(after).votes(images).double()
         right = [
-            [(votes[:copies, :ticks].sum((0, 1)).argmax(1) == labels).double().mean() for ticks in range(1, 5)]
+            [shared_hits(votes[:copies, :ticks].sum((0, 1)), labels).mean() for ticks in range(1, 5)]
             for copies in range(1, 4)
         ]
         grids.append(torch.tensor(right))
@@ -171,7 +173,7 @@ def test_images_are_fed_as_shares_and_more_classes_than_votes_are_refused(nets: 
     torch.testing.assert_close(fed, batches.split.images / 255)
     assert float(fed.max()) == 1
     few = copy.deepcopy(network)
-    few.classes = 9
+    few.form[1] = 9
     with pytest.raises(InvalidArgument, match=r"\(784 pixels\) in 10 classes; .* votes for 9 classes"):
         images_to_test(Options("", data="digits"), few)
 
@@ -221,3 +223,21 @@ def test_a_file_of_weights_is_a_network_by_itself(
         assert main(["map-truenorth", str(tmp_path / f"{name}.safetensors"), "--out", str(tmp_path / "out")]) == 2
         said = " ".join(capsys.readouterr().err.split())
         assert f"{name}.safetensors" in said and message in said
+
+
+def test_networks_with_replicas_are_mapped_too(nets: str, tmp_path: Path) -> None:
+    words = [
+        "map-truenorth",
+        f"{nets}:wide",
+        "--copies",
+        "2",
+        "--spikes-per-frame",
+        "2",
+        "--ranc",
+        "--out",
+        str(tmp_path),
+    ]
+    assert main(words) == 0
+    network = read_ranc(tmp_path / "ranc_input.json", tmp_path / "ranc_config.json")
+    got = SpikeSimulator(network.grid, network.inputs()).run(network.spikes(), 2).outputs[0]
+    assert network.grid.cores == 8 and torch.equal(got, read_ranc_output(tmp_path / "ranc_output.txt"))

@@ -13,13 +13,14 @@ from spokeshave.targets.truenorth.core_grid import CoreGrid, OutputBus
 from spokeshave.targets.truenorth.deployed_network import DeployedNetwork, TrueNorth
 from spokeshave.targets.truenorth.spike_coding import SpikeCode, encode
 from spokeshave.targets.truenorth.spike_simulator import Engine, SpikeSimulator
+from spokeshave.targets.truenorth.tea_benches import mnist_bench_1
 from tea_cases import small_tea
 
 
 def whole(deployed: DeployedNetwork, images: torch.Tensor) -> torch.Tensor:
     """Spikes an image from core to core, of all copies at once; the last column is the bus."""
     copies, ticks = deployed.mapped.copies, deployed.spikes_per_frame
-    spikes = encode(images.repeat(1, copies), ticks, deployed.code, np.random.default_rng(0))
+    spikes = encode(images.repeat(1, copies), ticks, deployed.chip.code, np.random.default_rng(0))
     simulator = SpikeSimulator(deployed.mapped.grid, deployed.mapped.inputs, Engine.TORCH)
     traffic = simulator.run(spikes, ticks + deployed.depth - 1, traffic=True).traffic
     assert traffic is not None
@@ -123,3 +124,9 @@ def test_without_spikes_there_are_no_hops() -> None:
     silent = replace(traffic, sender=none, receiver=none, spikes=torch.zeros(0, dtype=torch.float64))
     assert mean_hops(grid, silent) == 0 and float(mesh_load(grid, silent).along_x.abs().sum()) == 0
     assert silent.sent.tolist() == [0] * 9
+
+
+def test_replicas_have_lines_of_their_own() -> None:
+    deployed = TrueNorth(3, 2, seed=1).map(mnist_bench_1(10, replicas=2))
+    traffic = count_traffic(deployed, torch.rand(4, 784))
+    assert traffic.cores == 24 and (traffic.sent > 0).all()

@@ -109,6 +109,10 @@ def command(arguments: list[str]) -> int:
     if options.before is not None:
         before = copy.deepcopy(network)
         load_safetensors(before, options.before)
+        try:
+            chip.map(before)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"--before {options.before}: {error}") from error
     if options.weights is not None:
         load_safetensors(network, options.weights)
     deployed = chip.map(network)
@@ -297,12 +301,11 @@ def write_ranc_files(one: "DeployedNetwork", images: "Tensor | None", out: Path,
 
     from spokeshave.targets.truenorth.ranc_files import write_ranc, write_ranc_output
     from spokeshave.targets.truenorth.ranc_network import RancNetwork
-    from spokeshave.targets.truenorth.spike_coding import encode
     from spokeshave.targets.truenorth.spike_simulator import SpikeSimulator
 
     generator = torch.Generator().manual_seed(seed)
     image = torch.rand(1, one.pixels, generator=generator) if images is None else images[:1].flatten(1)
-    spikes = encode(image, one.spikes_per_frame, one.code, np.random.default_rng(seed))
+    spikes = one.input_spikes(image, 1, one.spikes_per_frame, np.random.default_rng(seed))
     mapped = one.mapped
     left = SpikeSimulator(mapped.grid, mapped.inputs).run(spikes, one.spikes_per_frame + one.depth - 1).outputs[0]
     network = RancNetwork.given(mapped.grid, mapped.inputs, spikes)

@@ -98,6 +98,8 @@ def plan_of(config: Config) -> RowPlan:
             f"{config.epochs}, {config.neurons}, {config.draws} and {strengths}"
         )
     require_arms(config.seeds, config.arms)
+    if min(config.seeds) < 0:
+        raise InvalidArgument(f"seeds: expected at least 0, got {config.seeds}")
     return replace(
         plan,
         settings=replace(plan.settings, epochs=config.epochs or plan.settings.epochs),

@@ -1,7 +1,8 @@
 """The arms of recipe `truenorth`: ways to learn connections, each deployed for every number of copies and spikes.
 
 Plain Tea is the reference. All arms of a seed begin with the same probabilities and train for as long (replicas have
-more of them); a test accuracy is that of a simulated chip, a mean over several draws of all connections.
+more of them), but for rows whose rounded arm goes on from the network that Tea trained; a test accuracy is that of a
+simulated chip, a mean over several draws of all connections, which are the same for all arms.
 """
 
 from enum import Enum
@@ -30,6 +31,8 @@ SIDE = 16
 """Copies, and spikes per frame, up to which accuracies are measured."""
 LIKE_COPIES, LIKE_SPIKES = 16, 13
 """Plain Tea's numbers of both in the paper's comparisons: 16 copies, 13 spikes per frame."""
+_VALIDATION = 500
+"""Draws on the validation split are numbered from here on."""
 
 
 class ArmName(Enum):
@@ -61,7 +64,7 @@ class Walk:
     Args:
         plan: of the row.
         course: data and budget of plain Tea.
-        seed: of the first probabilities; with the arm, of deployments.
+        seed: of the first probabilities, and of deployments.
         smoke: deploy a few copies on a few images only.
     """
 
@@ -85,6 +88,8 @@ class Walk:
                 arm = f"{name.value}-{replicas}" if replicas > 1 else name.value
                 network, history = self.trained(name, arm, replicas)
                 label = f"{LABELS[name]} ({replicas} each)" if replicas > 1 else LABELS[name]
+                if name is ArmName.ROUNDED and self.plan.rounded_from_tea:
+                    label += ", from where Tea ended"
                 scored[arm] = self._scored(arm, label, network, {arm: history})
         return scored
 
@@ -123,11 +128,11 @@ class Walk:
         return cast(TeaNetwork, self.plan.start(replicas).network())
 
     def _single(self, network: TeaNetwork) -> Evaluation:
-        network = network.eval()
-        held_out = Batches(self.course.validation, 500, 0, self.course.budget.normalize, None, shuffle=False)
-        found = [evaluate(TrueNorth(seed=self._seed(draw)).map(network), held_out) for draw in range(self.draws)]
-        total = sum(one.accuracy for one in found) / len(found)
-        return Evaluation(total, sum(one.loss for one in found) / len(found), found[0].images)
+        """On the validation split, with draws that the test split does not see."""
+        held_out = Batches(self.course.validation, 1024, 0, self.course.budget.normalize, None, shuffle=False)
+        chips = [TrueNorth(seed=self._seed(_VALIDATION + draw)) for draw in range(self.draws)]
+        found = [float(chip.map(network.eval()).accuracy_grid(held_out)[0, 0]) for chip in chips]
+        return _accuracy(sum(found) / len(found), len(self.course.validation.labels))
 
     def _seed(self, draw: int) -> int:
         return 1000 * self.seed + draw
@@ -148,7 +153,7 @@ class Walk:
         return Scored(
             label,
             self._single(network),
-            Evaluation(float(grid[0, 0]), 0.0, floating.images),
+            _accuracy(float(grid[0, 0]), floating.images),
             self._numbers(arm, network, floating.accuracy, grid),
             rows,
         )
@@ -175,6 +180,11 @@ class Walk:
             found[f"error_{number + 1}_copies_share"] = 1 - float(grid[number, 0])
             found[f"error_{number + 1}_spikes_share"] = 1 - float(grid[0, number])
         return found | {"error_all_share": 1 - float(grid[-1, -1])}
+
+
+def _accuracy(accuracy: float, images: int) -> Evaluation:
+    """Of a chip, whose votes have no cross entropy."""
+    return Evaluation(accuracy, float("nan"), images)
 
 
 def first_reaching(accuracies: Tensor, wanted: float) -> int | None:

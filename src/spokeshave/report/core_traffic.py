@@ -16,7 +16,6 @@ from spokeshave.errors import InvalidArgument
 from spokeshave.targets.truenorth.core_grid import CoreGrid
 from spokeshave.targets.truenorth.deployed_network import DeployedNetwork
 from spokeshave.targets.truenorth.layers_to_cores import MappedCores
-from spokeshave.targets.truenorth.spike_coding import encode
 from spokeshave.targets.truenorth.spike_simulator import Engine, InputLines, SpikeSimulator
 
 _CORES_AT_ONCE, _IMAGES_AT_ONCE = 256, 16
@@ -73,29 +72,29 @@ def count_traffic(deployed: DeployedNetwork, images: Float[Tensor, "images *pixe
     Raises:
         InvalidArgument: images of another size, none at all, or with values outside 0..1.
     """
-    values = images.detach().flatten(1).float().cpu()
-    if values.shape[1] != deployed.pixels or not len(values):
-        raise InvalidArgument(f"expected at least one image of {deployed.pixels} pixels, got {tuple(values.shape)}")
-    mapped, random = deployed.mapped, np.random.default_rng(seed)
-    shared = [encode(part, deployed.spikes_per_frame, deployed.code, random) for part in values.split(_IMAGES_AT_ONCE)]
-    found = []
+    if not len(images):
+        raise InvalidArgument(f"expected at least one image of {deployed.pixels} pixels, got {tuple(images.shape)}")
+    mapped, random, ticks = deployed.mapped, np.random.default_rng(seed), deployed.spikes_per_frame
+    batches, found = images.split(_IMAGES_AT_ONCE), []
+    # Where copies share their input, those of another part have to see the same spikes.
+    shared = [deployed.input_spikes(batch, 1, ticks, random) for batch in batches] if deployed.chip.shared_input else []
+    lines = deployed.pixels * deployed.streams
     for first, last in _parts(mapped):
-        simulator = SpikeSimulator(*_some_copies(mapped, first, last, deployed.pixels), engine=Engine.TORCH, seed=seed)
+        simulator = SpikeSimulator(*_some_copies(mapped, first, last, lines), engine=Engine.TORCH, seed=seed)
         start, end = first * len(mapped.layer), last * len(mapped.layer)
         total = torch.zeros(end - start, end - start + 1, dtype=torch.int64)
-        for spikes, part in zip(shared, values.split(_IMAGES_AT_ONCE), strict=True):
-            if deployed.shared_input:
-                given = spikes.repeat(1, 1, last - first)
-            else:
-                given = encode(part.repeat(1, last - first), deployed.spikes_per_frame, deployed.code, random)
-            counted = simulator.run(given, deployed.spikes_per_frame + deployed.depth - 1, traffic=True).traffic
+        for number, batch in enumerate(batches):
+            copies = last - first
+            given = shared[number].repeat(1, 1, copies) if shared else None
+            given = deployed.input_spikes(batch, copies, ticks, random) if given is None else given
+            counted = simulator.run(given, ticks + deployed.depth - 1, traffic=True).traffic
             assert counted is not None
             total += counted
         sender, receiver = total.nonzero().unbind(1)
         to = torch.where(receiver == end - start, mapped.grid.cores, receiver + start)
-        found.append((sender + start, to, total[sender, receiver].double() / len(values)))
+        found.append((sender + start, to, total[sender, receiver].double() / len(images)))
     sender, receiver, spikes = (torch.cat(part) for part in zip(*found, strict=True))
-    return CoreTraffic(mapped.grid.cores, sender, receiver, spikes, len(values))
+    return CoreTraffic(mapped.grid.cores, sender, receiver, spikes, len(images))
 
 
 def places_of(grid: CoreGrid) -> Int[Tensor, "places 2"]:
@@ -144,7 +143,7 @@ def _parts(mapped: MappedCores) -> Iterator[tuple[int, int]]:
         yield first, min(mapped.copies, first + each)
 
 
-def _some_copies(mapped: MappedCores, first: int, last: int, pixels: int) -> tuple[CoreGrid, InputLines]:
+def _some_copies(mapped: MappedCores, first: int, last: int, lines: int) -> tuple[CoreGrid, InputLines]:
     """The cores of some copies at their places, and the lines to them."""
     grid, inputs, cores = mapped.grid, mapped.inputs, len(mapped.layer)
     here = slice(first * cores, last * cores)
@@ -154,5 +153,5 @@ def _some_copies(mapped: MappedCores, first: int, last: int, pixels: int) -> tup
         connections=grid.connections[here], neurons=neurons,
     )  # fmt: skip
     chosen = (inputs.core >= here.start) & (inputs.core < here.stop)
-    line, core = inputs.line[chosen] - first * pixels, inputs.core[chosen] - here.start
-    return some, InputLines((last - first) * pixels, line, core, inputs.axon[chosen], inputs.delay[chosen])
+    line, core = inputs.line[chosen] - first * lines, inputs.core[chosen] - here.start
+    return some, InputLines((last - first) * lines, line, core, inputs.axon[chosen], inputs.delay[chosen])

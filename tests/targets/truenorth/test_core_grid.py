@@ -55,7 +55,9 @@ def test_what_does_not_fit_is_refused(changes: dict[str, object], message: str) 
         ("reset_mode", 3, "reset mode number 5: expected 0, 1 or 2"),
         ("delay", 0, "delay number 5: expected 1..16"),
         ("threshold_mask", 256, "threshold mask number 5: expected 0..255"),
-        ("leak", 2**31 - 1, "leak number 5: expected within"),
+        ("leak", 2**24 + 1, "leak number 5: expected within 16777216 of 0"),
+        ("positive_threshold", -(2**31), "positive_threshold number 5: expected within 16777216 of 0"),
+        ("weights", 2**24 // 20 + 1, "weights number 5: expected within 838860 of 0"),
     ],
 )
 def test_a_neuron_out_of_its_range_is_named(name: str, value: int, message: str) -> None:

@@ -1,5 +1,8 @@
 """Deployed networks: equal to the trained one without chance, close to it with many copies; votes; price."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -79,8 +82,10 @@ def test_the_grid_of_accuracies_is_that_of_each_number_of_copies_and_ticks() -> 
     deployed.restart()
     votes = torch.cat([deployed.votes(images[:20]), deployed.votes(images[20:])], 2)
     for copies, ticks in ((1, 1), (3, 4), (2, 3)):
-        scores = votes[:copies, :ticks].sum((0, 1))
-        assert found[copies - 1, ticks - 1].item() == pytest.approx((scores.argmax(1) == labels).float().mean().item())
+        scores = votes[:copies, :ticks].sum((0, 1)).tolist()
+        # Classes with equally many votes share an image.
+        hits = [(s[y] == max(s)) / s.count(max(s)) for s, y in zip(scores, labels.tolist(), strict=True)]
+        assert found[copies - 1, ticks - 1].item() == pytest.approx(sum(hits) / 50)
 
 
 def test_prices() -> None:
@@ -95,8 +100,47 @@ def test_what_does_not_fit_is_refused() -> None:
         TrueNorth().map(torch.nn.Linear(2, 2))
     with pytest.raises(InvalidArgument, match="expected at least 1, got 0, 1 and 64"):
         TrueNorth(copies=0)
+    with pytest.raises(InvalidArgument, match="seed: expected at least 0, got -1"):
+        TrueNorth(seed=-1)
+    with pytest.raises(InvalidArgument, match="device 'nonsense' cannot be used here"):
+        TrueNorth(device="nonsense").map(mnist_bench_1(10))
     deployed = TrueNorth(code=SpikeCode.RATE).map(mnist_bench_1(10))
+    with pytest.raises(InvalidArgument, match="expected at least one image, got none"):
+        deployed.accuracy_grid([])
     with pytest.raises(InvalidArgument, match="values of 0..1"):
         deployed(2 * torch.ones(1, 784))
-    with pytest.raises(InvalidArgument, match=r"784 pixels, got \(1, 27, 28\)"):
+    with pytest.raises(InvalidArgument, match=r"784 pixels, got \(1, 1, 27, 28\)"):
         deployed(torch.ones(1, 1, 27, 28))
+
+
+def test_a_rate_code_has_frames_of_its_own_for_every_number_of_ticks() -> None:
+    network, images, labels = settled(mnist_bench_1(40)), torch.rand(60, 784), torch.randint(0, 10, (60,))
+    grid = TrueNorth(2, 4, code=SpikeCode.RATE).map(network).accuracy_grid([(images, labels)])
+    for ticks in (1, 3, 4):
+        alone = TrueNorth(2, ticks, code=SpikeCode.RATE).map(network).accuracy_grid([(images, labels)])
+        assert torch.equal(grid[:, ticks - 1], alone[:, ticks - 1])
+
+
+def test_it_can_be_copied_pickled_and_moved() -> None:
+    network, images = mnist_bench_1(20), torch.rand(3, 784)
+    deployed = TrueNorth(2, 2).map(network)
+    wanted = deployed.votes(images)
+    deployed.restart()
+    for again in (copy.deepcopy(deployed), pickle.loads(pickle.dumps(deployed)), deployed.half()):
+        assert torch.equal(again.votes(images), wanted)
+
+
+def test_mapping_and_running_leave_torch_s_random_numbers_alone() -> None:
+    network, images = mnist_bench_1(20, seed=0), torch.rand(3, 784)
+    state = torch.get_rng_state()
+    TrueNorth(2, 2).map(network).accuracy_grid([(images, torch.zeros(3, dtype=torch.int64))])
+    TeaNetwork.of(network.state_dict())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_numbers_of_votes_do_not_depend_on_how_many_images_are_run_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, images = settled(mnist_bench_1(20)), (torch.rand(600, 784) < 0.3).float()
+    wanted = TrueNorth(2, 3).map(network).votes(images)
+    monkeypatch.setattr("spokeshave.targets.truenorth.deployed_network._BITS_AT_ONCE", 1)
+    for engine in (Engine.TORCH, Engine.BIT_PLANES):
+        assert torch.equal(TrueNorth(2, 3, engine=engine).map(network).votes(images), wanted)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core_grid_cases import random_grid, random_inputs, random_spikes, written_out
-from spokeshave.errors import InvalidArgument
+from spokeshave.errors import InvalidArgument, JitRefused
 from spokeshave.targets.truenorth.core_grid import CoreGrid, Neurons, OutputBus
 from spokeshave.targets.truenorth.spike_simulator import Engine, InputLines, SpikeSimulator
 
@@ -127,3 +127,42 @@ def test_large_grids_make_their_weights_for_some_cores_at_a_time(monkeypatch: py
     wanted = SpikeSimulator(grid, inputs, Engine.TORCH).run(spikes).outputs
     monkeypatch.setattr("spokeshave.targets.truenorth.spike_simulator._KEPT_WEIGHTS", 600)
     assert torch.equal(SpikeSimulator(grid, inputs, Engine.TORCH).run(spikes).outputs, wanted)
+
+
+@pytest.mark.parametrize("engine", [Engine.TORCH, Engine.BIT_PLANES])
+@pytest.mark.parametrize("seed", range(3))
+def test_numbers_near_their_bounds_are_exact(seed: int, engine: Engine) -> None:
+    """Weights, thresholds, leaks and potentials up to what a grid may hold, over ticks that exceed 32 bits."""
+    grid = random_grid(60 + seed)
+    n, scale = grid.neurons, 2**24 // 10
+    large = {
+        name: getattr(n, name) * scale for name in ("leak", "positive_threshold", "negative_threshold", "potential")
+    }
+    grid = replace(
+        grid, neurons=replace(n, weights=n.weights * (2**24 // 101), reset_potential=n.reset_potential * scale, **large)
+    )
+    inputs, spikes = random_inputs(seed, grid), random_spikes(seed, 2, 30, share=0.4)
+    got = SpikeSimulator(grid, inputs, engine).run(spikes, 60).outputs
+    assert got.any()
+    for image in range(2):
+        wanted = written_out(grid, inputs, spikes[image], 60)
+        assert [set(tick.nonzero().flatten().tolist()) for tick in got[image]] == wanted
+
+
+def test_torch_runs_what_no_code_can_be_made_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise JitRefused("not here")
+
+    monkeypatch.setattr("spokeshave.targets.truenorth.spike_simulator.BitPlanes", refuse)
+    grid, inputs = one_neuron()
+    assert SpikeSimulator(grid, inputs).engine is Engine.TORCH
+    with pytest.raises(JitRefused, match="not here"):
+        SpikeSimulator(grid, inputs, Engine.BIT_PLANES)
+
+
+def test_too_many_ticks_for_bit_planes_are_refused() -> None:
+    grid, inputs = one_neuron(
+        reset_mode=torch.ones(1, 1, dtype=torch.uint8), leak=torch.full((1, 1), 2**24, dtype=torch.int32)
+    )
+    with pytest.raises(InvalidArgument, match=r"after 65536 ticks potentials may need \d+ bits, more than the 40"):
+        SpikeSimulator(grid, inputs, Engine.BIT_PLANES).run(torch.ones(1, 65536, 1, dtype=torch.bool))

@@ -61,9 +61,11 @@ def test_a_network_that_has_settled_leaves_nothing_to_its_connections() -> None:
 
 def test_a_state_dict_tells_the_whole_network() -> None:
     network, images = mnist_bench_1(20, replicas=2), torch.rand(2, 784)
-    network.scale = 20.0
+    network.scale = 7.0
     again = TeaNetwork.of(network.state_dict())
     assert torch.equal(again(images), network(images)) and again.streams == 2 and again.cores == 8
+    assert again.scale == 7 and network.bfloat16().pixels == 784
+    network.float()
     state = network.state_dict()
     for wrong in (
         {k: v for k, v in state.items() if k != "form"},
@@ -72,3 +74,23 @@ def test_a_state_dict_tells_the_whole_network() -> None:
     ):  # fmt: skip
         with pytest.raises(DataError, match="not the weights of a whole Tea network"):
             TeaNetwork.of(wrong)
+
+
+def test_the_gradient_of_a_pixel_is_that_of_all_blocks_that_it_is_in() -> None:
+    network, x = mnist_bench_1(10), torch.rand(1, 784, requires_grad=True)
+    network(x)[0, 0].backward()
+    assert x.grad is not None
+    for pixel in (0, 13 * 28 + 13, 14 * 28 + 2):
+        moved = torch.zeros(1, 784)
+        moved[0, pixel] = 1e-2
+        with torch.no_grad():
+            change = (network((x + moved).clamp(0, 1)) - network((x - moved).clamp(0, 1)))[0, 0] / 2e-2
+        if 0.01 < x[0, pixel] < 0.99:
+            assert x.grad[0, pixel].item() == pytest.approx(change.item(), abs=0.02)
+
+
+@pytest.mark.parametrize("value", [-0.5, 1.5, float("nan")])
+def test_what_is_no_probability_is_refused(value: float) -> None:
+    for network in (two_layers(), two_layers().use(Synapses.ROUNDED).train()):
+        with pytest.raises(InvalidArgument, match=r"expected pixels of 0\.\.1, the probabilities of spikes"):
+            network(torch.full((1, 12), value))

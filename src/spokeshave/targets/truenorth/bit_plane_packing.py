@@ -3,6 +3,7 @@
 A plane has one bit for each of `8 * octets` images, a block of them; see `bit_plane_loops`.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -110,7 +111,7 @@ def random_planes(
 
 
 def counted(planes: np.ndarray) -> np.ndarray:
-    """How many of some planes have each image: [..., lines, octets] -> int16 [..., images].
+    """How many of some planes have each image: [..., lines, octets] -> int32 [..., images].
 
     A tree of bit-wise full adders: numbers are lists of planes, two of which make one that is a plane longer.
     """
@@ -120,9 +121,9 @@ def counted(planes: np.ndarray) -> np.ndarray:
         pairs = zip(numbers[::2], numbers[1::2], strict=False)
         rest = numbers[-1:] if len(numbers) % 2 else []
         numbers = [_added(a, b) for a, b in pairs] + rest
-    total = np.zeros((*planes.shape[:-2], 8 * planes.shape[-1]), np.int16)
+    total = np.zeros((*planes.shape[:-2], 8 * planes.shape[-1]), np.int32)
     for bit, plane in enumerate(numbers[0]):
-        total += np.unpackbits(plane.view(np.uint8), axis=-1, bitorder="little").astype(np.int16) << bit
+        total += np.unpackbits(plane.view(np.uint8), axis=-1, bitorder="little").astype(np.int32) << bit
     return total
 
 
@@ -156,3 +157,7 @@ def in_threads(work: Callable[[int], None], threads: int) -> None:
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="bit-planes")
+
+
+# The threads of a pool are not there in a forked process.
+os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spokeshave.errors import InvalidArgument
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.targets.truenorth.bit_plane_loops import CORE_FIELDS, GROUP_FIELDS, MOST_PLANES, ROW_FIELDS, tick_loops
 from spokeshave.targets.truenorth.bit_plane_packing import aligned, from_planes, in_threads, to_planes
@@ -48,7 +49,7 @@ def why_not_bit_planes(grid: CoreGrid, device: torch.device) -> str:
 
 
 class BitPlanes:
-    """A grid of cores as a plan for `tick_loops`.
+    """A grid of cores as a plan for `tick_loops`; all its numbers fit 32 bits, as those of a grid are within 2**24.
 
     Args:
         grid: without random numbers and leak reversal.
@@ -187,7 +188,12 @@ class _Live:
         bounded = (self.mode == ResetMode.RESTORE) | self.forgets
         most = rest + np.where(bounded, step, (step + ends[0] + ends[1]) * ticks)
         bits = np.ceil(np.log2(2 * most + 2)).astype(np.int64) + 1
-        return np.minimum(bits, MOST_PLANES)
+        if bits.max(initial=0) > MOST_PLANES:
+            raise InvalidArgument(
+                f"ticks: after {ticks} ticks potentials may need {bits.max()} bits, more than the {MOST_PLANES} of bit "
+                "planes; run fewer at a time, or use Engine.TORCH"
+            )
+        return bits
 
 
 def _forgetful(grid: CoreGrid) -> Tensor:

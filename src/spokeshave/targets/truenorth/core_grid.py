@@ -20,7 +20,8 @@ NOWHERE = -1
 """Destination axon of a neuron whose spikes are not sent."""
 MOST_DELAY = 15
 """Ticks that the scheduler of a core with 16 slots can hold a spike back."""
-_LARGEST = 2**30
+_LARGEST = 2**24
+"""Of all numbers of a neuron, and of what all axons of a core add together: within that floats are exact."""
 
 
 class ResetMode(IntEnum):
@@ -318,7 +319,8 @@ def _check_values(grid: CoreGrid) -> None:
     _require(neurons.target_axon >= NOWHERE, "destination axon", "at least 0, or -1 for none")
     _require((neurons.threshold_mask >= 0) & (neurons.threshold_mask <= 255), "threshold mask", "0..255")
     for name in ("weights", "leak", "positive_threshold", "negative_threshold", "reset_potential", "potential"):
-        _require(getattr(neurons, name).abs() <= _LARGEST, name, "within 2**30 of 0")
+        values, most = getattr(neurons, name), _LARGEST // (grid.axons_per_core if name == "weights" else 1)
+        _require((values <= most) & (values >= -most), name, f"within {most} of 0")
     for random, values in ((neurons.stochastic_weights, neurons.weights), (neurons.stochastic_leak, neurons.leak)):
         _require(~random | (values.abs() <= 256), "stochastic weight or leak", "-256..256")
 

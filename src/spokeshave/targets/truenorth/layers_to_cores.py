@@ -20,6 +20,8 @@ from spokeshave.targets.truenorth.tea_network import TeaNetwork
 
 CHIP_SIDE = 64
 """Cores of a TrueNorth chip along each side."""
+_MOST_LEAK = 1 << 20
+"""Far more than all axons of a core can add."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def map_layers(network: TeaNetwork, copies: int = 1, chip_side: int = CHIP_SIDE,
         seed: of the draws.
 
     Raises:
-        InvalidArgument: more cores than the chip has; a leak or weights that are not finite.
+        InvalidArgument: more cores than the chip has; a leak or probabilities that are not finite, or huge.
     """
     cores, needed = network.cores, copies * network.cores
     if copies < 1 or needed > chip_side**2:
@@ -64,6 +66,12 @@ def map_layers(network: TeaNetwork, copies: int = 1, chip_side: int = CHIP_SIDE,
     for number, layer in enumerate(layers):
         if not bool(torch.isfinite(layer.leak).all()) or not bool(torch.isfinite(layer.probability).all()):
             raise InvalidArgument(f"layer {number}: expected finite probabilities and leaks; did the training diverge?")
+        largest = float(layer.leak.detach().abs().max())
+        if largest > _MOST_LEAK:
+            raise InvalidArgument(
+                f"layer {number}: expected leaks within {_MOST_LEAK} of 0, got {largest:g}; no spikes outweigh such a "
+                "leak: train with a smaller learning rate"
+            )
     axons = max(layer.probability.shape[2] for layer in layers)
     neurons = max(layer.probability.shape[1] for layer in layers)
     types = max(layer.get_buffer("weights").shape[2] for layer in layers)

@@ -94,4 +94,4 @@ def fired_and_reset(
         mode == ResetMode.RESTORE, -restored, torch.where(mode == ResetMode.LINEAR, potential - low, potential)
     )
     down = torch.where(saturates, low, down)
-    return spikes, torch.where(spikes, up, torch.where(under, down, potential)).int()
+    return spikes, torch.where(spikes, up, torch.where(under, down, potential)).to(potential.dtype)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from spokeshave.errors import InvalidArgument
+from spokeshave.errors import InvalidArgument, JitRefused
 from spokeshave.targets.truenorth.bit_planes import BitPlanes, why_not_bit_planes
 from spokeshave.targets.truenorth.core_grid import NOWHERE, CoreGrid, Neurons
 from spokeshave.targets.truenorth.neurosynaptic_core import (
@@ -25,10 +25,15 @@ from spokeshave.targets.truenorth.neurosynaptic_core import (
     synapse_weights,
 )
 
+_MOST_A_TICK = 1 << 27
+"""More than a potential can change by in a tick: spikes, leak and thresholds are within 2**24 each."""
 _KEPT_WEIGHTS = 1 << 27
 """Crosspoints up to which synapse weights are kept as floats; larger grids make them for some cores at a time."""
 _IMAGES_AT_ONCE = 256
 """Of the torch version on a CPU: what all cores hold for them stays in its caches."""
+
+
+_IMAGES_AT_ONCE_ELSEWHERE = 4096
 
 
 class Engine(Enum):
@@ -136,8 +141,14 @@ class SpikeSimulator:
         why = why_not_bit_planes(grid, self.device)
         if engine is Engine.BIT_PLANES and why:
             raise InvalidArgument(f"bit planes cannot run this grid: {why}; use Engine.TORCH")
-        self.engine = engine if engine is not Engine.AUTO else Engine.TORCH if why else Engine.BIT_PLANES
-        self.planes = BitPlanes(grid, inputs) if self.engine is Engine.BIT_PLANES else None
+        self.planes = None
+        if engine is not Engine.TORCH and not why:
+            try:
+                self.planes = BitPlanes(grid, inputs)
+            except JitRefused:
+                if engine is Engine.BIT_PLANES:
+                    raise
+        self.engine = Engine.TORCH if self.planes is None else Engine.BIT_PLANES
         self._torch: _TorchTicks | None = None
 
     def run(
@@ -169,7 +180,7 @@ class SpikeSimulator:
         if self._torch is None:
             self._torch = _TorchTicks(self.grid, self.inputs, self.device)
         generator = torch.Generator(self.device).manual_seed(self.seed)
-        at_once = _IMAGES_AT_ONCE if self.device.type == "cpu" else len(spikes)
+        at_once = _IMAGES_AT_ONCE if self.device.type == "cpu" else _IMAGES_AT_ONCE_ELSEWHERE
         runs = [self._torch.run(part.to(self.device), ticks, generator) for part in spikes.split(at_once)]
         outputs = torch.cat([outputs for outputs, _ in runs]).to(spikes.device)
         if not traffic:
@@ -219,7 +230,9 @@ class _TorchTicks:
         given = spikes.permute(1, 2, 0)
         axons = grid.cores * grid.axons_per_core
         slots = torch.zeros(self.most + 1, axons, images, dtype=torch.bool, device=grid.device)
-        potential = neurons.potential[:, :, None].expand(-1, -1, images).int()
+        # Potentials that add up over many ticks would wrap around at 32 bits.
+        wide = torch.int64 if ticks * _MOST_A_TICK >= 2**31 else torch.int32
+        potential = neurons.potential[:, :, None].expand(-1, -1, images).to(wide)
         left = torch.zeros(ticks, self.lines, images, dtype=torch.bool, device=grid.device)
         counts = torch.zeros(grid.cores, grid.neurons_per_core, dtype=torch.int64, device=grid.device)
         for tick in range(ticks):

@@ -27,10 +27,10 @@ class Signs(Enum):
     PARITY = "parity"
     """+1, -1 by turns along the axons, for all neurons: RANC's."""
     PERMUTED = "permuted"
-    """Types by turns along the axons; each neuron has another order of (-2, -1, 1, 2): pytruenorth's."""
+    """Types by turns along the axons; every ten neurons have another order of (-2, -1, 1, 2): like pytruenorth's."""
     SPREAD = "spread"
-    """Types by turns along both sides of a block, so that any 2 x 2 axons have all four; each neuron has two of +1 and
-    two of -1, in another order."""
+    """Types by turns along both sides of a block, so that any 2 x 2 axons have all four; a neuron has two of +1 and two
+    of -1, every ten neurons in another order."""
 
 
 def block_sources(

@@ -178,14 +178,17 @@ class TeaLayer(nn.Module):
         return f"cores={cores}, axons={axons}, neurons={neurons}, synapses={self.synapses.value}"
 
 
-def gathered(x: Float[Tensor, "images sources"], sources: Int[Tensor, "cores axons"]) -> Tensor:
+def gathered(x: Float[Tensor, "images sources"], sources: Int[Tensor, "cores axons"], once: bool = False) -> Tensor:
     """What reaches each axon, [images, cores, axons]; 0 where none of the sources does.
 
     Args:
         x: of pixels or neurons.
-        sources: number of each axon's; where gradients go back, each at most once, as a neuron has one destination.
+        sources: number of each axon's.
+        once: each source is there at most once, as a neuron has one destination; gradients then go back faster.
     """
-    return _Gathered.apply(x, sources) if x.requires_grad else _taken(x, sources.flatten()).unflatten(1, sources.shape)
+    if once and x.requires_grad:
+        return _Gathered.apply(x, sources)
+    return _taken(x, sources.flatten()).unflatten(1, sources.shape)
 
 
 def _taken(x: Tensor, numbers: Tensor) -> Tensor:

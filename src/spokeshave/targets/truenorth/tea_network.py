@@ -4,7 +4,7 @@ Wen et al., DAC 2016; Esser et al., NIPS 2015: an axon gets one pixel or one neu
 each neuron of the last layer votes for a class; the scores are the shares of votes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -35,6 +35,9 @@ class TeaNetwork(nn.Module):
     Raises:
         InvalidArgument: shapes do not agree, or a neuron would send to two axons.
     """
+
+    form: Tensor
+    votes: Tensor
 
     def __init__(
         self,
@@ -70,12 +73,17 @@ class TeaNetwork(nn.Module):
                 f"got {tuple(votes.shape)}"
             )
         self.layers = nn.ModuleList(layers)
-        self.pixels, self.streams, self.scale, self.sampled_input = pixels, streams, scale, False
-        self.classes = int(votes.max()) + 1 if classes is None else classes
+        self.sampled_input = False
+        classes = int(votes.max()) + 1 if classes is None else classes
+        if classes <= int(votes.max()) or not 0 < scale < float("inf") or streams < 1:
+            raise InvalidArgument(
+                f"expected more classes than {int(votes.max())}, a positive scale and at least one stream, got "
+                f"{classes}, {scale} and {streams}"
+            )
         for number, source in enumerate(sources):
             self.register_buffer(f"sources_{number}", source.long())
         self.register_buffer("votes", votes.long())
-        self.register_buffer("form", torch.tensor([pixels, self.classes, streams, scale], dtype=torch.float64))
+        self.register_buffer("form", torch.tensor([pixels, classes, streams, scale], dtype=torch.float64))
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> "TeaNetwork":
@@ -86,14 +94,46 @@ class TeaNetwork(nn.Module):
         """
         try:
             depth = sum(name.startswith("sources_") for name in state)
-            layers = [TeaLayer(state[f"layers.{n}.axon_types"], state[f"layers.{n}.weights"]) for n in range(depth)]
+            own = torch.Generator()  # what is drawn with it is overwritten
+            parts = [(state[f"layers.{n}.axon_types"], state[f"layers.{n}.weights"]) for n in range(depth)]
+            layers = [TeaLayer(types, weights, own) for types, weights in parts]
             sources = [state[f"sources_{number}"] for number in range(depth)]
             pixels, classes, streams, scale = state["form"].tolist()
             made = cls(int(pixels), sources, layers, state["votes"], int(classes), scale, int(streams))
             made.load_state_dict(dict(state))
-        except (KeyError, IndexError, RuntimeError, ValueError, InvalidArgument) as error:
+        except (KeyError, IndexError, RuntimeError, ValueError, OverflowError, TypeError) as error:
             raise DataError(f"these are not the weights of a whole Tea network: {error}") from error
         return made
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TeaNetwork":
+        form = self.form
+        super()._apply(fn, recurse)
+        self.form = form.to(self.votes.device)  # half precision would round the number of pixels
+        return self
+
+    @property
+    def pixels(self) -> int:
+        """Of an image, all channels."""
+        return int(self.form[0])
+
+    @property
+    def classes(self) -> int:
+        """That can be voted for."""
+        return int(self.form[1])
+
+    @property
+    def streams(self) -> int:
+        """How many times the image is given."""
+        return int(self.form[2])
+
+    @property
+    def scale(self) -> float:
+        """Factor from shares of votes to scores; may be set."""
+        return float(self.form[3])
+
+    @scale.setter
+    def scale(self, value: float) -> None:
+        self.form[3] = value
 
     @property
     def sources(self) -> list[Tensor]:
@@ -125,11 +165,15 @@ class TeaNetwork(nn.Module):
         x = images.flatten(1)
         if x.shape[1] != self.pixels:
             raise InvalidArgument(f"expected images of {self.pixels} pixels, got {tuple(images.shape[1:])}")
+        if not bool(((x >= 0) & (x <= 1)).all()):
+            raise InvalidArgument(
+                f"expected pixels of 0..1, the probabilities of spikes, got {float(x.min())}..{float(x.max())}"
+            )
         x = x.repeat(1, self.streams)
         if self.training and self.sampled_input:
             x = torch.bernoulli(x)
-        for source, layer in zip(self.sources, self.tea_layers, strict=True):
-            x = layer(gathered(x.flatten(1), source))
+        for number, (source, layer) in enumerate(zip(self.sources, self.tea_layers, strict=True)):
+            x = layer(gathered(x.flatten(1), source, once=number > 0))
         return x
 
     def forward(self, images: Float[Tensor, "images *pixels"]) -> Float[Tensor, "images classes"]:
