@@ -170,13 +170,15 @@ def plan_with(
 
 
 def small_digits(like: DatasetName) -> Splits:
-    """A few of the embedded digits, in colour and 32 x 32 where `like` is."""
+    """A few of the embedded digits in the form of another set: in colour and 32 x 32, or 19 x 19 in three classes."""
     digits = load(DatasetName.DIGITS)
 
     def small(split: Split, count: int) -> Split:
         images = split.images[:count]
         if like is DatasetName.CIFAR10:
             images = functional.pad(images, (2, 2, 2, 2)).repeat(1, 3, 1, 1)
+        if like is DatasetName.RS130:
+            return Split(images[:, :, 4:23, 4:23], split.labels[:count] % 3)
         return Split(images, split.labels[:count])
 
     return replace(digits, name="digits (smoke)", train=small(digits.train, 256), test=small(digits.test, 100))

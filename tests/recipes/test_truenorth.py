@@ -70,6 +70,24 @@ def test_penalties_act_and_rounding_goes_on_from_tea_where_the_row_says_so(tmp_p
     assert ROWS["bench-3"]().rounded_from_tea and not ROWS["bench-1"]().rounded_from_tea
 
 
+def test_rs130_from_libsvm_files(tmp_path: Path) -> None:
+    """A few samples in the format of the set, which is not shipped."""
+    generator, folder = torch.Generator().manual_seed(0), tmp_path / "rs130"
+    folder.mkdir()
+    for name, count in (("protein", 240), ("protein.t", 30)):
+        lines = []
+        for number in range(count):
+            given = (torch.rand(357, generator=generator) < 0.2).nonzero().flatten().tolist()
+            lines.append(f"{number % 3} " + " ".join(f"{index + 1}:{1 if index > 9 else 0.5:g}" for index in given))
+        (folder / name).write_text("\n".join(lines) + "\n")
+    words = ["--row", "bench-4", "--data-dir", str(tmp_path), "--run-dir", str(tmp_path / "run"), "--epochs", "1"]
+    assert main(["run", "truenorth", *words, "--arms", "bias", "rounded", "--draws", "1"]) == 0
+    record = ArmsRecord.load(tmp_path / "run")
+    assert record.data == "rs130" and [arm.name for arm in record.arms] == [TEA, "bias", "rounded"]
+    assert record.arms[0].number("cores") == 4 and record.arms[0].numbers[0]["error_16_copies_share"] < 1
+    assert smoke(tmp_path, "bench-4", "--arms", "bias").arms[0].number("cores") == 4
+
+
 def test_strengths_can_be_tried_on_the_validation_split(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     words = ["--row", "demo", "--smoke", "--run-dir", str(tmp_path / "tried"), "--try-strengths", "1e-3", "1e-2"]
     assert main(["run", "truenorth", *words, "--arms", "l1", "variance"]) == 0
