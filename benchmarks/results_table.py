@@ -13,6 +13,7 @@ from statistics import mean
 
 from spokeshave.files import atomic_write
 from spokeshave.ledger import Row, read_rows
+from spokeshave.recipes.truenorth_arms import equal_accuracy
 from spokeshave.report.arms_record import number_words
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -163,6 +164,19 @@ def arms(recipe: str, quantities: Mapping[str, str]) -> Callable[[Path], str]:
         return "\n".join(lines)
 
     return table
+
+
+def equal_table(directory: Path) -> str:
+    """What each arm of recipe `truenorth` needs for plain Tea's accuracy, by means over seeds."""
+    lines = [
+        "| row | arm | copies like Tea's 16 | cores | cores saved | spikes per frame like Tea's 13 | times fewer |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in read_rows("truenorth", directory) if (directory / "truenorth").is_dir() else ():
+        for found in equal_accuracy({name: arm["numbers_by_seed"] for name, arm in row.numbers["arms"].items()}):
+            cells = [row.row, *(number_words(name, value) for name, value in found.items())]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def spike_simulation(directory: Path) -> str:
@@ -377,12 +391,12 @@ PLACES: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
                 "error_16_copies_share": "16 copies",
                 "error_2_spikes_share": "2 spikes",
                 "error_13_spikes_share": "13 spikes",
+                "variance": "mean p (1 - p)",
                 "cores": "cores a copy",
-                "cores_needed": "cores like Tea's 16 copies",
-                "spikes_needed": "spikes like Tea's 13",
             },
         ),
     ),
+    ("docs/papers/truenorth.md", "equal", equal_table),
     ("docs/papers/one_level.md", "one-level", arms("one_level", {"zero_share": "zeros"})),
 )
 """File, the mark around the table in it, what writes the table from the ledger's folder."""

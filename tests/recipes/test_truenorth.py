@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from spokeshave.cli.main import main
 from spokeshave.errors import InvalidArgument
 from spokeshave.recipes.truenorth import PAPER, Config, Row, plan_of
-from spokeshave.recipes.truenorth_arms import LABELS, TEA, ArmName, first_reaching
+from spokeshave.recipes.truenorth_arms import LABELS, TEA, ArmName, equal_accuracy, first_reaching
 from spokeshave.recipes.truenorth_rows import ROWS
 from spokeshave.report.arms_record import ArmsRecord
 from spokeshave.targets.truenorth.tea_network import TeaNetwork
@@ -52,7 +52,9 @@ def test_a_smoke_run_compares_every_arm_and_resume_repeats_it(tmp_path: Path, ca
         assert (numbers["variance"] == 0) is ("rounded" in name)
         weights = load_file(tmp_path / "bench-1-10" / "seed-0" / "weights" / f"{name}.safetensors")
         assert TeaNetwork.of(weights).cores == numbers["cores"]
-    assert arms[TEA].number("cores_needed") <= 8 and arms[TEA].number("spikes_needed") <= 2  # itself, at the most
+    (equal,) = record.layers.values()
+    assert [row["arm"] for row in equal] == list(arms)
+    assert equal[0]["copies"] <= 2 and equal[0]["spikes"] <= 2  # Tea itself, at the most
     assert len(record.charts) == 2 and [curve.label for curve in record.charts[0].curves] == list(arms)
     assert record.charts[0].curves[0].xs == [4, 8] and record.charts[1].curves[0].xs == [1, 2]
     assert "page:" in capsys.readouterr().out and (tmp_path / "bench-1-10" / "report.html").stat().st_size > 20_000
@@ -107,6 +109,25 @@ def test_what_is_out_of_range_is_refused() -> None:
     assert plan_of(replace(config, epochs=2, strength=0.1, draws=5)).settings.epochs == 2
 
 
-def test_the_first_that_reaches_an_accuracy() -> None:
-    assert first_reaching(torch.tensor([0.5, 0.7, 0.6, 0.8]), 0.65) == 2
-    assert first_reaching(torch.tensor([0.5, 0.7]), 0.75) is None
+def seeds(cores: int, by_copies: list[float], by_spikes: list[float], apart: float) -> list[dict[str, float]]:
+    """Numbers of two seeds whose errors are so far from these."""
+    return [
+        {"cores": cores}
+        | {f"error_{n + 1}_copies_share": error + sign * apart for n, error in enumerate(by_copies)}
+        | {f"error_{n + 1}_spikes_share": error + sign * apart for n, error in enumerate(by_spikes)}
+        for sign in (1, -1)
+    ]
+
+
+def test_equal_accuracy_is_that_of_means_over_seeds() -> None:
+    rows = equal_accuracy({
+        "tea": seeds(4, [0.4, 0.3, 0.2], [0.4, 0.35, 0.3], 0.1),
+        "wide": seeds(8, [0.25, 0.15, 0.1], [0.25, 0.2, 0.15], 0.05),
+        "worse": seeds(4, [0.5, 0.4, 0.3], [0.5, 0.4, 0.31], 0.0),
+    })  # fmt: skip
+    assert [list(row.values()) for row in rows] == [
+        ["tea", 3, 12, 0, 3, 1],
+        ["wide", 2, 16, 1 - 16 / 12, 1, 3],
+        ["worse", *"-----"],
+    ]
+    assert first_reaching([0.5, 0.3, 0.4, 0.2], 0.3) == 2 and first_reaching([0.5, 0.3], 0.25) is None

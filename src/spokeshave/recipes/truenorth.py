@@ -16,7 +16,15 @@ from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, close_course, 
 from spokeshave.arms_output import write_arms
 from spokeshave.errors import InvalidArgument
 from spokeshave.processes import is_first
-from spokeshave.recipes.truenorth_arms import LIKE_COPIES, LIKE_SPIKES, SIDE, ArmName, Walk, deployed_charts
+from spokeshave.recipes.truenorth_arms import (
+    LIKE_COPIES,
+    LIKE_SPIKES,
+    SIDE,
+    ArmName,
+    Walk,
+    deployed_charts,
+    equal_accuracy,
+)
 from spokeshave.recipes.truenorth_rows import ROWS, RowPlan
 from spokeshave.run_output import command_line
 
@@ -38,11 +46,10 @@ QUANTITIES = {
     f"error_{SIDE}_copies_share": f"error, {SIDE} copies",
     "error_2_spikes_share": "error, 2 spikes",
     f"error_{LIKE_SPIKES}_spikes_share": f"error, {LIKE_SPIKES} spikes",
-    "cores_needed": f"cores like Tea's {LIKE_COPIES} copies",
-    "cores_saved_share": "cores saved",
-    "spikes_needed": f"spikes like Tea's {LIKE_SPIKES}",
-    "spikes_saved_times": "times fewer spikes",
 }
+
+
+EQUAL = f"Enough for plain Tea's accuracy with {LIKE_COPIES} copies, or with {LIKE_SPIKES} spikes per frame"
 
 
 class Row(Enum):
@@ -142,6 +149,7 @@ def run(config: Config) -> dict[str, Any]:
         },
         data=course.splits.name,
         quantities=QUANTITIES,
+        layers={EQUAL: equal_accuracy({arm: [one[arm].numbers for one in seeds.values()] for arm in names})},
         charts=deployed_charts(walks),
         paper=PAPER.get(row) or None,
         command=command_line(["spokeshave", "run", "truenorth"], config),

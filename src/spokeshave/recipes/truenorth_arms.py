@@ -5,8 +5,10 @@ more of them), but for rows whose rounded arm goes on from the network that Tea 
 simulated chip, a mean over several draws of all connections, which are the same for all arms.
 """
 
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import cached_property
+from statistics import mean
 from typing import Any, cast
 
 import torch
@@ -154,11 +156,11 @@ class Walk:
             label,
             self._single(network),
             _accuracy(float(grid[0, 0]), floating.images),
-            self._numbers(arm, network, floating.accuracy, grid),
+            self._numbers(network, floating.accuracy, grid),
             rows,
         )
 
-    def _numbers(self, arm: str, network: TeaNetwork, floating: float, grid: Tensor) -> dict[str, float]:
+    def _numbers(self, network: TeaNetwork, floating: float, grid: Tensor) -> dict[str, float]:
         layers = probabilities_by_layer(network)
         crosspoints = sum(layer.synapses for layer in layers)
         found = {
@@ -167,15 +169,6 @@ class Walk:
             "cores": float(network.cores),
             "variance": sum(layer.variance * layer.synapses for layer in layers) / crosspoints,
         }
-        reference = self.grids[TEA]
-        cores = self.networks[TEA].cores * min(LIKE_COPIES, self.side)
-        copies = first_reaching(grid[:, 0], float(reference[min(LIKE_COPIES, self.side) - 1, 0]))
-        spikes = first_reaching(grid[0], float(reference[0, min(LIKE_SPIKES, self.side) - 1]))
-        if copies is not None:
-            found |= {"cores_needed": copies * float(network.cores)}
-            found |= {"cores_saved_share": 1 - copies * network.cores / cores}
-        if spikes is not None:
-            found |= {"spikes_needed": float(spikes), "spikes_saved_times": min(LIKE_SPIKES, self.side) / spikes}
         for number in range(self.side):
             found[f"error_{number + 1}_copies_share"] = 1 - float(grid[number, 0])
             found[f"error_{number + 1}_spikes_share"] = 1 - float(grid[0, number])
@@ -187,15 +180,49 @@ def _accuracy(accuracy: float, images: int) -> Evaluation:
     return Evaluation(accuracy, float("nan"), images)
 
 
-def first_reaching(accuracies: Tensor, wanted: float) -> int | None:
-    """Least number, from 1, with at least this accuracy; None where there is none.
+def first_reaching(errors: Sequence[float], wanted: float) -> int | None:
+    """Least number, from 1, with at most this error; None where there is none.
 
     Example:
-        >>> first_reaching(torch.tensor([0.8, 0.9, 0.95]), 0.9), first_reaching(torch.tensor([0.5]), 0.9)
+        >>> first_reaching([0.2, 0.1, 0.05], 0.1), first_reaching([0.5], 0.1)
         (2, None)
     """
-    reached = (accuracies >= wanted - 1e-9).nonzero()
-    return int(reached[0]) + 1 if len(reached) else None
+    return next((number + 1 for number, error in enumerate(errors) if error <= wanted + 1e-9), None)
+
+
+def equal_accuracy(arms: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, Any]]:
+    """What each arm needs for the accuracy of many copies, or many spikes per frame, of plain Tea; by means over seeds.
+
+    Args:
+        arms: name -> numbers of each seed, as `Walk.arms` scores them; plain Tea first.
+
+    Returns:
+        A row for each arm: copies and cores with one spike per frame, spikes per frame with one copy; "-" where none
+        that was measured suffices.
+    """
+    means = {
+        arm: {name: mean(one[name] for one in seeds) for name in seeds[0] if all(name in one for one in seeds)}
+        for arm, seeds in arms.items()
+    }
+    side = max(number for number in range(1, SIDE + 1) if f"error_{number}_copies_share" in next(iter(means.values())))
+    copies, spikes = min(LIKE_COPIES, side), min(LIKE_SPIKES, side)
+    tea, rows = next(iter(means.values())), []
+    for arm, found in means.items():
+        by_copies, by_spikes = (
+            [found[f"error_{number}_{what}_share"] for number in range(1, side + 1)] for what in ("copies", "spikes")
+        )
+        enough = first_reaching(by_copies, tea[f"error_{copies}_copies_share"])
+        ticks = first_reaching(by_spikes, tea[f"error_{spikes}_spikes_share"])
+        cores = None if enough is None else enough * found["cores"]
+        rows.append({
+            "arm": arm,
+            "copies": enough or "-",
+            "cores": "-" if cores is None else cores,
+            "cores_saved_share": "-" if cores is None else 1 - cores / (copies * tea["cores"]),
+            "spikes": ticks or "-",
+            "times_fewer_spikes": "-" if ticks is None else spikes / ticks,
+        })  # fmt: skip
+    return rows
 
 
 def deployed_charts(walks: dict[int, Walk]) -> list[Chart]:
