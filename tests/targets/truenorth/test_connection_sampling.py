@@ -2,11 +2,9 @@
 
 import pytest
 import torch
-from torch import nn
 
 from spokeshave.errors import InvalidArgument
-from spokeshave.targets.truenorth.connection_sampling import probabilities_of, sample_connections
-from spokeshave.targets.truenorth.tea_benches import mnist_bench_1
+from spokeshave.targets.truenorth.connection_sampling import sample_connections, synaptic_variance
 
 
 def test_every_connection_is_on_as_often_as_its_probability_says() -> None:
@@ -29,7 +27,7 @@ def test_what_is_no_probability_is_refused(wrong: float) -> None:
         sample_connections(torch.tensor([0.5, wrong]), 1, torch.Generator())
 
 
-def test_probabilities_are_found_by_name() -> None:
-    assert list(probabilities_of(mnist_bench_1(10))) == ["layers.0.probability"]
-    with pytest.raises(InvalidArgument, match="no parameter called"):
-        probabilities_of(nn.Linear(2, 2))
+def test_copies_vary_by_the_stated_variance() -> None:
+    p = torch.tensor([0.0, 0.2, 0.5, 1.0])
+    drawn = sample_connections(p, 20000, torch.Generator().manual_seed(3)).float()
+    assert (drawn.var(0) - synaptic_variance(p)).abs().max() < 0.01

@@ -6,7 +6,7 @@ on average and varies by c^2 p (1 - p).
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from spokeshave.errors import InvalidArgument
 
@@ -45,15 +45,3 @@ def synaptic_variance(probability: Float[Tensor, "*crosspoints"]) -> Float[Tenso
         [0.0, 0.25, 0.0]
     """
     return probability * (1 - probability)
-
-
-def probabilities_of(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters called `probability` of a model, by their full names.
-
-    Raises:
-        InvalidArgument: there is none.
-    """
-    found = {name: value for name, value in model.named_parameters() if name.rpartition(".")[2] == "probability"}
-    if not found:
-        raise InvalidArgument("the model has no parameter called `probability`: give names of those that are")
-    return found
