@@ -87,7 +87,8 @@ def _bench_4() -> RowPlan:
 def _demo() -> RowPlan:
     """Bench 1 on the embedded digits."""
     settings = replace(_TEA, epochs=20)
-    return replace(_bench_1(), data=DatasetName.DIGITS, settings=settings, replicas=(3,), validation=300)
+    row = replace(_bench_1(strength=3e-3), data=DatasetName.DIGITS, settings=settings)
+    return replace(row, replicas=(3,), validation=300)
 
 
 ROWS: dict[str, Callable[[], RowPlan]] = {
