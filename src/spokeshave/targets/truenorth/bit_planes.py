@@ -6,7 +6,6 @@ constant of the neuron makes up for it (-x = not(x) - 1). Same numbers as the to
 for bit; nothing may be random.
 """
 
-from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -18,12 +17,19 @@ from spokeshave.errors import InvalidArgument
 from spokeshave.jit.host_cpu import VectorSet, host_cpu
 from spokeshave.targets.truenorth.bit_plane_loops import CORE_FIELDS, GROUP_FIELDS, MOST_PLANES, ROW_FIELDS, tick_loops
 from spokeshave.targets.truenorth.bit_plane_packing import aligned, from_planes, in_threads, to_planes
-from spokeshave.targets.truenorth.core_grid import NOWHERE, CoreGrid, NegativeTest, ResetMode
+from spokeshave.targets.truenorth.core_grid import (
+    NOWHERE,
+    CoreGrid,
+    NegativeTest,
+    ResetMode,
+    can_spike,
+    parts_of,
+    reach,
+)
 
 if TYPE_CHECKING:
     from spokeshave.targets.truenorth.spike_simulator import InputLines
 
-_CORES_AT_ONCE = 16
 _MOST_AXONS = (1 << 15) - 1
 """Crosspoints are numbers of 16 bits: of an axon, of the empty plane behind them, or of a complement."""
 
@@ -160,11 +166,8 @@ class _Live:
     def __init__(self, grid: CoreGrid) -> None:
         routes, neurons = grid.routes(), grid.neurons.to("cpu")
         arrives = (routes.core != NOWHERE) | (routes.line != NOWHERE)
-        gain, loss = _reach(grid)
-        # A neuron that no spikes can bring to its threshold is left out, as are all of an unprogrammed core.
-        highest = torch.maximum(neurons.potential, torch.zeros_like(neurons.potential)).long() + gain
-        dull = (highest + neurons.leak.clamp(min=0) < neurons.positive_threshold) & _forgetful(grid)
-        self.mask = (arrives & ~dull).cpu()
+        gain, loss = reach(grid)
+        self.mask = (arrives & can_spike(grid)).cpu()
         take = lambda tensor: tensor.cpu()[self.mask].numpy().astype(np.int32)  # noqa: E731
         self.core = self.mask.nonzero()[:, 0].numpy()
         self.leak, self.high, self.low = (
@@ -204,16 +207,6 @@ def _forgetful(grid: CoreGrid) -> Tensor:
     return meets & restores & (~neurons.saturates | (neurons.negative_threshold == 0))
 
 
-def _reach(grid: CoreGrid) -> tuple[Tensor, Tensor]:
-    """The most that arriving spikes can add to each neuron, and take from it."""
-    types = torch.nn.functional.one_hot(grid.axon_types.long(), grid.neurons.weights.shape[-1]).float()
-    counts = torch.cat([
-        grid.connections[part].float() @ types[part] for part in _parts(grid.cores)
-    ]).round().long()  # fmt: skip
-    weights = grid.neurons.weights.long()
-    return (counts * weights.clamp(min=0)).sum(2), (counts * (-weights).clamp(min=0)).sum(2)
-
-
 def _crosspoint_lists(grid: CoreGrid, live: _Live) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(groups, crosspoints, where each neuron's groups begin and end, what complements add too much)."""
     groups, taken, length, before = [], [], 0, 0
@@ -221,7 +214,7 @@ def _crosspoint_lists(grid: CoreGrid, live: _Live) -> tuple[np.ndarray, np.ndarr
     # As much as there can be: what is not written takes no memory.
     most = int(torch.count_nonzero(grid.connections)) + 8 * int(live.mask.sum())
     crosspoints = np.empty(max(1, bits * most), np.uint16)
-    for part in _parts(grid.cores):
+    for part in parts_of(grid.cores):
         chosen = live.mask[part]
         core, neuron = chosen.nonzero(as_tuple=True)
         on = grid.connections[part].cpu()[chosen].numpy()
@@ -262,8 +255,3 @@ def _group_lists(found: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def _words(table: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(table, np.int32)
-
-
-def _parts(cores: int) -> Iterator[slice]:
-    for first in range(0, cores, _CORES_AT_ONCE):
-        yield slice(first, min(cores, first + _CORES_AT_ONCE))

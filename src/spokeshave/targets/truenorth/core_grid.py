@@ -6,6 +6,7 @@ Departs from the chip: sizes are free, and potentials are 32 bits wide. Fields f
 where it differs from TrueNorth in form only: the negative threshold carries its sign.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum, IntEnum
 from typing import Any
@@ -20,6 +21,7 @@ NOWHERE = -1
 """Destination axon of a neuron whose spikes are not sent."""
 MOST_DELAY = 15
 """Ticks that the scheduler of a core with 16 slots can hold a spike back."""
+_CORES_AT_ONCE = 16
 _LARGEST = 2**24
 """Of all numbers of a neuron, and of what all axons of a core add together: within that floats are exact."""
 
@@ -261,6 +263,34 @@ class Routes:
     axon: Int[Tensor, "cores neurons"]
     line: Int[Tensor, "cores neurons"]
     delay: Int[Tensor, "cores neurons"]
+
+
+def parts_of(cores: int) -> Iterator[slice]:
+    """Some cores at a time, so that what is made of their crosspoints stays small."""
+    for first in range(0, cores, _CORES_AT_ONCE):
+        yield slice(first, min(cores, first + _CORES_AT_ONCE))
+
+
+def reach(grid: CoreGrid) -> tuple[Int[Tensor, "cores neurons"], Int[Tensor, "cores neurons"]]:
+    """The most that arriving spikes can add to each neuron, and take from it."""
+    types = torch.nn.functional.one_hot(grid.axon_types.long(), grid.neurons.weights.shape[-1]).float()
+    counted = [grid.connections[part].float() @ types[part] for part in parts_of(grid.cores)]
+    counts, weights = torch.cat(counted).round().long(), grid.neurons.weights.long()
+    return (counts * weights.clamp(min=0)).sum(2), (counts * (-weights).clamp(min=0)).sum(2)
+
+
+def can_spike(grid: CoreGrid) -> Bool[Tensor, "cores neurons"]:
+    """Neurons that may spike; the others never will, whatever arrives and however long.
+
+    A neuron that something drives upwards counts, though what drives it downwards may always be stronger.
+    """
+    neurons = grid.neurons
+    rises = (neurons.leak > 0) | (neurons.leak_reversal & (neurons.leak != 0)) | (reach(grid)[0] > 0)
+    # Without a rise V is highest at first, or where a reset below the negative threshold puts it.
+    put = torch.where(neurons.reset_mode == ResetMode.RESTORE, -neurons.reset_potential, 0)
+    put = torch.where(neurons.saturates, neurons.negative_threshold, put)
+    leak = torch.where(neurons.stochastic_leak, 0, neurons.leak).long()
+    return rises | (neurons.potential.maximum(put) + leak >= neurons.positive_threshold)
 
 
 def _check_shapes(grid: CoreGrid) -> None:

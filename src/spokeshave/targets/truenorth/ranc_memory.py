@@ -21,9 +21,17 @@ import torch
 
 from spokeshave.errors import DataError, InvalidArgument
 from spokeshave.files import atomic_write
-from spokeshave.targets.truenorth.core_grid import MOST_DELAY, NOWHERE, CoreGrid, NegativeTest, Neurons, OutputBus
+from spokeshave.targets.truenorth.core_grid import (
+    MOST_DELAY,
+    NOWHERE,
+    CoreGrid,
+    NegativeTest,
+    Neurons,
+    OutputBus,
+    can_spike,
+)
 from spokeshave.targets.truenorth.ranc_json import read_bytes
-from spokeshave.targets.truenorth.ranc_network import at, can_spike, require_ranc, stray_neuron, without_strays
+from spokeshave.targets.truenorth.ranc_network import at, require_ranc, stray_neuron, without_strays
 
 NUMBER_BITS = 9
 """Of a weight, a potential, an offset."""

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from spokeshave.errors import InvalidArgument
-from spokeshave.targets.truenorth.core_grid import NOWHERE, CoreGrid, ResetMode
+from spokeshave.targets.truenorth.core_grid import NOWHERE, CoreGrid, ResetMode, can_spike
 from spokeshave.targets.truenorth.spike_simulator import InputLines
 
 Packets = tuple[Int[Tensor, "_ 4"], ...]
@@ -123,24 +123,6 @@ def packet_fault(grid: CoreGrid, packets: Packets) -> Fault | None:
                 at, to, line, late = rows[number].tolist()
                 return Fault(tick, number, f"got ({at}, {to}), axon {line}, delivery tick {late}, but {why}")
     return None
-
-
-def can_spike(grid: CoreGrid) -> Bool[Tensor, "cores neurons"]:
-    """Neurons that may spike; the others never will, whatever arrives and however long.
-
-    A neuron that something drives upwards counts, though what drives it downwards may always be stronger.
-    """
-    neurons = grid.neurons
-    rises = (neurons.leak > 0) | (neurons.leak_reversal & (neurons.leak != 0))
-    for kind in range(neurons.weights.shape[2]):
-        upwards = neurons.weights[:, :, kind] > 0
-        if bool((upwards & ~rises).any()):
-            rises |= upwards & (grid.connections & (grid.axon_types == kind)[:, None]).any(2)
-    # Without a rise V is highest at first, or where a reset below the negative threshold puts it.
-    put = torch.where(neurons.reset_mode == ResetMode.RESTORE, -neurons.reset_potential, 0)
-    put = torch.where(neurons.saturates, neurons.negative_threshold, put)
-    leak = torch.where(neurons.stochastic_leak, 0, neurons.leak).long()
-    return rises | (neurons.potential.maximum(put) + leak >= neurons.positive_threshold)
 
 
 def stray_neuron(grid: CoreGrid) -> Fault | None:
