@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spokeshave.batch_transform import BatchTransform
 from spokeshave.data import Augmentation, Batches, ImageStandardization, Normalization, Split, Splits
 from spokeshave.gradient_exchange import GradientExchange
 from spokeshave.processes import join_processes
@@ -127,6 +128,7 @@ class Course:
         network: nn.Module,
         settings: TrainSettings,
         regularizers: Sequence[Regularizer] = (),
+        transform: BatchTransform | None = None,
     ) -> list[dict[str, Any]]:
         """Train a network on, in place, as a stage of its own in `run_dir`/seed-<seed>/<name>.
 
@@ -136,6 +138,7 @@ class Course:
             network: on any device; stays on the course's.
             settings: of the stage.
             regularizers: attached for this stage.
+            transform: of every batch.
 
         Returns:
             The history.
@@ -146,7 +149,7 @@ class Course:
         order = 1000 * (1 + seed) + zlib.crc32(name.encode()) % 1000
         folder, label = self.run_dir / f"seed-{seed}" / name, f"{name} (seed {seed})"
         settings = replace(settings, seed=order)
-        return self._run(network, settings, order, folder, label, None, self.resume, regularizers)
+        return self._run(network, settings, order, folder, label, None, self.resume, regularizers, transform)
 
     def validate(self, network: nn.Module) -> Evaluation:
         """Look at the validation split: what choices are made by."""
@@ -179,6 +182,7 @@ class Course:
         exchange: GradientExchange | None,
         resume: bool,
         regularizers: Sequence[Regularizer],
+        transform: BatchTransform | None = None,
     ) -> list[dict[str, Any]]:
         budget = self.budget
         network.to(self.device)
@@ -188,7 +192,10 @@ class Course:
             drop_last=True, channels_last=settings.channels_last, rank=self.rank, world_size=self.world_size,
         )  # fmt: skip
         held_out = self._evaluation(self.validation)
-        history = train(network, batches, held_out, settings, regularizers, folder, resume, label, exchange=exchange)
+        history = train(
+            network, batches, held_out, settings, regularizers, folder, resume, label,
+            exchange=exchange, transform=transform,
+        )  # fmt: skip
         return history.rows
 
     def _evaluation(self, split: Split) -> Batches:

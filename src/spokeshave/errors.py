@@ -59,3 +59,7 @@ class JitRefused(SpokeshaveError):
 
 class ExchangeFailed(SpokeshaveError):
     """Workers could not exchange gradients: one of them ended, hung, or took another turn than the others."""
+
+
+class WorkerFailed(SpokeshaveError):
+    """A process that did a part of the work raised, was killed, or could not start."""

@@ -36,6 +36,7 @@ class FloatNetwork:
         normalize: makes, from the training images, what the network is fed.
         augment: of the training images.
         validation: images held out of the training split.
+        batch_size: images a step.
     """
 
     name: str
@@ -45,6 +46,7 @@ class FloatNetwork:
     normalize: Callable[[Split], Normalization]
     augment: Augmentation | None = None
     validation: int = VALIDATION
+    batch_size: int = BATCH_SIZE
 
     def budget(self, splits: Splits, smoke: bool = False) -> Budget:
         """The budget of the training.
@@ -56,7 +58,7 @@ class FloatNetwork:
         training, _ = splits.hold_out(min(self.validation, len(splits.train) // 5), seed=0)
         settings = replace(self.settings, steps=SMOKE_STEPS) if smoke else self.settings
         return Budget(
-            self.name, self.network, settings, BATCH_SIZE, self.normalize(training), self.augment, self.validation
+            self.name, self.network, settings, self.batch_size, self.normalize(training), self.augment, self.validation
         )
 
 

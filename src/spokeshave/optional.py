@@ -12,6 +12,8 @@ EXTRAS: dict[str, str] = {
     "onnxscript": "onnx",
     "onnxruntime": "onnx",
     "tensorboard": "tensorboard",
+    "foolbox": "attacks",
+    "pyautoattack": "attacks",
     "lightning": "examples",
     "accelerate": "examples",
     "torch_pruning": "benchmarks",

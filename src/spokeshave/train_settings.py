@@ -10,6 +10,7 @@ from torch import nn
 
 from spokeshave.errors import InvalidArgument
 from spokeshave.jit.host_cpu import host_cpu
+from spokeshave.structures.member_stack import MemberStack
 
 
 class OptimizerName(Enum):
@@ -122,8 +123,10 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
     if unknown:
         raise InvalidArgument(f"decayed: the model has no module called {', '.join(sorted(unknown))}")
 
+    vector = 2 if isinstance(model, MemberStack) else 1
+
     def decays(name: str, parameter: nn.Parameter) -> bool:
-        return parameter.dim() > 1 and (not settings.decayed or name.rpartition(".")[0] in settings.decayed)
+        return parameter.dim() > vector and (not settings.decayed or name.rpartition(".")[0] in settings.decayed)
 
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     matrices = [parameter for name, parameter in trained if decays(name, parameter)]

@@ -18,6 +18,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+from spokeshave.batch_transform import BatchTransform
 from spokeshave.checkpoints import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
 from spokeshave.data import Batches
 from spokeshave.divergence import first_non_finite
@@ -53,7 +54,8 @@ class History:
 
     Attributes:
         rows: JSON values: epoch, step, train_loss, validation_accuracy, validation_loss, learning_rate, sparsity
-            ({layer: {elements, filters, channels, shapes}}), wall_s, exchange and ranks where there are such.
+            ({layer: {elements, filters, channels, shapes}}), wall_s; exchange, transform and
+            ranks where there are such.
         best_epoch: of the best validation accuracy so far, with `keep_best` among those of the model's last form (rank
             clipping changes it); -1 before the first.
     """
@@ -106,6 +108,7 @@ def train(
     label: str = "training",
     log: Callable[[dict[str, Any]], None] | None = None,
     exchange: GradientExchange | None = None,
+    transform: BatchTransform | None = None,
 ) -> History:
     """Train a classifier in place.
 
@@ -121,6 +124,7 @@ def train(
         log: called with each row of the history.
         exchange: how workers make one gradient of theirs; None for the plain mean under `torchrun`, and for the
             gradient of the whole batch in one process.
+        transform: of every batch before the network is trained on it, such as `MixedMAT`; None for none.
 
     Returns:
         The history, whole, also of what ran before a resume.
@@ -131,7 +135,7 @@ def train(
             `resume` is false.
         FileError: where a checkpoint cannot be written; the one before it is kept.
     """
-    state = _State(model, batches, validation, settings, regularizers, run_dir, label, exchange)
+    state = _State(model, batches, validation, settings, regularizers, run_dir, label, exchange, transform)
     found = run_dir is not None and has_checkpoint(run_dir)
     wait_for_all()  # no process may write a checkpoint before every process has looked for one
     if found:
@@ -172,9 +176,11 @@ class _State:
         run_dir: Path | None,
         label: str,
         exchange: GradientExchange | None,
+        transform: BatchTransform | None,
     ) -> None:
         self.model, self.batches, self.validation, self.settings = model, batches, validation, settings
-        self.exchange, self.precision = exchange, settings.precision.on(batches.device)
+        self.exchange, self.transform = exchange, transform
+        self.precision = settings.precision.on(batches.device)
         self.regularizers, self.run_dir, self.label = regularizers, run_dir, label
         if settings.channels_last:
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -204,6 +210,8 @@ class _State:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         inputs, labels = self.batches.batch(epoch, index)
+        if self.transform is not None:
+            inputs, labels = self.transform.transform(self.step, inputs, labels)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         if self.exchange is None:
@@ -258,6 +266,8 @@ class _State:
         }
         if self.exchange is not None:
             row["exchange"] = self.exchange.report()
+        if self.transform is not None:
+            row["transform"] = self.transform.report()
         ranks = {name: m.rank for name, m in self.model.named_modules() if isinstance(m, FactorizedLayer)}
         if ranks:
             row["ranks"] = ranks
@@ -293,6 +303,8 @@ class _State:
                     tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
         for index, regularizer in enumerate(self.regularizers):
             tensors |= {f"regularizer.{index}.{n}": t for n, t in regularizer.state_dict().items()}
+        if self.transform is not None:
+            tensors |= {f"transform.{n}": t for n, t in self.transform.state_dict().items()}
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.batches.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.batches.device)
@@ -326,6 +338,8 @@ class _State:
             self.model.load_state_dict(saved.part("model"))
         except RuntimeError as error:
             raise CheckpointError(f"{self.run_dir} holds another model's checkpoint: {error}") from error
+        if self.transform is not None:
+            self.transform.load_state_dict(saved.part("transform"))
         self.best = saved.part("best")
         optimizer = saved.part("optimizer")
         for index, parameter in enumerate(self._parameters()):
@@ -359,7 +373,8 @@ class _State:
         settings.pop("checkpoint_every")
         batches = {"images": len(self.batches.split), "batch_size": self.batches.batch_size, "order": self.batches.seed}
         exchange = {} if self.exchange is None else {"exchange": self.exchange.settings()}
-        return {"label": self.label, **batches, **settings, **exchange, "regularizers": self.pulls}
+        transform = {} if self.transform is None else {"transform": self.transform.settings()}
+        return {"label": self.label, **batches, **settings, **exchange, **transform, "regularizers": self.pulls}
 
     def _diverged(self, inputs: Tensor, loss: float, weight: str | None = None) -> TrainingDiverged:
         where = f"the weight {weight}" if weight else first_non_finite(self.model, inputs)

@@ -1,0 +1,63 @@
+"""SmallCNN: two strided convolutions and two linear layers, the small network that robust training is compared on.
+
+Wong, Kolter: Provable defenses against adversarial examples via the convex outer adversarial polytope, ICML 2018, also
+the MNIST network of Fast is better than free (ICLR 2020): conv 16 4x4/2 - conv 32 4x4/2 - 100 - 10. It takes images in
+0..1 and normalizes them itself, as attacks expect.
+Departs from the paper: width, batch normalization and the normalization of images are options.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class SmallCNN(nn.Module):
+    """Convolutions `conv1`, `conv2` and linear layers `fc3`, `fc4`.
+
+    Args:
+        channels: of the images.
+        size: their height and width in pixels, a multiple of 4.
+        width: filters of the first convolution; the second has twice as many.
+        hidden: neurons of the first linear layer.
+        classes: number of outputs.
+        batch_norm: normalize after each convolution.
+        mean: of each channel of the images; subtracted.
+        std: of each channel; divided by.
+
+    Example:
+        >>> model = SmallCNN()
+        >>> model(torch.zeros(2, 1, 28, 28)).shape, sum(parameter.numel() for parameter in model.parameters())
+        (torch.Size([2, 10]), 166406)
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        channels: int = 1,
+        size: int = 28,
+        width: int = 16,
+        hidden: int = 100,
+        classes: int = 10,
+        batch_norm: bool = False,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+        self.conv1 = nn.Conv2d(channels, width, 4, stride=2, padding=1, bias=not batch_norm)
+        self.norm1 = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
+        self.conv2 = nn.Conv2d(width, 2 * width, 4, stride=2, padding=1, bias=not batch_norm)
+        self.norm2 = nn.BatchNorm2d(2 * width) if batch_norm else nn.Identity()
+        self.fc3 = nn.Linear(2 * width * (size // 4) ** 2, hidden)
+        self.fc4 = nn.Linear(hidden, classes)
+
+    def forward(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
+        """Class scores (logits) of images in 0..1."""
+        features = torch.relu(self.norm1(self.conv1((images - self.mean) / self.std)))
+        features = torch.relu(self.norm2(self.conv2(features)))
+        return self.fc4(torch.relu(self.fc3(torch.flatten(features, 1))))
