@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class SmallCNN(nn.Module):
@@ -58,6 +59,22 @@ class SmallCNN(nn.Module):
 
     def forward(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
         """Class scores (logits) of images in 0..1."""
-        features = torch.relu(self.norm1(self.conv1((images - self.mean) / self.std)))
+        images = (images - self.mean) / self.std
+        convolved = folded_convolution(images, self.conv1) if images.shape[1] == 1 else self.conv1(images)
+        features = torch.relu(self.norm1(convolved))
         features = torch.relu(self.norm2(self.conv2(features)))
         return self.fc4(torch.relu(self.fc3(torch.flatten(features, 1))))
+
+
+def folded_convolution(images: Float[Tensor, "b c h w"], layer: nn.Conv2d) -> Float[Tensor, "b out h2 w2"]:
+    """A 4x4 convolution of stride 2 and padding 1 as one of 2x2 and stride 1, on blocks of 2x2 pixels as channels.
+
+    The same sums. On a CPU the gradient of a single channel, which attacks need at every step, takes half the time.
+
+    Args:
+        images: of even height and width.
+        layer: the convolution.
+    """
+    out, channels = layer.weight.shape[:2]
+    weight = layer.weight.view(out, channels, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4).reshape(out, 4 * channels, 2, 2)
+    return functional.conv2d(functional.pixel_unshuffle(functional.pad(images, (1, 1, 1, 1)), 2), weight, layer.bias)

@@ -1,24 +1,28 @@
 """The arms of recipe `mat`: a network without any defence, one for each strength, and the structures of MAT.
 
-Every network of a seed sees as many epochs as the undefended one, but for `mixed-long`, which is trained for as long as
-the single-strength networks together. Members of one kind differ in their first weights, batches and random starts.
+Every training of a seed has as many epochs as that of the undefended network, but for `mixed-long`, which is trained
+for as long as the single-strength networks together. Members differ in first weights, batches and random starts.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
 
+from spokeshave.data import Split
 from spokeshave.equal_budget import Course
 from spokeshave.recipes.mat_rows import RowPlan
 from spokeshave.threats.ensemble import Combine, Ensemble
+from spokeshave.threats.gradient_attack import pgd
 from spokeshave.threats.multi_strength import Drawing, MixedMAT
+from spokeshave.threats.robust_accuracy import area_under_curve, robust_accuracy
+from spokeshave.threats.strength_walk import Walked, random_walk
 
 PLAIN, PLAIN_LABEL = "plain", "trained on clean images only"
+_WALK_IMAGES = 500
+"""Of the validation split, by which strengths are chosen."""
 
 
 class ArmName(Enum):
@@ -38,6 +42,38 @@ LABELS = {
 }
 
 
+def words(strength: float, plan: RowPlan) -> str:
+    """A strength as it is written: colour images count in 255ths.
+
+    Example:
+        >>> from spokeshave.recipes.mat_rows import ROWS
+        >>> words(8 / 255, ROWS["cifar10"]()), words(0.1, ROWS["mnist"]())
+        ('8/255', '0.1')
+    """
+    of_255 = all(abs(255 * one - round(255 * one)) < 1e-6 for one in plan.tested)
+    return f"{round(255 * strength)}/255" if of_255 else f"{strength:g}"
+
+
+def single_names(plan: RowPlan) -> list[str]:
+    """Names of the arms that see one strength, weakest first."""
+    return [f"single-{words(one, plan)}" for one in plan.strengths]
+
+
+def stages_of(plan: RowPlan, arm: str) -> list[str]:
+    """Names of the trainings that an arm is made of.
+
+    Example:
+        >>> from spokeshave.recipes.mat_rows import ROWS
+        >>> stages_of(ROWS["demo"](), "mixed-ensemble")
+        ['mixed-0', 'mixed-1', 'mixed-2']
+    """
+    if arm == ArmName.PARALLEL.value:
+        return single_names(plan)
+    if arm == ArmName.MIXED_ENSEMBLE.value:
+        return [f"mixed-{member}" for member in range(len(plan.strengths))]
+    return ["mixed-0" if arm == ArmName.MIXED.value else arm]
+
+
 class Walk:
     """One seed of a row.
 
@@ -53,71 +89,60 @@ class Walk:
         self.plan, self.course, self.seed = plan, course, seed
         self.drawing, self.combine = drawing, combine
         self.histories: dict[str, list[dict[str, Any]]] = {}
+        self._networks: dict[str, nn.Module] = {}
 
-    @cached_property
-    def plain(self) -> nn.Module:
-        """The network that has seen clean images only."""
-        network, self.histories[PLAIN] = self.course.exact(self.seed)
+    def network(self, arm: str) -> nn.Module:
+        """The network of an arm, trained or loaded; an ensemble where it has members."""
+        members = [self.trained(stage) for stage in stages_of(self.plan, arm)]
+        return members[0] if len(members) == 1 else Ensemble(members, self.combine)
+
+    def trained(self, stage: str) -> nn.Module:
+        """The network of a training, and its history in `histories`."""
+        if stage in self._networks:
+            return self._networks[stage]
+        plan = self.plan
+        if stage == PLAIN:
+            network, self.histories[stage] = self.course.exact(self.seed)
+        elif stage in single_names(plan):
+            member = single_names(plan).index(stage)
+            network = self._train(stage, member, (plan.strengths[member],))
+        elif stage == ArmName.MIXED_LONG.value:
+            network = self._train(stage, 0, plan.strengths, len(plan.strengths))
+        else:
+            network = self._train(stage, int(stage.removeprefix("mixed-")), plan.strengths)
+        self._networks[stage] = network.eval()
         return network
 
-    @cached_property
-    def singles(self) -> dict[str, nn.Module]:
-        """Name of the arm -> the network trained on one strength."""
-        return {
-            (name := f"single-{words(strength, self.plan)}"): self._trained(name, member, (strength,))
-            for member, strength in enumerate(self.plan.strengths)
-        }
+    def choose_strengths(self, proposals: int) -> Walked:
+        """Walk at random over strengths; each proposal is mixed MAT trained for an epoch, seen by PGD-10.
 
-    @cached_property
-    def mixed(self) -> list[nn.Module]:
-        """Networks trained on all strengths, as many as there are strengths; the first is the arm `mixed`."""
-        count = len(self.plan.strengths)
-        return [self._trained(f"mixed-{member}", member, self.plan.strengths) for member in range(count)]
+        Args:
+            proposals: trainings beside the first, at least 1.
+        """
+        held_out = self.course.validation
+        seen: Split = held_out.subset(torch.arange(min(_WALK_IMAGES, len(held_out))))
+        tested = [0.0, *self.plan.tested]
 
-    @cached_property
-    def mixed_long(self) -> nn.Module:
-        """One network trained on all strengths, at the cost of all singles."""
-        return self._trained("mixed-long", 0, self.plan.strengths, len(self.plan.strengths))
+        def area(strengths: tuple[float, ...]) -> float:
+            name = "walk-" + "-".join(f"{one:.4f}" for one in strengths)
+            network = self._train(name, 0, strengths, epochs=1)
+            return area_under_curve(tested, robust_accuracy(network.eval(), seen, pgd(10), tested, self.seed))
 
-    def network(self, name: ArmName) -> nn.Module:
-        """The network of an arm, trained or loaded; an ensemble where it has members."""
-        if name is ArmName.MIXED:
-            return self.mixed[0] if "mixed" in vars(self) else self._trained("mixed-0", 0, self.plan.strengths)
-        if name is ArmName.MIXED_LONG:
-            return self.mixed_long
-        members = list(self.singles.values()) if name is ArmName.PARALLEL else self.mixed
-        return Ensemble(members, self.combine)
+        low, high = self.plan.tested[0] / 2, self.plan.tested[-1]
+        return random_walk(area, self.plan.strengths, high / 8, low, high, proposals, self.seed)
 
-    def stages(self, name: ArmName | str) -> list[str]:
-        """Names of the trainings that an arm needs."""
-        if name is ArmName.PARALLEL:
-            return list(self.singles)
-        if name is ArmName.MIXED_ENSEMBLE:
-            return [f"mixed-{member}" for member in range(len(self.plan.strengths))]
-        return ["mixed-0" if name is ArmName.MIXED else name.value if isinstance(name, ArmName) else name]
-
-    def _trained(self, stage: str, member: int, strengths: Sequence[float], times: int = 1) -> nn.Module:
-        torch.manual_seed(1000 * (1 + self.seed) + member)
+    def _train(
+        self, stage: str, member: int, strengths: tuple[float, ...], times: int = 1, epochs: int = 0
+    ) -> nn.Module:
+        seed = 1000 * (1 + self.seed) + member
+        torch.manual_seed(seed)
         network, settings = self.plan.network(), self.course.budget.settings
-        if times > 1:
-            settings = replace(settings, epochs=settings.epochs * times, steps=settings.steps * times)
+        settings = replace(settings, epochs=epochs or settings.epochs * times, steps=settings.steps * times)
         an_epoch = len(self.course.training.labels) // self.course.budget.batch_size
         mat = MixedMAT(
             network, strengths, self.plan.inner.attack(), self.drawing,
-            guard=self.plan.guard_every(an_epoch), seed=1000 * (1 + self.seed) + member,
+            guard=self.plan.guard_every(an_epoch), seed=seed,
         )  # fmt: skip
         folder = stage.replace("/", "of")
         self.histories[stage] = self.course.stage(self.seed, folder, network, settings, transform=mat)
-        return network.eval()
-
-
-def words(strength: float, plan: RowPlan) -> str:
-    """A strength as it is written: colour images count in 255ths.
-
-    Example:
-        >>> from spokeshave.recipes.mat_rows import ROWS
-        >>> words(8 / 255, ROWS["cifar10"]()), words(0.1, ROWS["mnist"]())
-        ('8/255', '0.1')
-    """
-    of_255 = all(abs(255 * one - round(255 * one)) < 1e-6 for one in plan.tested)
-    return f"{round(255 * strength)}/255" if of_255 else f"{strength:g}"
+        return network

@@ -71,7 +71,7 @@ def in_shares(split: Split) -> Normalization:
 
 
 _ADAM = TrainSettings(
-    epochs=5, learning_rate=5e-3, optimizer=OptimizerName.ADAM, weight_decay=0.0, warmup_epochs=1.0,
+    epochs=4, learning_rate=5e-3, optimizer=OptimizerName.ADAM, weight_decay=0.0, warmup_epochs=1.0,
     channels_last=True, checkpoint_every=200,
 )  # fmt: skip
 
@@ -82,11 +82,11 @@ def _mnist() -> RowPlan:
 
 
 def _cifar10() -> RowPlan:
-    network = partial(SmallCNN, 3, 32, 32, mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262))
+    network = partial(SmallCNN, 3, 32, mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262))
     strengths = tuple(one / 255 for one in (2, 4, 8, 12))
     tested = tuple(one / 255 for one in (2, 4, 6, 8, 10, 12))
-    row = RowPlan("small-colour", network, DatasetName.CIFAR10, strengths, tested, _ADAM)
-    return replace(row, settings=replace(_ADAM, epochs=10, learning_rate=2e-3), augment=Augmentation(pad=4, flip=True))
+    row = RowPlan("small-colour", network, DatasetName.CIFAR10, strengths, tested, _ADAM, InnerAttack.FGSM_RS)
+    return replace(row, settings=replace(_ADAM, epochs=6, learning_rate=4e-3), augment=Augmentation(pad=4, flip=True))
 
 
 def _demo() -> RowPlan:

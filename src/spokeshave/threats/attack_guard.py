@@ -1,7 +1,7 @@
 """Guard against catastrophic overfitting: a network that beats the fast attack it is trained on, and no other.
 
 Wong, Rice, Kolter: Fast is better than free, ICLR 2020, section 5.4: trained on one gradient step, a network can learn
-to bend its gradients instead of its decisions. Accuracy under the one step stays high, under several it falls to nothing.
+to bend its gradients instead of its decisions: accuracy under the one step stays high, under several it falls.
 Departs from the paper: it stopped early where PGD on a training batch failed; here the attack gets more steps, and
 training goes on.
 """
