@@ -12,6 +12,8 @@ from spokeshave.timing import evaluating
 
 ROUNDING = 1e-5
 """How far from 0..1 a pixel, and from 1 the sum of probabilities, may be by rounding alone."""
+_NOISE = 64
+"""Images of noise that are looked at where two images have no gradient."""
 
 
 def require_images(images: Tensor, where: str) -> None:
@@ -135,7 +137,8 @@ def require_trainable(model: nn.Module) -> None:
 def require_differentiable(model: nn.Module, images: Tensor) -> None:
     """Refuse a model whose scores send no gradient back to the images, and name the layer where it is lost.
 
-    The model is run once in evaluation mode, on two of the images.
+    The model is run in evaluation mode, on two of the images. Where their gradient is zero it may only be that all ReLUs
+    are dead there: then images of noise decide.
 
     Args:
         model: gives logits for images.
@@ -171,7 +174,7 @@ def require_differentiable(model: nn.Module, images: Tensor) -> None:
     finally:
         for handle in handles:
             handle.remove()
-    if not _is_lost(gradients[0]):
+    if not _is_lost(gradients[0]) or (gradients[0] is not None and not _is_staircase(model, images)):
         return
     reached = [
         (path, module) for (path, module, _), found in zip(ran, gradients[1:], strict=True) if not _is_lost(found)
@@ -185,6 +188,17 @@ def require_differentiable(model: nn.Module, images: Tensor) -> None:
         f"{name}: the attack follows the gradient from the scores back to the images, but none arrives: {culprit}; "
         "look for argmax, rounding, sign, detach or no_grad, and attack a differentiable stand-in instead"
     )
+
+
+def _is_staircase(model: nn.Module, images: Tensor) -> bool:
+    """Whether scores differ from image to image, and yet no image of many has a gradient."""
+    drawn = torch.Generator().manual_seed(0)
+    noise = torch.rand(_NOISE, *images.shape[1:], generator=drawn).to(images)
+    with torch.enable_grad(), evaluating(model):
+        probe = noise.requires_grad_()
+        scores = model(probe)
+        gradient = _gradients(scores, [probe])[0]
+    return _is_lost(gradient) and bool((scores != scores[:1]).any())
 
 
 def _gradients(scores: object, tensors: list[Tensor]) -> list[Tensor | None]:
