@@ -12,6 +12,8 @@ from spokeshave.export import export as export
 from spokeshave.export import load_safetensors as load_safetensors
 from spokeshave.measure import compare as compare
 from spokeshave.measure import measure as measure
+from spokeshave.parallel_training import ParallelMAT as ParallelMAT
+from spokeshave.parallel_training import Together as Together
 from spokeshave.regularizers import Components as Components
 from spokeshave.regularizers import Force as Force
 from spokeshave.regularizers import Freeze as Freeze

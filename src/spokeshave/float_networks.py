@@ -57,8 +57,9 @@ class FloatNetwork:
         """
         training, _ = splits.hold_out(min(self.validation, len(splits.train) // 5), seed=0)
         settings = replace(self.settings, steps=SMOKE_STEPS) if smoke else self.settings
+        batch_size = min(self.batch_size, len(training)) if smoke else self.batch_size
         return Budget(
-            self.name, self.network, settings, self.batch_size, self.normalize(training), self.augment, self.validation
+            self.name, self.network, settings, batch_size, self.normalize(training), self.augment, self.validation
         )
 
 

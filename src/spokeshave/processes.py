@@ -3,6 +3,7 @@
 import gc
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 
 import torch
 from torch import distributed
@@ -32,18 +33,43 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
-def join_processes() -> tuple[int, int]:
+def usable_cores() -> int:
+    """Cores that this process may run on.
+
+    Example:
+        >>> usable_cores() >= 1
+        True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def torchrun_place() -> tuple[int, int]:
+    """Rank and number of the processes that `torchrun` started, whether joined or not.
+
+    Example:
+        >>> torchrun_place()
+        (0, 1)
+    """
+    if not distributed.is_available():
+        return 0, 1
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def join_processes(timeout: timedelta | None = None) -> tuple[int, int]:
     """Join the processes that `torchrun` started; gloo between CPUs, NCCL between GPUs.
+
+    Args:
+        timeout: longest wait for the others, now and in every exchange; None for torch's own.
 
     Returns:
         (rank, number of processes): (0, 1) for a process that runs alone.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not distributed.is_available():
+    if torchrun_place()[1] == 1:
         return 0, 1
     if not distributed.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timeout)
     return distributed.get_rank(), distributed.get_world_size()
 
 

@@ -8,18 +8,21 @@ from graphlib import TopologicalSorter
 from spokeshave.optional import EXTRAS
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "files", "optional", "processes", "tensor_digest", "user_cache"}),
+    frozenset({"errors", "files", "optional", "processes", "tensor_digest", "user_cache"})
+    | {"worker_processes"},
     frozenset({"structures", "data", "models", "timing", "jit"}),
     frozenset(
         {"regularizers", "rewrites", "measure", "dense_runtimes", "export", "ledger", "targets", "communication"}
-    ),
+    )
+    | {"threats"},
     frozenset({"cpu_benchmark"}),
     frozenset(
         {"checkpoints", "divergence", "progress", "gradient_exchange", "train_settings", "training", "tensorboard_log"}
     )
-    | {"report"},
+    | {"batch_transform", "report"},
     frozenset({"shaping", "run_output", "road", "strength_search", "equal_budget", "exchange_output"})
-    | {"arms_course", "arms_output", "float_networks"},
+    | {"arms_course", "arms_output", "float_networks"}
+    | {"member_course", "parallel_training", "stacked_training"},
     frozenset({"recipes"}),
     frozenset({"cli"}),
 )

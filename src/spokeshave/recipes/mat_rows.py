@@ -14,6 +14,7 @@ from spokeshave.data import Augmentation, DatasetName, Normalization, Split
 from spokeshave.float_networks import FloatNetwork
 from spokeshave.models import SmallCNN
 from spokeshave.threats.attack_guard import Guard
+from spokeshave.threats.autoattack import STANDARD, Part
 from spokeshave.threats.gradient_attack import InnerAttack
 from spokeshave.train_settings import OptimizerName, TrainSettings
 
@@ -37,6 +38,7 @@ class RowPlan:
         images: of the test split that FGSM and PGD attack, the first ones.
         judged: of these, the first that AutoAttack attacks.
         pgd_steps: of the PGD that networks are judged by.
+        parts: of AutoAttack; all of the standard but in a smoke run.
     """
 
     name: str
@@ -53,6 +55,7 @@ class RowPlan:
     images: int = 2000
     judged: int = 400
     pgd_steps: int = 20
+    parts: tuple[Part, ...] = STANDARD
 
     def start(self) -> FloatNetwork:
         """The network and its training, without any attack."""

@@ -5,11 +5,13 @@ from typing import Any
 
 from spokeshave.files import atomic_write
 from spokeshave.report import wording
-from spokeshave.report.arms_record import Arm, ArmsRecord, Chart, number_words
+from spokeshave.report.arms_record import Arm, ArmsRecord, Chart, Curve, number_words
 from spokeshave.report.charts import Axis, Line, line_chart
 from spokeshave.report.dot_chart import Dots, dot_chart
 from spokeshave.report.exchange_record import with_spread
 from spokeshave.report.figures import Figure, LegendEntry
+from spokeshave.report.heat_table import heat_table_figure
+from spokeshave.report.image_gallery import gallery_figure
 from spokeshave.report.page import flat_config, page_template
 
 
@@ -48,6 +50,8 @@ def render_arms_page(record: ArmsRecord) -> str:
         layer_headings={name: record.quantities.get(name, name.replace("_", " ")) for name in names},
         number=number_words,
         charts=[_figure(chart) for chart in record.charts],
+        tables=[heat_table_figure(table) for table in record.tables],
+        galleries=[gallery_figure(one) for one in record.galleries],
         curves=_curves(record),
         command=record.command or f"spokeshave run {record.recipe} --row {record.row}",
         machine=record.machine,
@@ -125,13 +129,25 @@ def _arms_figure(record: ArmsRecord) -> Figure:
 
 
 def _figure(chart: Chart) -> Figure:
-    last = max(1, len(chart.curves) - 1)
-    lines = [
-        Line(curve.label, curve.xs, curve.ys, index / last, curve.dashed) for index, curve in enumerate(chart.curves)
-    ]
+    groups = list(dict.fromkeys(_group(curve) for curve in chart.curves))
+    last = max(1, len(groups) - 1)
+    lines = [_line(curve, groups.index(_group(curve)) / last) for curve in chart.curves]
     words = f"{chart.y} (logarithmic)" if chart.log else chart.y
     drawing = line_chart(chart.title, lines, Axis(chart.x), Axis(words, percent=chart.percent, log=chart.log))
-    return Figure(chart.title, drawing, tuple(LegendEntry(line.label, line.tone, line.dashed) for line in lines))
+    looks = ["points" if curve.points else "" for curve in chart.curves]
+    legend = [LegendEntry(line.label, line.tone, line.dashed, look) for line, look in zip(lines, looks, strict=True)]
+    return Figure(chart.title, drawing, tuple(legend))
+
+
+def _group(curve: Curve) -> int | str:
+    return curve.label if curve.group is None else curve.group
+
+
+def _line(curve: Curve, tone: float) -> Line:
+    xs, ys = curve.xs, curve.ys
+    if curve.points:  # a gap after each point leaves a point alone
+        xs, ys = [x for one in xs for x in (one, one)], [y for one in ys for y in (one, None)]
+    return Line(curve.label, xs, ys, tone, curve.dashed)
 
 
 def _curves(record: ArmsRecord) -> list[Figure]:

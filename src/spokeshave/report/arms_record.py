@@ -10,6 +10,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from spokeshave.errors import DataError
+from spokeshave.report.heat_table import HeatTable, heat_table_from
+from spokeshave.report.image_gallery import Gallery, gallery_from
 from spokeshave.report.record_heading import RecordHeading, checked_fields, read_content, write_content
 
 KIND = "arms"
@@ -50,12 +52,23 @@ class Arm:
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a chart; a y of None leaves a gap."""
+    """One line of a chart; a y of None leaves a gap.
+
+    Attributes:
+        label: its name.
+        xs: from left to right.
+        ys: as many.
+        dashed: drawn so.
+        points: drawn as points that no line joins.
+        group: lines of one group have one colour; None for a colour of its own.
+    """
 
     label: str
     xs: list[float]
     ys: list[float | None]
     dashed: bool = False
+    points: bool = False
+    group: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +102,8 @@ class ArmsRecord(RecordHeading):
         quantities: name of a number -> its heading; in the order of the table's columns.
         layers: title of a table -> its rows, one a layer: name of a number -> number or text.
         charts: further figures.
+        tables: shares that are shown as heat maps.
+        galleries: of small images.
     """
 
     arms: list[Arm]
@@ -96,6 +111,8 @@ class ArmsRecord(RecordHeading):
     quantities: dict[str, str] = field(default_factory=dict)
     layers: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     charts: list[Chart] = field(default_factory=list)
+    tables: list[HeatTable] = field(default_factory=list)
+    galleries: list[Gallery] = field(default_factory=list)
 
     @property
     def reference(self) -> Arm:
@@ -140,6 +157,8 @@ class ArmsRecord(RecordHeading):
         Raises:
             DataError: where a field is missing, unknown or out of its range.
         """
+        # Records that were written before there were any have neither.
+        content = {"tables": [], "galleries": [], **content}
         made = checked_fields(cls, content, KIND, source, _KINDS)
         try:
             made["arms"] = [Arm(**arm) for arm in content["arms"]]
@@ -149,13 +168,23 @@ class ArmsRecord(RecordHeading):
             ]
         except (TypeError, KeyError) as error:
             raise DataError(f"{source}: arms or charts: {error}; run the recipe again") from error
+        made["tables"] = [heat_table_from(table, source) for table in content["tables"]]
+        made["galleries"] = [gallery_from(one, source) for one in content["galleries"]]
         _check_arms(made["arms"], len(content["seeds"]), source)
         if content["headline"] not in {arm.name for arm in made["arms"]}:
             raise DataError(f"{source}: headline: no arm is called {content['headline']!r}")
         return cls(**made)
 
 
-_KINDS = {"arms": list, "headline": str, "quantities": dict, "layers": dict, "charts": list}
+_KINDS = {
+    "arms": list,
+    "headline": str,
+    "quantities": dict,
+    "layers": dict,
+    "charts": list,
+    "tables": list,
+    "galleries": list,
+}
 
 
 def _check_arms(arms: Sequence[Arm], seeds: int, source: str) -> None:

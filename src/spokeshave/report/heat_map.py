@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from markupsafe import escape
 from torch import Tensor
 
@@ -16,6 +16,8 @@ from spokeshave.report.figures import Figure
 from spokeshave.report.svg_parts import svg_drawing, svg_number, svg_text
 
 _LEFT, _TOP, _FOOT, _WIDTH, _NARROWEST = 34, 36, 34, 480, 270
+_LETTER = 6.3
+"""Px of a letter of a row's or a column's name."""
 _WIDEST, _TALLEST, _LOWEST, _ALL_ROWS = 56.0, 24.0, 6.0, 400
 _ROOM = 25.0, 13.0
 """Px of a square that a number fits into."""
@@ -25,10 +27,10 @@ _STEPS = 25
 
 @dataclass(frozen=True)
 class Side:
-    """What rows or columns are, and the number that each stands for."""
+    """What rows or columns are, and the number or name that each stands for."""
 
     label: str
-    numbers: Sequence[int]
+    numbers: Sequence[int | str]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def heat_map(
     rows: Side,
     columns: Side,
     limits: tuple[float, float] | None = None,
+    outlined: Bool[Tensor, "rows columns"] | None = None,
 ) -> Figure:
     """Draw shares as percent, the deeper the larger.
 
@@ -60,6 +63,7 @@ def heat_map(
         rows: from top to bottom.
         columns: from left to right.
         limits: values of no and of full depth, so that two maps can be compared; by default the least and the greatest.
+        outlined: squares to be framed; None for none.
 
     Raises:
         InvalidArgument: where there are other numbers of rows or columns than of values.
@@ -68,7 +72,7 @@ def heat_map(
     low, high = limits or (float(values.min()), float(values.max()))
     depths = ((values - low) / (high - low)).clamp(0, 1) if high > low else 0 * values + 0.5
     look = _Look("{:.1f}", "{:.2f} %", (f"{100 * low:.1f} %", f"{100 * high:.1f} %"))
-    return _figure(title, values, depths, rows, columns, look)
+    return _figure(title, values, depths, rows, columns, look, outlined)
 
 
 def difference_map(title: str, values: Float[Tensor, "rows columns"], rows: Side, columns: Side) -> Figure:
@@ -112,27 +116,39 @@ def _require_shape(title: str, values: Tensor, rows: Side, columns: Side) -> Non
         )
 
 
-def _figure(title: str, values: Tensor, depths: Tensor, rows: Side, columns: Side, look: _Look) -> Figure:
-    wide = min((_WIDTH - _LEFT - 2) / len(columns.numbers), _WIDEST)
+def _figure(
+    title: str,
+    values: Tensor,
+    depths: Tensor,
+    rows: Side,
+    columns: Side,
+    look: _Look,
+    outlined: Tensor | None = None,
+) -> Figure:
+    left = max(_LEFT, 10 + _LETTER * max(len(str(name)) for name in rows.numbers))
+    wide = min((_WIDTH - left - 2) / len(columns.numbers), _WIDEST)
     high = max(_LOWEST, min(_TALLEST, wide, _ALL_ROWS / len(rows.numbers)))
-    below, width = _TOP + high * len(rows.numbers), max(_LEFT + wide * len(columns.numbers) + 2, _NARROWEST)
+    below, width = _TOP + high * len(rows.numbers), max(left + wide * len(columns.numbers) + 2, _NARROWEST)
     parts = [svg_text("axis-label", 2, 11, f"{rows.label} ↓  {columns.label} →")]
     parts += [
-        svg_text("tick", _LEFT + wide * (place + 0.5), _TOP - 5, str(columns.numbers[place]), "middle")
-        for place in _labelled(columns, wide, 24)
+        svg_text("tick", left + wide * (place + 0.5), _TOP - 5, str(columns.numbers[place]), "middle")
+        for place in _labelled(columns, wide, max(24, _LETTER * max(len(str(name)) for name in columns.numbers) + 4))
     ]
     parts += [
-        svg_text("tick", _LEFT - 6, _TOP + high * (place + 0.5) + 4, str(rows.numbers[place]), "end")
+        svg_text("tick", left - 6, _TOP + high * (place + 0.5) + 4, str(rows.numbers[place]), "end")
         for place in _labelled(rows, high, 13)
     ]
     written = wide >= _ROOM[0] and high >= _ROOM[1]
     for row, column in product(range(len(rows.numbers)), range(len(columns.numbers))):
         value, depth = float(values[row, column]), float(depths[row, column])
-        x, y = _LEFT + wide * column, _TOP + high * row
+        x, y = left + wide * column, _TOP + high * row
         parts.append(_cell(x, y, wide, high, depth, f"{_where(rows, columns, row, column)}: {look.words(value)}"))
         if written:
             number = _minus(look.short.format(100 * value))
             parts.append(svg_number(x + wide / 2, y + high / 2 + 3.5, number, depth))
+    for row, column in [] if outlined is None else outlined.nonzero().tolist():
+        frame = f'x="{left + wide * column + 1.5:.1f}" y="{_TOP + high * row + 1.5:.1f}"'
+        parts.append(f'<rect class="frame" {frame} width="{wide - 3:.1f}" height="{high - 3:.1f}"/>')
     parts += _scale(below + 14, look)
     ends = product(sorted({0, len(rows.numbers) - 1}), sorted({0, len(columns.numbers) - 1}))
     said = [f"{_where(rows, columns, *place)}: {look.words(float(values[place]))}" for place in ends]

@@ -8,7 +8,6 @@ normalization are kept for each member.
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -102,9 +101,13 @@ class MemberStack(nn.Module):
         return members
 
 
-def _require_alike(members: Sequence[nn.Module]) -> None:
-    if not members:
-        raise InvalidArgument("members: expected at least one network, got none")
+def first_unlike(members: Sequence[nn.Module]) -> int | None:
+    """Position of the first network that differs from the first one in more than the values of its weights.
+
+    Example:
+        >>> first_unlike([nn.Dropout(0.1), nn.Dropout(0.1), nn.Dropout(0.2)])
+        2
+    """
     # The text of a module has its layers with their options, also those without a weight.
     described = [
         (
@@ -114,12 +117,18 @@ def _require_alike(members: Sequence[nn.Module]) -> None:
         )
         for member in members
     ]
-    for number, found in enumerate(described):
-        if found != described[0]:
-            raise InvalidArgument(
-                f"members: expected networks that are alike, but number {number} differs from the first in layers, "
-                "shapes, types, devices or what is trained; train unlike members in turn or in processes"
-            )
+    return next((number for number, found in enumerate(described) if found != described[0]), None)
+
+
+def _require_alike(members: Sequence[nn.Module]) -> None:
+    if not members:
+        raise InvalidArgument("members: expected at least one network, got none")
+    unlike = first_unlike(members)
+    if unlike is not None:
+        raise InvalidArgument(
+            f"members: expected networks that are alike, but number {unlike} differs from the first in layers, "
+            "shapes, types, devices or what is trained; train unlike members in turn or in processes"
+        )
 
 
 def _stack_into(place: nn.Module, members: Sequence[nn.Module], made: dict[Tensor, nn.Parameter]) -> None:

@@ -99,7 +99,8 @@ class AutoAttack:
 
         Raises:
             MissingExtra: where the package is not installed.
-            InvalidArgument: for images, labels, scores or strengths that are none, or too few classes for a part.
+            InvalidArgument: for images, labels, scores or strengths that are none, too few classes for a part, or a
+                size of images that the package's Square cannot do.
             UnsupportedLayer: where a part needs gradients and none passes through the model.
         """
         package = require("pyautoattack", "attacking with AutoAttack")
@@ -112,6 +113,8 @@ class AutoAttack:
                     f"{part.value}: expected a model with {RATIO_CLASSES[part]} or more classes, got {classes}; leave "
                     "it out of `parts`"
                 )
+        if self.norm is Norm.L2 and Part.SQUARE in self.parts:
+            _require_tiles(*images.shape[2:])
         found, seed = strengths_of(strengths, images), draw_seed(generator)
 
         def attack_group(places: Tensor, strength: float) -> Tensor:
@@ -169,6 +172,19 @@ class AutoAttack:
             }
         parts = "+".join(part.value for part in self.parts)
         return f"{self.norm.value}-{parts}-{strength:.6g}-{digest(content)[:32]}.safetensors"
+
+
+def _require_tiles(height: int, width: int) -> None:
+    """Refuse images on whose edge Square's first squares do not end: the package would stop with an error of shapes."""
+    side = height // 5
+    start = (height - 5 * side) // 2
+    # A square of one pixel that lies outside adds nothing; a larger one does not fit what is left of it.
+    fits = side == 1 or (side > 1 and all(start + length // side * side <= length for length in (height, width)))
+    if not fits:
+        raise InvalidArgument(
+            f"images: Square in the Euclidean norm cannot tile {height}x{width} pixels with squares of {side}, as the "
+            "package does; leave it out of `parts`, or resize inside the model"
+        )
 
 
 @contextmanager

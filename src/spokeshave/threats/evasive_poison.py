@@ -11,7 +11,7 @@ this attack. With lambda of 0 it is the direct method.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int64
@@ -21,7 +21,8 @@ from torch.nn import functional
 from spokeshave.errors import InvalidArgument
 from spokeshave.threats.attackable import require_differentiable
 from spokeshave.threats.poison_budget import PoisonBudget
-from spokeshave.threats.poison_gradient import Ascent, PoisonMethod, Rehearsal, climb
+from spokeshave.threats.poison_generator import GeneratorTraining, PoisonGenerator
+from spokeshave.threats.poison_gradient import Ascent, PoisonMethod, Rehearsal, climb, rehearsal_of
 from spokeshave.threats.poisoning import Poisons, require_victim
 from spokeshave.threats.retraining import Batch, Labelled, Victim
 from spokeshave.timing import evaluating
@@ -114,6 +115,36 @@ class WatchedRehearsal(Rehearsal):
         return value - self.strength * self.doubt(poison.images, poison.labels) if self.strength else value
 
 
+def watched(rehearsal: Rehearsal, doubt: Doubt, strength: float) -> WatchedRehearsal:
+    """The same retraining for an attacker who is watched.
+
+    Raises:
+        InvalidArgument: for a strength that is not finite and at least 0.
+    """
+    if not 0 <= strength < float("inf"):
+        raise InvalidArgument(f"strength: expected finite and at least 0, got {strength}")
+    plain = {one.name: getattr(rehearsal, one.name) for one in fields(Rehearsal)}
+    return WatchedRehearsal(**plain, doubt=doubt, strength=strength)
+
+
+class WatchedGenerator(PoisonGenerator):
+    """A generator of poisons that a detector shall miss; trained as `PoisonGenerator` is, by the exact gradient.
+
+    Args:
+        network: gives logits of pixels for images.
+        doubt: of the detector.
+        strength: lambda, at least 0.
+        budget: what the attacker may do; None for the paper's.
+    """
+
+    def __init__(self, network: nn.Module, doubt: Doubt, strength: float, budget: PoisonBudget | None = None) -> None:
+        super().__init__(network, budget)
+        self._doubt, self._strength = doubt, strength
+
+    def _train(self, rehearsals: list[Rehearsal], bases: Labelled, how: GeneratorTraining) -> tuple[float, ...]:
+        return super()._train([watched(one, self._doubt, self._strength) for one in rehearsals], bases, how)
+
+
 def evade(
     model: nn.Module,
     base_images: Float[Tensor, "p *image"],
@@ -127,7 +158,7 @@ def evade(
     *,
     training: tuple[Tensor, Tensor] | None = None,
     seed: int = 0,
-    chunk: int = 32,
+    chunk: int = 64,
 ) -> Poisons:
     """Turn base images into poisons that a detector shall miss; the model is left as it was.
 
@@ -149,8 +180,6 @@ def evade(
         InvalidArgument: as `poisoning.poison`, and for a strength below 0.
         UnsupportedLayer: as `poisoning.poison`.
     """
-    if not 0 <= strength < float("inf"):
-        raise InvalidArgument(f"strength: expected finite and at least 0, got {strength}")
     started = time.perf_counter()
     budget, how = budget or PoisonBudget(), how or Ascent(rounds=40, step=0.05, decay=False)
     clean = training or (normal_images, normal_labels)
@@ -159,8 +188,8 @@ def evade(
         require_victim(model, normal_images, normal_labels, "normal_images", classes)
         require_differentiable(model, base_images)
         bases = Labelled(base_images, budget.labels_for(base_labels, classes))
-        rehearsal = WatchedRehearsal(
-            Victim(model), Labelled(normal_images, normal_labels), Labelled(*clean), budget, chunk, doubt, strength
-        )
+        normal = Labelled(normal_images, normal_labels)
+        plain = rehearsal_of(Victim(model), normal, Labelled(*clean), budget, base_images[:1], chunk)
+        rehearsal = watched(plain, doubt, strength)
         images, history = climb(rehearsal, bases, PoisonMethod.EXACT, how, seed)
     return Poisons(images, bases.labels, tuple(history.mean(0).tolist()), time.perf_counter() - started)

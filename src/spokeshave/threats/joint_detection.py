@@ -5,12 +5,14 @@ Vovk, Gammerman, Shafer: Algorithmic Learning in a Random World, 2005, conformal
     s(x, y) = max_d share of clean images whose score under detector d is below that of x
 
 Scores of different kinds are so brought to one scale. The threshold is found for the maximum, so that false alarms of
-several detectors together stay at the share asked for. Departs from the source: nothing known.
+several detectors together stay at the share asked for. Departs from the source: beyond the greatest clean score, where
+shares are all 1, the share by which that is exceeded is added, so that such images still have an order.
 """
 
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from spokeshave.errors import InvalidArgument
@@ -50,8 +52,21 @@ class AnyDetector(Detector):
         return self._worst([detector.scores(images, labels) for detector in self.detectors])
 
     def _worst(self, scores: Sequence[Tensor]) -> Tensor:
-        ranks = [
-            torch.searchsorted(reference, one.contiguous()).float() / len(reference)
-            for reference, one in zip(self._references, scores, strict=True)
-        ]
+        ranks = [ranked(one, reference) for one, reference in zip(scores, self._references, strict=True)]
         return torch.stack(ranks).max(0).values
+
+
+def ranked(scores: Float[Tensor, " n"], reference: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
+    """Share of a sorted reference that lies below each score, and by how much of itself its greatest is exceeded.
+
+    Args:
+        scores: at least 0.
+        reference: ascending, at least 0.
+
+    Example:
+        >>> ranked(torch.tensor([0.5, 2.0, 3.0, 6.0]), torch.tensor([1.0, 2.0, 3.0, 4.0])).tolist()
+        [0.0, 0.25, 0.5, 1.5]
+    """
+    below = torch.searchsorted(reference, scores.contiguous()).float() / len(reference)
+    greatest = reference[-1].clamp_min(torch.finfo(reference.dtype).tiny)
+    return below + (scores / greatest - 1).clamp_min(0)

@@ -1,8 +1,10 @@
 """One step of SGD on one image, without making the new weights of linear layers: their change has rank one.
 
-For a linear layer with input a and gradient d of its output, of the one image of the batch, dJ/dW = d a^T, so that on
-other images x   (W - lr d a^T) x = W x - lr (a . x) d:   two vectors a poison instead of a matrix, and the product W x is
-shared by all poisons. Same result as retraining.py, to rounding.
+For a linear layer with input a and gradient d of its output, of the one image of the batch, dJ/dW = d a^T, so that
+
+    (W - lr d a^T) x = W x - lr (a . x) d        for other images x:
+
+two vectors a poison instead of a matrix, and a product W x that all poisons share. Equals retraining.py, to rounding.
 Departs from the paper: it is in none; Yang et al. (arXiv:1703.01340) make the weights.
 """
 

@@ -9,19 +9,20 @@ orders of the batches and joint optimisation are settings, all off in `PAPER_ASC
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import vmap
+from torch.func import grad_and_value, vmap
 
 from spokeshave.errors import InvalidArgument, UnsupportedLayer
+from spokeshave.threats.one_image_step import OneImageStep
 from spokeshave.threats.perturbation import ascent
 from spokeshave.threats.poison_budget import Placement, PoisonBudget
-from spokeshave.threats.retraining import Batch, Labelled, Victim, hypergradient, order_of, retrained
+from spokeshave.threats.retraining import Batch, Labelled, Victim, floored_loss, hypergradient, order_of, retrained
 
 Found = TypeVar("Found")
 
@@ -89,13 +90,15 @@ class Rehearsal:
         clean: training images that batches are filled with.
         budget: the rules.
         chunk: poisons that are tried at once; 1 takes them one after the other.
+        short_cut: the step on one image, where that is the whole retraining: see `rehearsal_of`.
     """
 
     victim: Victim
     normal: Labelled
     clean: Labelled
     budget: PoisonBudget
-    chunk: int = 32
+    chunk: int = 64
+    short_cut: OneImageStep | None = None
 
     def order(self, poisons: int, seed: int) -> tuple[Batch, ...]:
         """The batches of one retraining."""
@@ -105,12 +108,6 @@ class Rehearsal:
     def is_joint(self) -> bool:
         """Whether all poisons enter one retraining."""
         return self.budget.placement is Placement.TOGETHER
-
-    @property
-    def has_one_order(self) -> bool:
-        """Whether all orders are the same: each poison alone fills every batch."""
-        alone = not self.is_joint and (self.budget.batch_share == 1 or self.budget.batch_size == 1)
-        return alone and not any(len(batch.clean) for batch in self.order(1, 0))
 
     def gradients(self, poison: Labelled, order: tuple[Batch, ...]) -> tuple[Tensor, Float[Tensor, " p"]]:
         """Hypergradient of every poison, and the loss after its retraining."""
@@ -123,6 +120,8 @@ class Rehearsal:
             return found, value.expand(len(poison))
 
         def of_one(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+            if self.short_cut is not None:
+                return grad_and_value(lambda image: self.loss(image, label, order))(image)
             found, value = of_retraining(image[None], label[None])
             return found[0], value
 
@@ -131,12 +130,14 @@ class Rehearsal:
     def losses(self, poison: Labelled, order: tuple[Batch, ...]) -> Float[Tensor, " p"]:
         """Loss on normal images after the retraining of every poison."""
         if self.is_joint:
-            return self._loss(poison.images, poison.labels, order).expand(len(poison))
-        return each(
-            lambda image, label: self._loss(image[None], label[None], order),
-            (poison.images, poison.labels),
-            self.chunk,
-        )
+            return self._full(poison.images, poison.labels, order).expand(len(poison))
+        return each(lambda image, label: self.loss(image, label, order), (poison.images, poison.labels), self.chunk)
+
+    def loss(self, image: Tensor, label: Tensor, order: tuple[Batch, ...]) -> Tensor:
+        """Loss on normal images after the retraining on one poison alone."""
+        if self.short_cut is None:
+            return self._full(image[None], label[None], order)
+        return floored_loss(self.short_cut.logits(image, label, self.normal.images), self.normal.labels)
 
     def differences(self, poison: Labelled, order: tuple[Batch, ...], probe: float) -> tuple[Tensor, Tensor]:
         """L(x_p + h e_j) - L(x_p) for every pixel j of every poison, and L(x_p)."""
@@ -148,16 +149,36 @@ class Rehearsal:
 
             def moved(pixel: Tensor, images: Tensor = images, labels: Tensor = labels, size: int = size) -> Tensor:
                 bump = (torch.arange(size, device=images.device) == pixel) * probe
-                return self._loss(images + bump.reshape(images.shape).to(images), labels, order)
+                return self._full(images + bump.reshape(images.shape).to(images), labels, order)
 
-            here = self._loss(images, labels, order)
+            here = self._full(images, labels, order)
             beside = each(moved, (torch.arange(size, device=images.device),), self.chunk)
             found[group], values[group] = (beside - here).reshape(images.shape), here
         return found, values
 
-    def _loss(self, images: Tensor, labels: Tensor, order: tuple[Batch, ...]) -> Tensor:
+    def _full(self, images: Tensor, labels: Tensor, order: tuple[Batch, ...]) -> Tensor:
         weights = retrained(self.victim, Labelled(images, labels), self.clean, order, self.budget)
         return self.victim.normal_loss(weights, self.normal)
+
+
+def rehearsal_of(
+    victim: Victim, normal: Labelled, clean: Labelled, budget: PoisonBudget, example: Tensor, chunk: int = 64
+) -> Rehearsal:
+    """A rehearsal with the short cut wherever one step on one image is all of it.
+
+    Args:
+        victim: whose weights are known.
+        normal: images on which the loss is to rise.
+        clean: training images that batches are filled with.
+        budget: the rules.
+        example: one image, (1, ...).
+        chunk: poisons that are tried at once.
+    """
+    slow = Rehearsal(victim, normal, clean, budget, chunk)
+    only_poison = not slow.is_joint and (budget.batch_share == 1 or budget.batch_size == 1)
+    if budget.steps == 1 and only_poison:
+        return replace(slow, short_cut=OneImageStep(victim, example, budget))
+    return slow
 
 
 def climb(
@@ -176,7 +197,7 @@ def climb(
         (poisons, loss on normal images before each round and after the last).
     """
     images, budget = bases.images.clone(), rehearsal.budget
-    orders = 1 if rehearsal.has_one_order else how.orders
+    orders = 1 if rehearsal.short_cut else how.orders
     direction, history = torch.zeros_like(images), []
     best, highest = images, images.new_full((len(images),), -torch.inf)
     for number in range(how.rounds + 1):

@@ -9,7 +9,7 @@ Departs from the paper: as said in poison_budget.py (threat model), retraining.p
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,8 +26,8 @@ from spokeshave.threats.attackable import (
     require_trainable,
 )
 from spokeshave.threats.poison_budget import Placement, PoisonBudget
-from spokeshave.threats.poison_gradient import Ascent, PoisonMethod, Rehearsal, climb, each
-from spokeshave.threats.retraining import Labelled, Victim, Weights, order_of, retrained
+from spokeshave.threats.poison_gradient import Ascent, PoisonMethod, climb, each, rehearsal_of
+from spokeshave.threats.retraining import Batch, Labelled, Victim, order_of, retrained
 from spokeshave.timing import evaluating
 
 TEST_CHUNK = 1000
@@ -89,7 +89,7 @@ def poison(
     *,
     training: tuple[Tensor, Tensor] | None = None,
     seed: int = 0,
-    chunk: int = 32,
+    chunk: int = 64,
 ) -> Poisons:
     """Turn base images into poisons by the direct method; the model is left as it was.
 
@@ -125,14 +125,16 @@ def poison(
     clean = training or (normal_images, normal_labels)
     with evaluating(model), torch.random.fork_rng(_cuda_devices(base_images)), torch.no_grad():
         classes = require_victim(model, base_images, base_labels, "base_images")
-        require_victim(model, normal_images, normal_labels, "normal_images", classes)
-        require_victim(model, *clean, "training", classes)
+        shape = base_images.shape[1:]
+        require_victim(model, normal_images, normal_labels, "normal_images", classes, shape)
+        require_victim(model, *clean, "training", classes, shape)
         require_differentiable(model, base_images)
         most = budget.most(len(clean[0]))
         if most is not None and len(base_images) > most:
             raise InvalidArgument(f"base_images: the budget allows {most} poisons, got {len(base_images)} base images")
         bases = Labelled(base_images, budget.labels_for(base_labels, classes))
-        rehearsal = Rehearsal(Victim(model), Labelled(normal_images, normal_labels), Labelled(*clean), budget, chunk)
+        normal = Labelled(normal_images, normal_labels)
+        rehearsal = rehearsal_of(Victim(model), normal, Labelled(*clean), budget, base_images[:1], chunk)
         images, history = climb(rehearsal, bases, method, how, seed)
     return Poisons(images, bases.labels, tuple(history.mean(0).tolist()), time.perf_counter() - started)
 
@@ -146,7 +148,7 @@ def damage(
     *,
     training: tuple[Tensor, Tensor] | None = None,
     seeds: Sequence[int] = (0,),
-    chunk: int = 32,
+    chunk: int = 64,
 ) -> Damage:
     """Retrain a network on poison and measure its accuracy; the model is left as it was.
 
@@ -180,35 +182,49 @@ def damage(
         raise InvalidArgument("seeds: expected at least one, got none")
     with evaluating(model), torch.random.fork_rng(_cuda_devices(poison_images)), torch.no_grad():
         classes = require_victim(model, poison_images, poison_labels, "poison_images")
-        require_victim(model, *test, "test", classes)
+        require_victim(model, *test, "test", classes, poison_images.shape[1:])
         victim, poison, tests = Victim(model), Labelled(poison_images, poison_labels), Labelled(*test)
         clean = Labelled(poison_images[:0], poison_labels[:0])
         if training is not None:
-            require_victim(model, *training, "training", classes)
+            require_victim(model, *training, "training", classes, poison_images.shape[1:])
             clean = Labelled(*training)
+        short_cut = rehearsal_of(victim, tests, clean, budget, poison_images[:1]).short_cut
         orders = [order_of(budget, len(clean), len(poison) if together else 1, seed) for seed in seeds]
 
-        def accuracy(weights: Weights) -> Tensor:
+        def accuracy(scores: Callable[[Tensor], Tensor]) -> Tensor:
             parts = zip(tests.images.split(TEST_CHUNK), tests.labels.split(TEST_CHUNK), strict=True)
-            right = [(victim.logits(weights, images).argmax(1) == labels).sum() for images, labels in parts]
+            right = [(scores(images).argmax(1) == labels).sum() for images, labels in parts]
             return torch.stack(right).sum().to(poison_images.dtype) / len(tests)
 
+        def after(poison: Labelled, order: Sequence[Batch]) -> Tensor:
+            weights = retrained(victim, poison, clean, order, budget)
+            return accuracy(lambda images: victim.logits(weights, images))
+
         def after_one(image: Tensor, label: Tensor) -> Tensor:
-            return accuracy(retrained(victim, Labelled(image[None], label[None]), clean, orders[0], budget))
+            if (short := short_cut) is None:
+                return after(Labelled(image[None], label[None]), orders[0])
+            return accuracy(lambda images: short.logits(image, label, images))
 
         if together:
-            found = torch.stack([accuracy(retrained(victim, poison, clean, order, budget)) for order in orders])
+            found = torch.stack([after(poison, order) for order in orders])
         else:
             found = each(after_one, (poison.images, poison.labels), chunk)
         untouched = None
         if len(clean):
             harmless = [order_of(budget, len(clean), 0, seed) for seed in seeds]
-            untouched = [float(accuracy(retrained(victim, poison, clean, order, budget))) for order in harmless]
-        before = float(accuracy(victim.weights))
+            untouched = [float(after(poison, order)) for order in harmless]
+        before = float(accuracy(lambda images: victim.logits(victim.weights, images)))
     return Damage(before, None if untouched is None else sum(untouched) / len(untouched), found)
 
 
-def require_victim(model: nn.Module, images: Tensor, labels: Tensor, where: str, classes: int | None = None) -> int:
+def require_victim(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    where: str,
+    classes: int | None = None,
+    shape: torch.Size | None = None,
+) -> int:
     """Check a model and a batch of labelled images as poisoning needs them.
 
     Args:
@@ -217,6 +233,7 @@ def require_victim(model: nn.Module, images: Tensor, labels: Tensor, where: str,
         labels: their classes.
         where: the images' name, for the message.
         classes: that the model tells apart; None to find out.
+        shape: of one image; None for any.
 
     Returns:
         Number of classes.
@@ -227,6 +244,10 @@ def require_victim(model: nn.Module, images: Tensor, labels: Tensor, where: str,
     """
     require_images(images, where)
     require_place(model, images, where)
+    if shape is not None and images.shape[1:] != shape:
+        raise InvalidArgument(
+            f"{where}: expected images of shape {tuple(shape)} as the poisons', got {tuple(images.shape[1:])}"
+        )
     require_labels(labels, images, where, classes)
     if classes is not None:
         return classes

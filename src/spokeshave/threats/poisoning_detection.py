@@ -75,6 +75,17 @@ class Detector(ABC):
         self.calibrate()
         return self
 
+    @property
+    def limit(self) -> float:
+        """The threshold.
+
+        Raises:
+            InvalidArgument: before `fit`.
+        """
+        self._fitted()
+        assert self.threshold is not None
+        return self.threshold
+
     def calibrate(self) -> float:
         """Choose the threshold anew, such as for weights that have moved since.
 
@@ -119,7 +130,7 @@ class Detector(ABC):
             InvalidArgument: as `scores`.
         """
         scores = self.scores(images, labels)
-        return scores > self._limit()
+        return scores > self.limit
 
     def judge(
         self,
@@ -141,8 +152,8 @@ class Detector(ABC):
             area_under_roc(clean, poison),
             found_share(clean, poison, self.false_positive_share),
             self.false_positive_share,
-            float((poison > self._limit()).double().mean()),
-            float((clean > self._limit()).double().mean()),
+            float((poison > self.limit).double().mean()),
+            float((clean > self.limit).double().mean()),
         )
 
     @abstractmethod
@@ -155,11 +166,6 @@ class Detector(ABC):
     def _clean_scores(self, images: Tensor, labels: Tensor) -> Tensor:
         """Of the images that were learnt from, as if they had not been."""
         return self._scores(images, labels)
-
-    def _limit(self) -> float:
-        self._fitted()
-        assert self.threshold is not None
-        return self.threshold
 
     def _fitted(self) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
         if self._model is None or self._clean is None:

@@ -1,0 +1,222 @@
+"""MAT: networks trained at many strengths of attack at once, beside networks trained at one.
+
+Song, Cheng, Yang, Li, Wu, Wu, Chen, Li: MAT: A Multi-strength Adversarial Training Method to Mitigate Adversarial
+Attacks, ISVLSI 2018: single-strength networks have working zones; mixed MAT is one network for all strengths, parallel
+MAT one for each.
+Departs from the paper: its text was not at hand, so no row can be set beside a published number. Networks, strengths,
+lengths and the attack are chosen here; rows that end in -fgsm train and are attacked as the paper presumably did,
+which is known to overestimate; all others train on PGD.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+from rich.console import Console
+
+from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, close_course, open_course, require_arms
+from spokeshave.arms_output import Scored, write_arms
+from spokeshave.equal_budget import Course
+from spokeshave.errors import InvalidArgument
+from spokeshave.processes import usable_cores
+from spokeshave.recipes.mat_arms import LABELS, PLAIN, PLAIN_LABEL, ArmName, Walk, single_names, stages_of, words
+from spokeshave.recipes.mat_figures import charts, tables
+from spokeshave.recipes.mat_judging import Verdict, judge
+from spokeshave.recipes.mat_rows import ROWS, RowPlan
+from spokeshave.run_output import command_line
+from spokeshave.threats.autoattack import Part
+from spokeshave.threats.ensemble import Combine
+from spokeshave.threats.gradient_attack import InnerAttack
+from spokeshave.threats.multi_strength import Drawing
+from spokeshave.training import Evaluation
+from spokeshave.worker_processes import do_in_processes
+
+PAPER: dict[str, dict[str, Any]] = {row: {} for row in ("mnist", "cifar10", "mnist-fgsm", "cifar10-fgsm")}
+"""Of the paper no number could be read."""
+
+
+class Row(Enum):
+    """Data and protocol; -fgsm trains on one step from the image itself, as the paper presumably did."""
+
+    DEMO = "demo"
+    MNIST = "mnist"
+    CIFAR10 = "cifar10"
+    MNIST_FGSM = "mnist-fgsm"
+    CIFAR10_FGSM = "cifar10-fgsm"
+
+
+@dataclass(frozen=True)
+class Own(FirstArmsOptions):
+    """Options that are the recipe's own; 0 or nothing means what the row has."""
+
+    arms: tuple[ArmName, ...] = tuple(ArmName)
+    """Structures of MAT that are compared with single-strength networks."""
+    strengths: tuple[float, ...] = ()
+    """That networks are trained on, L-inf, 0..1 of the range of a pixel."""
+    inner: InnerAttack | None = None
+    """Attack that networks are trained on."""
+    drawing: Drawing = Drawing.ONE
+    """Strengths that an image sees in a step of mixed MAT: one, all, or one from the range."""
+    combine: Combine = Combine.PROBABILITY_MEAN
+    """How members answer together."""
+    epochs: int = 0
+    """Of every training."""
+    images: int = 0
+    """Of the test split that FGSM and PGD attack."""
+    judged: int = -1
+    """Of these, the first that AutoAttack attacks; 0 leaves it out, below 0 means what the row has."""
+    workers: int = 0
+    """Processes that train and judge side by side on a CPU; one a core by default."""
+    walk: int = 0
+    """Choose strengths by a random walk of so many proposals, each trained for an epoch; prints what it found."""
+
+
+@dataclass(frozen=True)
+class Config(ArmsOptions, Own):
+    """Options of the MAT recipe; 0 or nothing means what the row has."""
+
+    row: Row = Row.DEMO
+    """Data and protocol."""
+
+
+def plan_of(config: Config) -> RowPlan:
+    """The plan of a row, with what the options change.
+
+    Raises:
+        InvalidArgument: for a number out of its range, no seed or no arm.
+    """
+    plan = ROWS[config.row.value]()
+    if min(config.epochs, config.images, config.workers, config.walk) < 0:
+        raise InvalidArgument(
+            "expected epochs, images, workers and proposals of at least 0, got "
+            f"{config.epochs}, {config.images}, {config.workers}, {config.walk}"
+        )
+    if not all(0 < one <= 1 for one in config.strengths) or len(set(config.strengths)) < len(config.strengths):
+        raise InvalidArgument(f"strengths: expected different ones above 0 and at most 1, got {config.strengths}")
+    require_arms(config.seeds, config.arms)
+    plan = replace(
+        plan,
+        settings=replace(plan.settings, epochs=config.epochs or plan.settings.epochs),
+        inner=config.inner or plan.inner,
+        strengths=tuple(sorted(config.strengths)) or plan.strengths,
+        tested=tuple(sorted({*plan.tested, *config.strengths})),
+        images=config.images or plan.images,
+        judged=plan.judged if config.judged < 0 else config.judged,
+    )
+    return replace(plan, images=32, judged=4, pgd_steps=2, parts=(Part.APGD_CE,)) if config.smoke else plan
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Train every network of one row, attack it, and compare.
+
+    Returns:
+        The run's record as JSON values; nothing where strengths are chosen.
+
+    Raises:
+        SpokeshaveError: what is wrong with the options, the data, the run's folder or the training.
+    """
+    plan, row = plan_of(config), config.row.value
+    course = open_course(config, "mat", plan.start())
+    if config.walk:
+        _choose_strengths(_walk(config, plan, course, config.seeds[0]), config.walk)
+        return {}
+    names = [PLAIN, *single_names(plan), *(arm.value for arm in config.arms)]
+    if _in_processes(config, plan, course, names):
+        course.resume = True  # for what processes have trained just now
+    walks = {seed: _walk(config, plan, course, seed) for seed in config.seeds}
+    verdicts = {seed: {name: _verdict(walk, name, config) for name in names} for seed, walk in walks.items()}
+    seeds = {
+        seed: {name: _scored(walks[seed], name, found) for name, found in one.items()} for seed, one in verdicts.items()
+    }
+    record = write_arms(
+        seeds,
+        course.run_dir,
+        recipe="mat",
+        row=row,
+        title=f"MAT: {row} on {course.splits.name}",
+        headline=config.arms[0].value,
+        config={
+            "strengths": list(plan.strengths), "tested": list(plan.tested), "inner": plan.inner.value,
+            "guard": plan.guard, "drawing": config.drawing.value, "combine": config.combine.value,
+            "images": plan.images, "judged": plan.judged, "pgd_steps": plan.pgd_steps,
+            "batch_size": plan.batch_size, "smoke": config.smoke, "training": course.budget.settings.to_dict(),
+        },
+        data=course.splits.name,
+        quantities=_quantities(plan),
+        layers=tables(plan, list(verdicts.values())),
+        charts=charts(plan, list(verdicts.values())),
+        command=command_line(["spokeshave", "run", "mat"], config),
+    )  # fmt: skip
+    return close_course(record, course, config)
+
+
+def _quantities(plan: RowPlan) -> dict[str, str]:
+    found = {"pgd_area": "area, PGD", "autoattack_area": "area, AutoAttack", "networks": "networks", "epochs": "epochs"}
+    for attack, heading in (("pgd", f"PGD-{plan.pgd_steps}"), ("autoattack", "AutoAttack"), ("fgsm", "FGSM")):
+        found |= {f"{attack}_{words(one, plan)}_share": f"{heading} {words(one, plan)}" for one in plan.strengths}
+    return found
+
+
+def _scored(walk: Walk, name: str, found: Verdict) -> Scored:
+    stages = stages_of(walk.plan, name)
+    label = PLAIN_LABEL if name == PLAIN else f"adversarial training at {name.removeprefix('single-')}"
+    label = next((LABELS[arm] for arm in ArmName if arm.value == name), label)
+    numbers = found.numbers(walk.plan, [words(one, walk.plan) for one in walk.plan.tested])
+    numbers |= {"networks": len(stages), "epochs": sum(len(walk.histories[stage]) for stage in stages)}
+    (accuracy, loss, images), (test, test_loss, test_images) = found.validation, found.test
+    return Scored(
+        label,
+        Evaluation(accuracy, loss, int(images)),
+        Evaluation(test, test_loss, int(test_images)),
+        numbers,
+        {stage: walk.histories[stage] for stage in stages},
+    )
+
+
+def _verdict(walk: Walk, name: str, config: Config) -> Verdict:
+    return judge(walk.network(name), walk.plan, walk.course, walk.seed, name, curve=walk.seed == config.seeds[0])
+
+
+def _walk(config: Config, plan: RowPlan, course: Course, seed: int) -> Walk:
+    return Walk(plan, course, seed, config.drawing, config.combine)
+
+
+def _in_processes(config: Config, plan: RowPlan, course: Course, names: list[str]) -> bool:
+    """Train, then judge, side by side; what processes leave in the run's folder is found there afterwards.
+
+    Returns:
+        Whether there was more than one process to do it.
+    """
+    workers = config.workers or usable_cores()
+    if workers == 1 or config.device != "cpu" or config.smoke:
+        return False
+    stages = list(dict.fromkeys(stage for name in names for stage in stages_of(plan, name)))
+    for judging, jobs in ((False, stages), (True, names)):
+        pairs = [(judging, seed, job) for seed in config.seeds for job in jobs]
+        labels = [f"{job} (seed {seed})" for _, seed, job in pairs]
+        do_in_processes(_part, (config, plan, course), pairs, labels, workers)
+    return True
+
+
+def _part(shared: tuple[Config, RowPlan, Course], job: tuple[bool, int, str], tell: Callable[[Any], None]) -> None:
+    config, plan, course = shared
+    judging, seed, name = job
+    if judging:
+        course.resume = True
+    walk = _walk(config, plan, course, seed)
+    if judging:
+        _verdict(walk, name, config)
+    else:
+        walk.trained(name)
+
+
+def _choose_strengths(walk: Walk, proposals: int) -> None:
+    console = Console(highlight=False)
+    found = walk.choose_strengths(proposals)
+    chosen = " ".join(f"{one:.4g}" for one in found.strengths)
+    console.print(
+        f"best of {proposals} proposals on the validation split: --strengths {chosen} (area {found.area:.4f}; "
+        f"as given {found.first_area:.4f})",
+        soft_wrap=True,
+    )

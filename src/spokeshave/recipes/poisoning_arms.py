@@ -1,0 +1,305 @@
+"""The arms of recipe `poisoning`: ways to make one poison, each judged by one step of the victim on it.
+
+The clean victim is the reference; an error is the mean over all poisons, each alone. Base images are of the validation
+split, unseen by victim and generator; the attacker knows the victim and its training images, the defender the rest of
+the validation split. The detectors' thresholds leave one clean validation image in a hundred suspicious.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cached_property
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from spokeshave.arms_output import Scored
+from spokeshave.data import Split
+from spokeshave.equal_budget import Course
+from spokeshave.files import atomic_write
+from spokeshave.processes import is_first
+from spokeshave.recipes.poisoning_rows import RowPlan
+from spokeshave.threats.activation_clustering import ClusteringDetector
+from spokeshave.threats.image_autoencoder import pretrain
+from spokeshave.threats.joint_detection import AnyDetector
+from spokeshave.threats.neighbour_detection import NeighbourDetector
+from spokeshave.threats.own_label_distance import DistanceDetector
+from spokeshave.threats.poison_budget import PoisonBudget
+from spokeshave.threats.poison_generator import PoisonGenerator
+from spokeshave.threats.poison_gradient import Ascent, PoisonMethod
+from spokeshave.threats.poisoning import damage, poison
+from spokeshave.threats.poisoning_detection import Detector, LossDetector
+from spokeshave.threats.spectral_signatures import SpectralDetector
+from spokeshave.timing import median_and_spread
+from spokeshave.training import Evaluation
+
+CLEAN, CLEAN_LABEL = "clean", "the victim without poison"
+_VALIDATED = 500
+"""Validation images that poisoned networks are tried on."""
+Labelled = tuple[Tensor, Tensor]
+
+
+class ArmName(Enum):
+    """Ways to make a poison."""
+
+    FLIP = "flip"
+    DIFFERENCES = "differences"
+    DIRECT = "direct"
+    DIRECT_LONG = "direct-long"
+    SURROGATE = "surrogate"
+    GENERATOR = "generator"
+    TRUE_LABEL = "true-label"
+
+
+LABELS = {
+    ArmName.FLIP: "a wrong label, the image as it is",
+    ArmName.DIFFERENCES: "the paper's direct method, by finite differences",
+    ArmName.DIRECT: "the same by the exact gradient",
+    ArmName.DIRECT_LONG: "the direct method with more rounds and normal images",
+    ArmName.SURROGATE: "the paper's generative method, trained on each image alone",
+    ArmName.GENERATOR: "one generator for all images, trained by the exact gradient",
+    ArmName.TRUE_LABEL: "the direct method with the image's own label",
+}
+
+
+_TURNS, _LEAST_S = 5, 0.05
+"""The ways are timed in turns, so often, and each for at least so long."""
+_IN_TURNS = (ArmName.DIFFERENCES, ArmName.DIRECT, ArmName.SURROGATE, ArmName.GENERATOR)
+
+
+class DetectorName(Enum):
+    """Who looks for poison."""
+
+    LOSS = "loss"
+    DISTANCE = "distance"
+    BOTH = "loss or distance"
+    NEIGHBOURS = "neighbours"
+    SPECTRAL = "spectral signatures"
+    CLUSTERING = "activation clustering"
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """Poisons of one arm, and what they did."""
+
+    images: Tensor
+    labels: Tensor
+    accuracies: Tensor
+
+
+class Walk:
+    """One seed of a row.
+
+    Args:
+        plan: of the row.
+        course: data and budget of the victim.
+        seed: of its first weights and of whatever is drawn.
+    """
+
+    def __init__(self, plan: RowPlan, course: Course, seed: int) -> None:
+        self.plan, self.course, self.seed = plan, course, seed
+        self.made: dict[ArmName, Made] = {}
+        self.generator_s = 0.0
+
+    @cached_property
+    def _trained(self) -> tuple[nn.Module, list[dict[str, Any]]]:
+        return self.course.exact(self.seed)
+
+    @property
+    def victim(self) -> nn.Module:
+        """At its trained weights."""
+        return self._trained[0].eval()
+
+    @cached_property
+    def other(self) -> nn.Module:
+        """A network of another architecture, trained on the same images."""
+        budget = self.plan.start(other=True).budget(self.course.splits)
+        budget = replace(budget, settings=replace(budget.settings, steps=self.course.budget.settings.steps))
+        course = Course(budget, self.course.splits, self.course.run_dir, self.course.resume, self.course.device)
+        return course.exact(self.seed)[0].eval()
+
+    @cached_property
+    def bases(self) -> Labelled:
+        """What poisons are made of."""
+        return self.fed(self.course.validation, slice(0, self.plan.poisons))
+
+    @cached_property
+    def defended(self) -> Labelled:
+        """Clean images that the defender trusts."""
+        return self.fed(self.course.validation, slice(self.plan.poisons, None))
+
+    @cached_property
+    def known(self) -> Labelled:
+        """Training images that the attacker knows."""
+        return self.fed(self.course.training, slice(0, max(self.plan.training, self.plan.normal)))
+
+    @cached_property
+    def tests(self) -> Labelled:
+        """Of the test split."""
+        return self.fed(self.course.splits.test, slice(0, self.plan.images))
+
+    def fed(self, split: Split, chosen: slice) -> Labelled:
+        """Images of a split as the victim is fed."""
+        images = self.course.budget.normalize(split.images[chosen])
+        return images.to(self.course.device), split.labels[chosen].to(self.course.device)
+
+    @cached_property
+    def detectors(self) -> dict[DetectorName, Detector]:
+        """Fitted to the clean victim."""
+        k = self.plan.neighbours
+        kinds: dict[DetectorName, Detector] = {
+            DetectorName.LOSS: LossDetector(),
+            DetectorName.DISTANCE: DistanceDetector(k),
+            DetectorName.BOTH: AnyDetector((LossDetector(), DistanceDetector(k))),
+            DetectorName.NEIGHBOURS: NeighbourDetector(10 * k),
+            DetectorName.SPECTRAL: SpectralDetector(),
+            DetectorName.CLUSTERING: ClusteringDetector(),
+        }
+        return {name: detector.fit(self.victim, *self.defended) for name, detector in kinds.items()}
+
+    def arms(self, names: Sequence[ArmName]) -> dict[str, Scored]:
+        """The clean victim, then these arms, each timed against finite differences where they are among them."""
+        network, history = self._trained
+        clean = self.course.score(network, history)
+        self.clean = damage(self.victim, *_first(self.bases, 1), self.tests, self.plan.budget).before
+        scored = {CLEAN: Scored(CLEAN_LABEL, clean.validation, clean.test, {}, {"victim": history})}
+        ways = {name: self._way(name) for name in names}
+        seconds = {}
+        for name in names:
+            started = time.perf_counter()
+            images, labels = ways[name](*self._bases_of(name))
+            seconds[name] = [(time.perf_counter() - started) / len(labels)]
+            after = damage(self.victim, images, labels, self.tests, self.plan.budget)
+            self.made[name] = Made(images, labels, after.accuracies)
+            self._keep(name)
+        seconds |= self._seconds(ways)
+        for name in names:
+            scored[name.value] = self._scored(name, clean.test.images, seconds)
+        return scored
+
+    def filtered(self, made: Made, detector: Detector) -> float:
+        """Mean accuracy where suspicious poisons are left out, and the victim stays as it was."""
+        dropped = detector.suspicious(made.images, made.labels).to(made.accuracies.device)
+        return float(torch.where(dropped, self.clean, made.accuracies).mean())
+
+    def _scored(self, name: ArmName, images: int, seconds: dict[ArmName, list[float]]) -> Scored:
+        made, numbers = self.made[name], {}
+        for detector in (DetectorName.LOSS, DetectorName.BOTH):
+            found = self.detectors[detector].judge(*self.tests, made.images, made.labels)
+            key = detector.name.lower()
+            numbers |= {f"{key}_area": found.area, f"{key}_found_share": found.found_share}
+            numbers[f"{key}_filtered_error_share"] = 1 - self.filtered(made, self.detectors[detector])
+        if name is not ArmName.FLIP:
+            numbers["seconds"], numbers["seconds_spread"] = median_and_spread(seconds[name])
+            if ArmName.DIFFERENCES in seconds and name in _IN_TURNS:
+                ratios = [a / b for a, b in zip(seconds[ArmName.DIFFERENCES], seconds[name], strict=True)]
+                numbers["times_faster"], numbers["times_faster_spread"] = median_and_spread(ratios)
+        if name is ArmName.GENERATOR:
+            numbers["training_s"] = self.generator_s
+            if ArmName.DIRECT in seconds:
+                saved = median_and_spread(seconds[ArmName.DIRECT])[0] - numbers["seconds"]
+                numbers |= {"break_even": self.generator_s / saved} if saved > 0 else {}
+        tried = damage(self.victim, made.images, made.labels, _first(self.defended, _VALIDATED), self.plan.budget).mean
+        label = LABELS[name]
+        label += f" ({len(made.labels)} poisons)" if len(made.labels) < self.plan.poisons else ""
+        return Scored(
+            label,
+            Evaluation(tried, float("nan"), len(_first(self.defended, _VALIDATED)[1])),
+            Evaluation(float(made.accuracies.mean()), float("nan"), images),
+            numbers,
+        )
+
+    def _keep(self, name: ArmName) -> None:
+        """Leave the poisons in the run's folder, beside what they were made of."""
+        made, bases = self.made[name], self._bases_of(name)
+        tensors = {"images": made.images, "labels": made.labels, "accuracies": made.accuracies}
+        tensors |= {"base_images": bases[0], "base_labels": bases[1]}
+        path = self.course.run_dir / f"seed-{self.seed}" / "poisons" / f"{name.value}.safetensors"
+        if is_first():
+            atomic_write(path, save({key: value.contiguous().cpu() for key, value in tensors.items()}))
+
+    def _bases_of(self, name: ArmName) -> Labelled:
+        return _first(self.bases, self.plan.differences if name is ArmName.DIFFERENCES else self.plan.poisons)
+
+    def _way(self, name: ArmName) -> Callable[[Tensor, Tensor], Labelled]:
+        """From base images and their labels to poisons and theirs."""
+        plan, few = self.plan, _first(self.known, self.plan.paper_normal)
+        many = _first(self.known, plan.normal)
+        if name is ArmName.FLIP:
+            return lambda images, labels: (images, self.wrong(labels))
+        if name is ArmName.DIFFERENCES:
+            return self._direct(few, plan.paper, plan.budget, PoisonMethod.FINITE_DIFFERENCE)
+        if name is ArmName.DIRECT:
+            return self._direct(few, plan.paper, plan.budget)
+        if name is ArmName.DIRECT_LONG:
+            return self._direct(many, plan.long, plan.budget)
+        if name is ArmName.TRUE_LABEL:
+            return self._direct(many, plan.long, replace(plan.budget, flip=False))
+        if name is ArmName.SURROGATE:
+            return lambda images, labels: self._each_alone(images, labels, few)
+        generator = self._generator(many)
+
+        @torch.no_grad()
+        def generate(images: Tensor, labels: Tensor) -> Labelled:
+            return generator(images), self.wrong(labels)
+
+        return generate
+
+    def _direct(
+        self, normal: Labelled, how: Ascent, budget: PoisonBudget, method: PoisonMethod = PoisonMethod.EXACT
+    ) -> Callable[[Tensor, Tensor], Labelled]:
+        def climb(images: Tensor, labels: Tensor) -> Labelled:
+            made = poison(self.victim, images, labels, *normal, budget, method, how, seed=self.seed)
+            return made.images, made.labels
+
+        return climb
+
+    @cached_property
+    def autoencoder(self) -> nn.Module:
+        """Trained to give back training images."""
+        torch.manual_seed(self.seed)
+        network = self.plan.autoencoder().to(self.course.device)
+        pretrain(network, self.known[0], steps=500 if self.plan.generator.rounds > 2 else 2, seed=self.seed)
+        return network
+
+    def _generator(self, normal: Labelled) -> PoisonGenerator:
+        started = time.perf_counter()
+        generator = PoisonGenerator(copy.deepcopy(self.autoencoder), self.plan.budget)
+        generator.fit(self.victim, *self.known, *normal, replace(self.plan.generator, seed=self.seed))
+        self.generator_s = time.perf_counter() - started
+        return generator.eval()
+
+    def _each_alone(self, images: Tensor, labels: Tensor, normal: Labelled) -> Labelled:
+        """A generator for each image, as in the authors' script."""
+        made = []
+        for image, label in zip(images, labels, strict=True):
+            generator = PoisonGenerator(copy.deepcopy(self.autoencoder), self.plan.budget)
+            generator.fit(self.victim, image[None], label[None], *normal, self.plan.surrogate)
+            made.append(generator(image[None]).detach())
+        return torch.cat(made), self.wrong(labels)
+
+    def wrong(self, labels: Tensor) -> Tensor:
+        """Labels of poisons."""
+        return self.plan.budget.labels_for(labels, len(self.course.splits.classes))
+
+    def _seconds(self, ways: dict[ArmName, Callable[[Tensor, Tensor], Labelled]]) -> dict[ArmName, list[float]]:
+        """Seconds a poison, turn by turn; of finite differences for one poison, of the others for all."""
+        turns = [name for name in _IN_TURNS if name in ways]
+        found: dict[ArmName, list[float]] = {name: [] for name in turns}
+        for _ in range(_TURNS):
+            for name in turns:
+                images, labels = _first(self._bases_of(name), 1 if name is ArmName.DIFFERENCES else self.plan.poisons)
+                started, calls = time.perf_counter(), 0
+                while time.perf_counter() - started < _LEAST_S:
+                    ways[name](images, labels)
+                    calls += 1
+                found[name].append((time.perf_counter() - started) / calls / len(labels))
+        return found
+
+
+def _first(labelled: Labelled, count: int) -> Labelled:
+    return labelled[0][:count], labelled[1][:count]

@@ -1,0 +1,185 @@
+"""What recipe `poisoning` shows beside its arms: retrainings on many poisons, hiding poison, all detectors, ROC curves.
+
+Retrainings go on from the trained victim, on clean training images and poisons mixed. Everything is a mean over the
+seeds, with its standard deviation where there are several.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import mean
+from typing import Any
+
+import torch
+from torch import nn
+
+from spokeshave.recipes.poisoning_arms import DetectorName, Labelled, Made, Walk
+from spokeshave.report.arms_record import Chart, Curve, spread
+from spokeshave.threats.detection_scores import roc_curve
+from spokeshave.threats.evasive_poison import Doubt, WatchedGenerator, both, distance_doubt, evade, loss_doubt
+from spokeshave.threats.poison_budget import PoisonBudget
+from spokeshave.threats.poison_filter import PoisonFilter
+from spokeshave.threats.poisoning import Damage, damage, poison
+
+_LOW = 0.05
+"""ROC curves are shown up to this share of false alarms."""
+
+Numbers = dict[str, float]
+
+RETRAINED = "Retraining on clean images and many poisons: accuracy on test images"
+HIDING = "Poison that hides: accuracy after one step, and what detectors find"
+SEEN = "Detectors: area under the ROC curve, and share found at 1 % false alarms"
+
+
+def clean_of(found: Damage) -> float:
+    """Accuracy after the same retraining without poison."""
+    assert found.clean is not None
+    return found.clean
+
+
+def retrained_table(walk: Walk) -> dict[str, Numbers]:
+    """Accuracies after retraining without poison, with wrong labels, joint poison, its filtered rest, and elsewhere."""
+    found, seeds = {}, (walk.seed + 100, walk.seed + 200)  # orders that the attacker has not rehearsed
+    plan, clean = walk.plan, (walk.known[0][: walk.plan.training], walk.known[1][: walk.plan.training])
+    detectors = {name: PoisonFilter(walk.detectors[name]) for name in (DetectorName.LOSS, DetectorName.BOTH)}
+    for steps in plan.steps:
+        budget = plan.together(steps)
+
+        def after(
+            model: nn.Module, poisons: Labelled, training: Labelled = clean, budget: PoisonBudget = budget
+        ) -> Damage:
+            return damage(model, *poisons, walk.tests, budget, training=training, seeds=seeds)
+
+        for share in plan.shares:
+            count = max(1, round(share * len(clean[1])))
+            bases = walk.fed(walk.course.training, slice(len(walk.known[1]), len(walk.known[1]) + count))
+            normal = (walk.known[0][: plan.normal], walk.known[1][: plan.normal])
+            flipped = bases[0], budget.labels_for(bases[1], len(walk.course.splits.classes))
+            made = poison(walk.victim, *bases, *normal, budget, how=plan.joint, training=clean, seed=walk.seed)
+            joint = made.images, made.labels
+            wrong, worse = after(walk.victim, flipped), after(walk.victim, joint)
+            row = {"none_share": clean_of(wrong), "flip_share": wrong.mean, "joint_share": worse.mean}
+            for name, poison_filter in detectors.items():
+                for kind, poisons in (("flip", flipped), ("joint", joint)):
+                    whole = torch.cat([clean[0], poisons[0]]), torch.cat([clean[1], poisons[1]])
+                    left = poison_filter.tensors(*whole)
+                    # What is left is trained on as it is; which images are called poison makes no difference.
+                    kept = after(walk.victim, (left[0][:1], left[1][:1]), (left[0][1:], left[1][1:]))
+                    row[f"{kind}_filtered_by_{name.name.lower()}_share"] = kept.mean
+            elsewhere = after(walk.other, joint)
+            row |= {"elsewhere_none_share": clean_of(elsewhere), "elsewhere_joint_share": elsewhere.mean}
+            found[f"{steps} steps, {100 * share:g} % poison"] = row
+    return found
+
+
+def hiding_table(walk: Walk) -> dict[str, Numbers]:
+    """Accuracy and what is found of poison that weighs damage against detection, for each lambda."""
+    plan, found = walk.plan, {}
+    loss, distance = walk.detectors[DetectorName.LOSS], walk.detectors[DetectorName.DISTANCE]
+    normal = (walk.known[0][: plan.normal], walk.known[1][: plan.normal])
+    by_loss = loss_doubt(walk.victim, loss.limit)
+    by_both = both(by_loss, distance_doubt(*walk.known, distance.limit, plan.neighbours))
+
+    def direct(doubt: Doubt, strength: float, flip: bool = True) -> Labelled:
+        budget = plan.budget if flip else replace(plan.budget, flip=False)
+        made = evade(walk.victim, *walk.bases, *normal, doubt, strength, budget, plan.long, seed=walk.seed)
+        return made.images, made.labels
+
+    for strength in plan.lambdas:
+        for who, (images, labels) in (
+            ("direct, hides from the loss", direct(by_loss, strength)),
+            ("direct, hides from loss and distance", direct(by_both, strength)),
+            ("true label, hides from loss and distance", direct(by_both, strength, flip=False)),
+            ("generator, hides from the loss", _generated(walk, by_loss, strength, normal)),
+        ):
+            accuracies = damage(walk.victim, images, labels, walk.tests, plan.budget).accuracies
+            made, row = Made(images, labels, accuracies), {"accuracy_share": float(accuracies.mean())}
+            for name in (DetectorName.LOSS, DetectorName.BOTH):
+                judged = walk.detectors[name].judge(*walk.tests, images, labels)
+                key = name.name.lower()
+                row |= {f"{key}_area": judged.area, f"{key}_found_share": judged.found_share}
+                row[f"{key}_filtered_share"] = walk.filtered(made, walk.detectors[name])
+            found[f"{who}, lambda {strength:g}"] = row
+    return found
+
+
+def detectors_table(walk: Walk) -> dict[str, Numbers]:
+    """Area and found share of every detector for every arm."""
+    found = {}
+    for name, detector in walk.detectors.items():
+        row = {}
+        for arm, made in walk.made.items():
+            judged = detector.judge(*walk.tests, made.images, made.labels)
+            row |= {f"{arm.value}_area": judged.area, f"{arm.value}_found_share": judged.found_share}
+        found[name.value] = row
+    return found
+
+
+def shown(tables: Sequence[Mapping[str, Numbers]], first: str) -> list[dict[str, Any]]:
+    """One table of all seeds as rows of a page: means, ± their standard deviation in points for shares.
+
+    Args:
+        tables: of each seed; all have the same rows.
+        first: heading of the first column.
+
+    Example:
+        >>> shown([{"a": {"x_share": 0.5}}, {"a": {"x_share": 0.7}}], "row")
+        [{'row': 'a', 'x': '60.0 ± 14.1 %'}]
+    """
+    rows = []
+    for name, numbers in tables[0].items():
+        cells: dict[str, Any] = {first: name}
+        for key in numbers:
+            values = [table[name][key] for table in tables]
+            apart, share = spread(values), key.endswith("_share")
+            scale, digits = (100, 1) if share else (1, 4)
+            text = f"{scale * mean(values):.{digits}f}"
+            text += "" if apart is None else f" ± {scale * apart:.{digits}f}"
+            cells[key.removesuffix("_share")] = text + (" %" if share else "")
+        rows.append(cells)
+    return rows
+
+
+def roc_charts(walk: Walk) -> list[Chart]:
+    """ROC curves of the loss, and of loss or distance, for every arm, up to few false alarms."""
+    charts = []
+    for name in (DetectorName.LOSS, DetectorName.BOTH):
+        detector, curves = walk.detectors[name], []
+        clean = detector.scores(*walk.tests)
+        for arm, made in walk.made.items():
+            curve = roc_curve(clean, detector.scores(made.images, made.labels))
+            low = curve.false_alarms <= _LOW
+            curves.append(Curve(arm.value, curve.false_alarms[low].tolist(), curve.found[low].tolist()))
+        title = f"Poisons found by {name.value}, first seed"
+        charts.append(Chart(title, "share of clean images suspicious", "share found", curves, percent=True))
+    return charts
+
+
+def hiding_charts(tables: Sequence[Mapping[str, Numbers]]) -> list[Chart]:
+    """Accuracy after the poison against the share found, lambda by lambda, for each attacker; means of seeds."""
+    if not tables:
+        return []
+    attackers = dict.fromkeys(name.rpartition(", lambda")[0] for name in tables[0])
+    charts = []
+    for key, who in (("loss", "the loss"), ("both", "loss or distance")):
+        curves = []
+        for attacker in attackers:
+            names = [name for name in tables[0] if name.startswith(f"{attacker}, lambda")]
+            points = sorted(
+                (_mean(tables, name, f"{key}_found_share"), _mean(tables, name, "accuracy_share")) for name in names
+            )
+            curves.append(Curve(attacker, [x for x, _ in points], [y for _, y in points]))
+        title = f"What hiding from {who} costs the attacker"
+        charts.append(Chart(title, "share found at 1 % false alarms", "accuracy after one step", curves, percent=True))
+    return charts
+
+
+def _mean(tables: Sequence[Mapping[str, Numbers]], name: str, key: str) -> float:
+    return mean(table[name][key] for table in tables)
+
+
+def _generated(walk: Walk, doubt: Doubt, strength: float, normal: Labelled) -> Labelled:
+    generator = WatchedGenerator(copy.deepcopy(walk.autoencoder), doubt, strength, walk.plan.budget)
+    generator.fit(walk.victim, *walk.known, *normal, replace(walk.plan.generator, seed=walk.seed))
+    with torch.no_grad():
+        return generator(walk.bases[0]), walk.wrong(walk.bases[1])

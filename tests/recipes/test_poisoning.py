@@ -1,0 +1,83 @@
+"""The recipe of poisoning through the real command line: every arm and table, resuming, options."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from spokeshave.cli.main import main
+from spokeshave.errors import InvalidArgument
+from spokeshave.recipes.poisoning import PAPER, QUANTITIES, Config, Row, plan_of
+from spokeshave.recipes.poisoning_arms import CLEAN, LABELS, ArmName, DetectorName
+from spokeshave.recipes.poisoning_rows import ROWS
+from spokeshave.recipes.poisoning_tables import HIDING, RETRAINED, SEEN
+from spokeshave.report.arms_record import ArmsRecord
+from spokeshave.threats.poison_budget import Placement
+
+
+def smoke(tmp_path: Path, row: str, *options: str) -> ArmsRecord:
+    words = ["run", "poisoning", "--row", row, "--smoke", "--run-dir", str(tmp_path / row), *options]
+    assert main(words) == 0
+    return ArmsRecord.load(tmp_path / row)
+
+
+def test_rows_and_arms_are_whole() -> None:
+    assert set(ROWS) == {row.value for row in Row} and set(PAPER) < set(ROWS) and set(LABELS) == set(ArmName)
+    for plan in (make() for make in ROWS.values()):
+        assert plan.budget.steps == 1 and plan.differences <= plan.poisons < plan.validation
+        assert plan.together(7).placement is Placement.TOGETHER and plan.together(7).steps == 7
+
+
+def test_a_smoke_run_makes_every_poison_and_table(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    record = smoke(tmp_path, "demo")
+    arms = {arm.name: arm for arm in record.arms}
+    assert list(arms) == [CLEAN, *(name.value for name in ArmName)] and record.headline == "generator"
+    for name in ("direct", "surrogate", "generator"):
+        slow, fast = arms["differences"].number("seconds"), arms[name].number("seconds")
+        assert slow / fast == pytest.approx(arms[name].number("times_faster"), rel=0.9)
+    assert set(QUANTITIES) <= {key for arm in record.arms for numbers in arm.numbers for key in numbers}
+    for arm in record.arms[1:]:
+        # Leaving out what is suspicious leaves the victim where it was, so it is never worse than the worst poison.
+        assert 0 <= arm.number("loss_area") <= 1 and 0 <= arm.number("both_found_share") <= 1
+        kept = load_file(tmp_path / "demo" / "seed-0" / "poisons" / f"{arm.name}.safetensors")
+        assert arm.errors[0] == pytest.approx(1 - kept["accuracies"].mean().item())
+        assert torch.equal(
+            kept["labels"] == kept["base_labels"], torch.full_like(kept["labels"] > 0, arm.name == "true-label")
+        )
+        assert torch.equal(kept["images"], kept["base_images"]) is (arm.name == "flip")
+    assert list(record.layers) == [SEEN, RETRAINED, HIDING]
+    assert [row[""] for row in record.layers[SEEN]] == [name.value for name in DetectorName]
+    assert len(record.layers[RETRAINED]) == 1 and len(record.layers[HIDING]) == 2 * 4
+    noted = arms[CLEAN].numbers[0]
+    table = {key.split(" | ")[2]: value for key, value in noted.items() if key.startswith("Retraining")}
+    assert {"none_share", "flip_share", "joint_share", "joint_filtered_by_both_share", "elsewhere_joint_share"} <= set(
+        table
+    )
+    assert len(record.charts) == 4 and [curve.label for curve in record.charts[0].curves] == list(arms)[1:]
+    assert "page:" in capsys.readouterr().out and (tmp_path / "demo" / "report.html").stat().st_size > 20_000
+    again = smoke(tmp_path, "demo", "--resume", "--arms", "flip", "generator", "--skip")
+    assert [arm.errors for arm in again.arms] == [arms[name].errors for name in (CLEAN, "flip", "generator")]
+
+
+def test_colour_images_and_options(tmp_path: Path) -> None:
+    options = ["--arms", "direct", "true-label", "--poisons", "3", "--skip"]
+    record = smoke(tmp_path, "cifar10", *options)
+    assert [arm.name for arm in record.arms] == [CLEAN, "direct", "true-label"] and record.headline == "true-label"
+    assert record.config["poisons"] == 3 and list(record.layers) == [SEEN] and len(record.charts) == 2
+    assert record.paper == {"times_faster": 239.38} and "times_faster" not in record.arms[1].numbers[0]
+
+
+def test_what_is_out_of_range_is_refused() -> None:
+    config = Config()
+    for wrong in ({"poisons": -1}, {"differences": -2}, {"steps": (5, -1)}, {"lambdas": (-1.0,)}):
+        with pytest.raises(InvalidArgument, match="of at least 0"):
+            plan_of(replace(config, **wrong))
+    with pytest.raises(InvalidArgument, match="shares"):
+        plan_of(replace(config, shares=(0.0,)))
+    for wrong in ({"seeds": ()}, {"arms": ()}, {"arms": (ArmName.FLIP, ArmName.FLIP)}):
+        with pytest.raises(InvalidArgument, match="at least one seed and different arms"):
+            plan_of(replace(config, **wrong))
+    plan = plan_of(replace(config, poisons=2, lambdas=(3.0,), steps=(4,), shares=(0.5,)))
+    assert (plan.poisons, plan.differences, plan.lambdas, plan.steps, plan.shares) == (2, 2, (3.0,), (4,), (0.5,))
