@@ -13,6 +13,7 @@ from spokeshave.ledger import write_row
 from spokeshave.report import PAGE_FILE
 from spokeshave.report.arms_page import arm_cells, arm_headings, shown_quantities, write_arms_page
 from spokeshave.report.arms_record import Arm, ArmsRecord, Chart, spread
+from spokeshave.report.image_gallery import Gallery
 from spokeshave.report.record_heading import code_and_machine
 from spokeshave.training import Evaluation
 
@@ -52,6 +53,7 @@ def write_arms(
     quantities: Mapping[str, str] | None = None,
     layers: Mapping[str, list[dict[str, Any]]] | None = None,
     charts: Sequence[Chart] = (),
+    galleries: Sequence[Gallery] = (),
     paper: Mapping[str, Any] | None = None,
     command: str | None = None,
 ) -> ArmsRecord:
@@ -69,6 +71,7 @@ def write_arms(
         quantities: name of a number -> its heading.
         layers: title of a table -> rows, of the first seed.
         charts: further figures.
+        galleries: of small images.
         paper: the published row; "accuracy" and "gap" by the name of an arm.
         command: that repeats the run.
 
@@ -111,6 +114,7 @@ def write_arms(
         quantities=dict(quantities or {}),
         layers={name: list(rows) for name, rows in (layers or {}).items()},
         charts=list(charts),
+        galleries=list(galleries),
     )
     record.save(run_dir)
     write_arms_page(record, run_dir / PAGE_FILE)

@@ -56,6 +56,8 @@ def test_a_smoke_run_makes_every_poison_and_table(tmp_path: Path, capsys: pytest
         table
     )
     assert len(record.charts) == 4 and [curve.label for curve in record.charts[0].curves] == list(arms)[1:]
+    (shown,) = record.galleries
+    assert [row.label for row in shown.rows] == ["base images", *list(arms)[1:]] and len(shown.rows[-1].pictures) == 4
     assert "page:" in capsys.readouterr().out and (tmp_path / "demo" / "report.html").stat().st_size > 20_000
     again = smoke(tmp_path, "demo", "--resume", "--arms", "flip", "generator", "--skip")
     assert [arm.errors for arm in again.arms] == [arms[name].errors for name in (CLEAN, "flip", "generator")]

@@ -100,3 +100,15 @@ def test_one_strength_stands_for_all_and_wrong_ones_are_refused():
     unchecked = getattr(strengths_of, "__wrapped__", strengths_of)
     with pytest.raises(InvalidArgument, match=r"one for each of 3 images, got shape \(2,\)"):
         unchecked(torch.tensor([0.1, 0.2]), images)
+
+
+@pytest.mark.parametrize("norm", Norm)
+def test_several_generators_draw_what_each_draws_alone(norm: Norm):
+    images, strengths = torch.rand(6, 1, 4, 4), torch.rand(6)
+    together = random_start(images, strengths, norm, [torch.Generator().manual_seed(seed) for seed in (1, 2, 3)])
+    parts = [slice(0, 2), slice(2, 4), slice(4, 6)]
+    alone = [
+        random_start(images[part], strengths[part], norm, torch.Generator().manual_seed(seed))
+        for seed, part in enumerate(parts, 1)
+    ]
+    assert torch.equal(together, torch.cat(alone))

@@ -25,7 +25,7 @@ JOINT = PoisonBudget(placement=Placement.TOGETHER, lr=0.3, steps=3, batch_size=4
 def scene(budget: PoisonBudget, model=None) -> tuple[Rehearsal, Labelled]:
     poison, normal, clean = (Labelled(*pictures(n, seed)) for seed, n in enumerate((4, 7, 9)))
     victim = Victim((model or smooth()).eval())
-    return rehearsal_of(victim, normal, clean, budget, poison.images[:1], chunk=3), poison
+    return rehearsal_of(victim, normal, clean, budget, poison.images[:1], chunk=5), poison
 
 
 def on_digits(budget: PoisonBudget, poisons: int) -> tuple[Rehearsal, Labelled]:
@@ -87,8 +87,9 @@ def test_the_papers_rounds_by_a_loop_over_pixels():
 
 def test_both_methods_make_the_same_poisons():
     rehearsal, bases = on_digits(PoisonBudget(), 3)
-    exact, climbed = climb(rehearsal, bases, PoisonMethod.EXACT, PAPER_ASCENT, 0)
-    by_differences, also = climb(rehearsal, bases, PoisonMethod.FINITE_DIFFERENCE, PAPER_ASCENT, 0)
+    how = replace(PAPER_ASCENT, rounds=2)
+    exact, climbed = climb(rehearsal, bases, PoisonMethod.EXACT, how, 0)
+    by_differences, also = climb(rehearsal, bases, PoisonMethod.FINITE_DIFFERENCE, how, 0)
     # Where a finite difference crosses a kink of a ReLU, or is lost in rounding, its sign is another.
     assert (exact == by_differences).float().mean() > 0.9
     assert torch.allclose(climbed[:, -1], also[:, -1], rtol=0.2) and bool((climbed[:, -1] > climbed[:, 0]).all())
@@ -107,11 +108,11 @@ def test_poisons_keep_to_the_budget(norm):
 def test_joint_poisons_do_more_harm_after_many_steps_than_their_base_images():
     budget = PoisonBudget(placement=Placement.TOGETHER, steps=8, batch_size=20, batch_share=0.2)
     rehearsal, bases = on_digits(budget, 10)
-    made, history = climb(rehearsal, bases, PoisonMethod.EXACT, Ascent(rounds=15, momentum=0.5, orders=2), 0)
-    fresh = [rehearsal.order(10, seed) for seed in range(1000, 1010)]
+    made, history = climb(rehearsal, bases, PoisonMethod.EXACT, Ascent(rounds=8, step=0.2, momentum=0.5, orders=1), 0)
+    fresh = [rehearsal.order(10, seed) for seed in range(1000, 1005)]
     before = torch.stack([rehearsal.losses(bases, order)[0] for order in fresh]).mean()
     after = torch.stack([rehearsal.losses(Labelled(made, bases.labels), order)[0] for order in fresh]).mean()
-    assert history.shape == (10, 16) and after > 1.5 * before, "in orders that the attack has not seen"
+    assert history.shape == (10, 9) and after > 1.5 * before, "in orders that the attack has not seen"
 
 
 def test_the_best_round_is_kept_where_asked():

@@ -104,7 +104,9 @@ def plan_of(config: Config) -> RowPlan:
         images=config.images or plan.images,
         judged=plan.judged if config.judged < 0 else config.judged,
     )
-    return replace(plan, images=32, judged=4, pgd_steps=2, parts=(Part.APGD_CE,)) if config.smoke else plan
+    if config.smoke:
+        return replace(plan, images=32, judged=4, pgd_steps=2, parts=(Part.SQUARE,), queries=20)
+    return plan
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -152,8 +154,8 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def _quantities(plan: RowPlan) -> dict[str, str]:
-    found = {"pgd_area": "area, PGD", "autoattack_area": "area, AutoAttack", "networks": "networks", "epochs": "epochs"}
-    for attack, heading in (("pgd", f"PGD-{plan.pgd_steps}"), ("autoattack", "AutoAttack"), ("fgsm", "FGSM")):
+    found = {"pgd_area": "area, PGD", "autoattack_area": "area, AA", "networks": "networks", "epochs": "epochs"}
+    for attack, heading in (("pgd", f"PGD-{plan.pgd_steps}"), ("autoattack", "AA"), ("fgsm", "FGSM")):
         found |= {f"{attack}_{words(one, plan)}_share": f"{heading} {words(one, plan)}" for one in plan.strengths}
     return found
 

@@ -86,7 +86,12 @@ def judge(network: nn.Module, plan: RowPlan, course: Course, seed: int, arm: str
     path = course.run_dir / f"seed-{seed}" / "judged" / f"{arm.replace('/', 'of')}.json"
     key = {"weights": digest(network.state_dict()), "combine": str(getattr(network, "combine", "")), "curve": curve}
     key |= {"tested": list(plan.tested), "trained": list(plan.strengths), "sizes": [plan.images, plan.judged]}
-    key |= {"pgd_steps": plan.pgd_steps, "seed": seed, "parts": [part.value for part in plan.parts]}
+    key |= {
+        "pgd_steps": plan.pgd_steps,
+        "seed": seed,
+        "parts": [part.value for part in plan.parts],
+        "queries": plan.queries,
+    }
     if path.exists():
         kept = _kept(path, key)
         if kept is not None:
@@ -123,7 +128,9 @@ def _judge(network: nn.Module, plan: RowPlan, course: Course, seed: int, folder:
         strengths,
         robust_accuracy(network, attacked, fgsm(), strengths, seed),
         robust_accuracy(network, attacked, pgd(plan.pgd_steps), strengths, seed),
-        robust_accuracy(network, judged, AutoAttack(parts=plan.parts, folder=folder), hard, seed) if hard else [],
+        robust_accuracy(network, judged, AutoAttack(parts=plan.parts, queries=plan.queries, folder=folder), hard, seed)
+        if hard
+        else [],
         hard,
         found,
         points,

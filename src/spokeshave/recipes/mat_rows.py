@@ -38,7 +38,7 @@ class RowPlan:
         images: of the test split that FGSM and PGD attack, the first ones.
         judged: of these, the first that AutoAttack attacks.
         pgd_steps: of the PGD that networks are judged by.
-        parts: of AutoAttack; all of the standard but in a smoke run.
+        parts: of AutoAttack; all of the standard but in a smoke run, as are `queries` of Square.
     """
 
     name: str
@@ -56,6 +56,7 @@ class RowPlan:
     judged: int = 400
     pgd_steps: int = 20
     parts: tuple[Part, ...] = STANDARD
+    queries: int = 5000
 
     def start(self) -> FloatNetwork:
         """The network and its training, without any attack."""

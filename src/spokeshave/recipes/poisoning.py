@@ -25,6 +25,7 @@ from spokeshave.recipes.poisoning_tables import (
     detectors_table,
     hiding_charts,
     hiding_table,
+    poison_gallery,
     retrained_table,
     roc_charts,
     shown,
@@ -148,6 +149,7 @@ def run(config: Config) -> dict[str, Any]:
         quantities=QUANTITIES,
         layers={title: shown(found, "") for title, found in tables.items()},
         charts=roc_charts(next(iter(walks.values()))) + hiding_charts(tables.get(HIDING, [])),
+        galleries=[poison_gallery(next(iter(walks.values())))],
         paper=PAPER.get(row),
         command=command_line(["spokeshave", "run", "poisoning"], config),
     )  # fmt: skip

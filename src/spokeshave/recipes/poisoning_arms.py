@@ -220,7 +220,7 @@ class Walk:
         tensors |= {"base_images": bases[0], "base_labels": bases[1]}
         path = self.course.run_dir / f"seed-{self.seed}" / "poisons" / f"{name.value}.safetensors"
         if is_first():
-            atomic_write(path, save({key: value.contiguous().cpu() for key, value in tensors.items()}))
+            atomic_write(path, save({key: value.cpu().clone() for key, value in tensors.items()}))
 
     def _bases_of(self, name: ArmName) -> Labelled:
         return _first(self.bases, self.plan.differences if name is ArmName.DIFFERENCES else self.plan.poisons)

@@ -11,10 +11,11 @@ from statistics import mean
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spokeshave.recipes.poisoning_arms import DetectorName, Labelled, Made, Walk
 from spokeshave.report.arms_record import Chart, Curve, spread
+from spokeshave.report.image_gallery import Gallery, gallery
 from spokeshave.threats.detection_scores import roc_curve
 from spokeshave.threats.evasive_poison import Doubt, WatchedGenerator, both, distance_doubt, evade, loss_doubt
 from spokeshave.threats.poison_budget import PoisonBudget
@@ -153,6 +154,20 @@ def roc_charts(walk: Walk) -> list[Chart]:
         title = f"Poisons found by {name.value}, first seed"
         charts.append(Chart(title, "share of clean images suspicious", "share found", curves, percent=True))
     return charts
+
+
+def poison_gallery(walk: Walk, count: int = 8) -> Gallery:
+    """The first base images, and below them what each arm made of them; framed where loss or distance finds it."""
+    images, labels = walk.bases[0][:count], walk.bases[1][:count]
+    rows: list[tuple[str, Tensor, list[str], list[bool]]] = [
+        ("base images", images, [str(int(label)) for label in labels], [False] * len(labels))
+    ]
+    for arm, made in walk.made.items():
+        some, given = made.images[:count], made.labels[:count]
+        losses = walk.detectors[DetectorName.LOSS].scores(some, given).tolist()
+        captions = [f"as {label}, loss {loss:.1f}" for label, loss in zip(given.tolist(), losses, strict=True)]
+        rows.append((arm.value, some, captions, walk.detectors[DetectorName.BOTH].suspicious(some, given).tolist()))
+    return gallery("Poisons, first seed", rows, f"found by {DetectorName.BOTH.value}")
 
 
 def hiding_charts(tables: Sequence[Mapping[str, Numbers]]) -> list[Chart]:

@@ -1,11 +1,10 @@
 """A gallery of small images, such as adversarial ones or poison: rows with a name, a caption under each image.
 
-Images are kept as PNGs of 8 bits a channel in base64, so that a run's record can hold them, and are drawn pixel by pixel
-inside the page. What a model has wrong is framed, and said in words.
+Images are kept as PNGs of 8 bits a channel in base64, so that a run's record can hold them, and are drawn pixel by
+pixel inside the page. What a model has wrong is framed, and said in words.
 """
 
 import base64
-import binascii
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -192,7 +191,7 @@ def _drawn(picture: Picture, x: float, y: float, row: str) -> list[str]:
     wrong = " wrong" if picture.wrong else ""
     hint = f"<title>{escape(f'{row}: {_words(picture)}')}</title>"
     return [
-        f'<image {box} href="data:image/png;base64,{picture.png}"/>',
+        f'<image {box} href="data:image/png;base64,{escape(picture.png)}"/>',
         f'<rect class="edge{wrong}" {box} pointer-events="all">{hint}</rect>',
         svg_text(f"said{wrong}", x + _SIDE / 2, y + _SIDE + 12, picture.caption, "middle"),
     ]

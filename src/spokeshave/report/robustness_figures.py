@@ -1,4 +1,4 @@
-"""Figures of robustness from plain numbers, as parts of a record: curves, working zones, transfer, adversarial images."""
+"""Figures of robustness from plain numbers, as parts of a record: curves, working zones, transfer, attacked images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

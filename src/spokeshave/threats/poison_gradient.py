@@ -147,11 +147,16 @@ class Rehearsal:
             images, labels = poison.images[group], poison.labels[group]
             size = images.numel()
 
-            def moved(pixel: Tensor, images: Tensor = images, labels: Tensor = labels, size: int = size) -> Tensor:
-                bump = (torch.arange(size, device=images.device) == pixel) * probe
-                return self._full(images + bump.reshape(images.shape).to(images), labels, order)
+            def at(images: Tensor, labels: Tensor = labels) -> Tensor:
+                if self.is_joint:
+                    return self._full(images, labels, order)
+                return self.loss(images[0], labels[0], order)
 
-            here = self._full(images, labels, order)
+            def moved(pixel: Tensor, images: Tensor = images, at: Callable[[Tensor], Tensor] = at) -> Tensor:
+                bump = (torch.arange(images.numel(), device=images.device) == pixel) * probe
+                return at(images + bump.reshape(images.shape).to(images))
+
+            here = at(images)
             beside = each(moved, (torch.arange(size, device=images.device),), self.chunk)
             found[group], values[group] = (beside - here).reshape(images.shape), here
         return found, values

@@ -1,0 +1,128 @@
+"""The recipe of MAT through the real command line: every arm, processes, resuming, choosing strengths, options."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from spokeshave.cli.main import main
+from spokeshave.errors import InvalidArgument
+from spokeshave.recipes import mat
+from spokeshave.recipes.mat import PAPER, Config, Row, plan_of
+from spokeshave.recipes.mat_arms import LABELS, ArmName, stages_of, words
+from spokeshave.recipes.mat_figures import charts, tables
+from spokeshave.recipes.mat_judging import Verdict
+from spokeshave.recipes.mat_rows import ROWS
+from spokeshave.report.arms_record import ArmsRecord
+from spokeshave.threats.gradient_attack import InnerAttack
+
+
+def smoke(folder: Path, *options: str) -> ArmsRecord:
+    assert main(["run", "mat", "--smoke", "--run-dir", str(folder), *options]) == 0
+    return ArmsRecord.load(folder)
+
+
+def verdict(pgd: list[float]) -> Verdict:
+    return Verdict([0.9, 0.1, 10], [0.9, 0.1, 10], [0.0, 0.1, 0.2], pgd, pgd, [], [], [], [])
+
+
+def test_rows_and_arms_are_whole() -> None:
+    assert set(ROWS) == {row.value for row in Row} == {*PAPER, "demo"} and set(LABELS) == set(ArmName)
+    for name, made in ROWS.items():
+        plan = made()
+        assert set(plan.strengths) <= set(plan.tested) and plan.guard is not name.endswith("-fgsm")
+        assert (plan.inner is InnerAttack.FGSM) is name.endswith("-fgsm")
+        images = torch.rand(2, *((3, 32, 32) if "cifar" in name else (1, 28, 28)))
+        assert plan.network()(images).shape == (2, 10)
+    assert [words(one, ROWS["cifar10"]()) for one in ROWS["cifar10"]().strengths] == [
+        "2/255",
+        "4/255",
+        "8/255",
+        "12/255",
+    ]
+    assert stages_of(ROWS["mnist"](), "parallel") == ["single-0.05", "single-0.1", "single-0.2", "single-0.3"]
+
+
+def test_a_smoke_run_compares_every_arm_and_resume_repeats_it(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    record = smoke(tmp_path / "run", "--strengths", "0.1", "0.2")
+    arms = {arm.name: arm for arm in record.arms}
+    assert list(arms) == ["plain", "single-0.1", "single-0.2", *(arm.value for arm in ArmName)]
+    assert record.headline == "mixed" and record.paper is None
+    assert [arms[name].number("networks") for name in ("mixed", "parallel", "mixed-ensemble")] == [1, 2, 2]
+    assert arms["mixed-long"].number("epochs") > arms["mixed"].number("epochs")
+    for arm in arms.values():
+        numbers = arm.numbers[0]
+        assert 0 <= numbers["autoattack_0.2_share"] <= 1 and 0 <= numbers["pgd_area"] <= 1
+        assert {f"{attack}_{one}_share" for attack in ("fgsm", "pgd") for one in ("0.05", "0.1", "0.15", "0.2")} <= set(
+            numbers
+        )
+    assert [chart.title for chart in record.charts][:2] == ["Accuracy under PGD-2", "Accuracy under AutoAttack"]
+    assert len(record.charts) == 4 and len(record.layers) == 6
+    assert "page:" in capsys.readouterr().out and (tmp_path / "run" / "report.html").stat().st_size > 20_000
+    assert main(["run", "mat", "--smoke", "--run-dir", str(tmp_path / "run")]) != 0
+    assert "resume" in capsys.readouterr().err
+    judged = tmp_path / "run" / "seed-0" / "judged" / "mixed.json"
+    judged.write_text(judged.read_text()[:50])  # as a full disk might leave it: measured anew
+    again = smoke(tmp_path / "run", "--strengths", "0.1", "0.2", "--resume")
+    assert [arm.numbers for arm in again.arms] == [arm.numbers for arm in record.arms]
+    assert json.loads(judged.read_text())["verdict"]["pgd"][0] > 0
+
+
+def test_processes_find_what_one_process_finds(tmp_path: Path) -> None:
+    options = ["--arms", "mixed", "--strengths", "0.2", "--epochs", "1", "--images", "40", "--judged", "0"]
+    found = []
+    for workers in ("1", "2"):
+        folder = tmp_path / workers / "run"
+        assert main(["run", "mat", *options, "--workers", workers, "--run-dir", str(folder)]) == 0
+        found.append(ArmsRecord.load(folder))
+    assert [arm.numbers for arm in found[0].arms] == [arm.numbers for arm in found[1].arms]
+    assert [arm.errors for arm in found[0].arms] == [arm.errors for arm in found[1].arms]
+
+
+def test_strengths_are_chosen_by_a_random_walk(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert (
+        main(["run", "mat", "--smoke", "--walk", "2", "--strengths", "0.1", "0.2", "--run-dir", str(tmp_path / "w")])
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "best of 2 proposals on the validation split: --strengths" in said and "as given" in said
+    assert not (tmp_path / "w" / "run.json").exists()
+
+
+def test_tables_mark_zones_and_say_how_far_structures_are_from_the_best() -> None:
+    plan = plan_of(Config(row=Row.DEMO, strengths=(0.1, 0.2), arms=(ArmName.MIXED,)))
+    one = {
+        "plain": verdict([0.99, 0.1, 0.0]), "single-0.1": verdict([0.95, 0.80, 0.30]),
+        "single-0.2": verdict([0.94, 0.70, 0.60]), "mixed": verdict([0.96, 0.78, 0.61]),
+    }  # fmt: skip
+    made = tables(plan, [one])
+    zones = made[
+        f"Accuracy under PGD-{plan.pgd_steps} of single-strength networks, by strength of attack; * in the working zone"
+    ]
+    assert zones[0] == {"arm": "single-0.1", "0": "95.0 % *", "0.1": "80.0 % *", "0.2": "30.0 %"}
+    assert zones[1] == {"arm": "single-0.2", "0": "94.0 % *", "0.1": "70.0 %", "0.2": "60.0 % *"}
+    (above,) = made[
+        f"Accuracy under PGD-{plan.pgd_steps}: points above the best single-strength network at each strength of attack"
+    ]
+    assert above == {"arm": "mixed", "0": "+1.0", "0.1": "−2.0", "0.2": "+1.0"}
+    assert [curve.dashed for curve in charts(plan, [one])[0].curves] == [True, True, True, False]
+    assert one["mixed"].numbers(plan, ["0.1", "0.2"])["pgd_area"] == pytest.approx(
+        ((0.96 + 0.78) / 2 + (0.78 + 0.61) / 2) / 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"epochs": -1}, "at least 0"),
+        ({"strengths": (0.1, 0.1)}, "different"),
+        ({"strengths": (0.0,)}, "above 0"),
+        ({"strengths": (2.0,)}, "at most 1"),
+        ({"seeds": ()}, "at least one seed"),
+        ({"arms": ()}, "at least one seed"),
+    ],
+)
+def test_bad_options_are_refused(options: dict, said: str) -> None:
+    with pytest.raises(InvalidArgument, match=said):
+        mat.plan_of(Config(**options))
