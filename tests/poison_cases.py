@@ -27,8 +27,8 @@ def trained(seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     (images, labels), _ = digits()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
-    for _ in range(10):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(30):
         for chosen in torch.randperm(len(labels)).split(64):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(images[chosen]), labels[chosen]).backward()

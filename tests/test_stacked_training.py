@@ -12,7 +12,7 @@ from spokeshave.errors import InvalidArgument
 from spokeshave.models import SmallCNN
 from spokeshave.stacked_training import train_stack
 from spokeshave.structures.member_stack import MemberStack
-from spokeshave.train_settings import TrainSettings
+from spokeshave.train_settings import Schedule, TrainSettings
 from spokeshave.training import evaluate
 
 MEMBERS = 3
@@ -51,7 +51,9 @@ def test_each_member_has_its_own_scores_and_losses() -> None:
     stack = MemberStack(networks())
     first = stack.unstack()
     heard: list[tuple[int, int]] = []
-    settings = TrainSettings(epochs=2, learning_rate=0.01, weight_decay=0.0, label_smoothing=0.1)
+    settings = TrainSettings(
+        epochs=2, learning_rate=0.01, weight_decay=0.0, schedule=Schedule.CONSTANT, label_smoothing=0.1
+    )
     data = batches()
     histories = train_stack(
         stack, Repeated(), data, data, settings, log=lambda member, row: heard.append((member, row["epoch"]))

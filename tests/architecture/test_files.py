@@ -16,12 +16,17 @@ UNTESTED_BY_NAME: dict[str, str] = {
     "recipes/force_rows.py": "the plans of recipes/force.py, run in its test",
     "recipes/group_scissor_rows.py": "the plans of recipes/group_scissor.py, run in its test",
     "recipes/guided_sparsity_rows.py": "the plans of recipes/guided_sparsity.py, run in its test",
+    "recipes/mat_arms.py": "the arms of recipes/mat.py, each run in its test",
+    "recipes/mat_figures.py": "tables and figures of recipes/mat.py, checked by hand in its test",
+    "recipes/mat_judging.py": "what recipes/mat.py measures and keeps, run and damaged in its test",
+    "recipes/mat_rows.py": "the plans of recipes/mat.py, run in its test",
     "recipes/one_level_arms.py": "the arms of recipes/one_level.py, each run in its test",
     "recipes/one_level_rows.py": "the plans of recipes/one_level.py, run in its test",
     "recipes/truenorth_arms.py": "the arms of recipes/truenorth.py, each run in its test",
     "recipes/truenorth_rows.py": "the plans of recipes/truenorth.py, run in its test",
     "recipes/ssl_rows.py": "the plans of recipes/ssl.py, each run in tests/recipes/test_ssl.py",
     "recipes/terngrad_rows.py": "the plans of recipes/terngrad.py, each run in tests/recipes/test_terngrad.py",
+    "batch_transform.py": "only declares a protocol; tests/threats/test_multi_strength.py trains with an implementation",
     "gradient_exchange.py": "only declares a protocol; tests/test_training.py trains with an exchange of its own",
 }
 """Source file -> why no test file carries its name."""

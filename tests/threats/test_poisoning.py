@@ -53,7 +53,7 @@ def test_poisons_harm_more_than_flipped_labels_alone_and_together():
     flipped = damage(trained(), images[:10], made.labels, test, TOGETHER, training=rest, seeds=range(3))
     poisoned = damage(trained(), made.images, made.labels, test, TOGETHER, training=rest, seeds=range(3))
     assert flipped.accuracies.shape == (3,) and flipped.clean == poisoned.clean
-    assert poisoned.mean < flipped.mean - 0.05 and flipped.clean > flipped.mean
+    assert poisoned.mean < flipped.mean - 0.03 and flipped.clean > flipped.mean
     assert damage(trained(1), made.images, made.labels, test, TOGETHER, training=rest).drop > 0, "they transfer"
 
 

@@ -137,8 +137,8 @@ def require_trainable(model: nn.Module) -> None:
 def require_differentiable(model: nn.Module, images: Tensor) -> None:
     """Refuse a model whose scores send no gradient back to the images, and name the layer where it is lost.
 
-    The model is run in evaluation mode, on two of the images. Where their gradient is zero it may only be that all ReLUs
-    are dead there: then images of noise decide.
+    The model is run in evaluation mode, on two of the images. Where their gradient is zero it may only be that all
+    ReLUs are dead there: then images of noise decide.
 
     Args:
         model: gives logits for images.
