@@ -26,7 +26,6 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
@@ -43,7 +42,7 @@ from spokeshave.worker_processes import do_in_processes
 STRENGTHS = {"mnist": (0.05, 0.1, 0.2, 0.3), "cifar10": (2 / 255, 4 / 255, 8 / 255, 12 / 255)}
 SHAPES = {"mnist": (1, 28), "cifar10": (3, 32)}
 FASTER, MEMORY = 1.3, 1.1
-_TRIAL_STEPS = 20
+_TRIAL_STEPS = 50
 _IMAGES = 4096
 
 
@@ -145,11 +144,10 @@ def alive_at_most(step: Callable[[], None]) -> int:
     """Largest sum of bytes that a call has from torch's allocator at a time."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         step()
+    assert seen.profiler is not None and seen.profiler.kineto_results is not None
+    events: list[Any] = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
     now = most = 0
-    for event in sorted(
-        (event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"),
-        key=lambda event: event.start_ns(),
-    ):
+    for event in sorted(events, key=lambda event: event.start_ns()):
         now += event.nbytes()
         most = max(most, now)
     return most

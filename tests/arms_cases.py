@@ -2,8 +2,12 @@
 
 from typing import Any
 
+import torch
+
 from exchange_cases import history
 from spokeshave.report.arms_record import Arm, ArmsRecord, Chart, Curve
+from spokeshave.report.heat_table import HeatTable
+from spokeshave.report.image_gallery import gallery
 
 FLOAT = Arm("float", "the float network", [0.010, 0.011, 0.012], [0.02, 0.02, 0.02], [{}, {}, {}])
 DIRECT = Arm(
@@ -15,6 +19,9 @@ TUNED = Arm(
 )  # fmt: skip
 LAYERS = [{"layer": "conv1", "zero_share": 0.25, "g": 0.0625}, {"layer": "fc", "zero_share": 1.0, "g": 0}]
 CURVE = Curve("before", [-1.0, 0.0, 1.0], [0.1, None, 0.3], True)
+
+TABLE = HeatTable("by strength", "trained at", ["none"], "attacked at", ["0", "0.1"], [[0.99, 0.25]], [[True, False]])
+IMAGES = gallery("attacked digits", [("strength 0.1", torch.zeros(1, 1, 2, 2), ["seven"], [True])], "taken for another")
 
 
 def made_up(**changes: Any) -> ArmsRecord:
@@ -29,5 +36,6 @@ def made_up(**changes: Any) -> ArmsRecord:
         "quantities": {"zero_share": "zeros", "cells": "cells", "unused": "never measured"},
         "layers": {"tuned": LAYERS},
         "charts": [Chart("weights of conv1", "weight", "share", [CURVE])],
+        "tables": [TABLE], "galleries": [IMAGES],
     }  # fmt: skip
     return ArmsRecord(**values | changes)

@@ -13,6 +13,7 @@ from spokeshave.ledger import write_row
 from spokeshave.report import PAGE_FILE
 from spokeshave.report.arms_page import arm_cells, arm_headings, shown_quantities, write_arms_page
 from spokeshave.report.arms_record import Arm, ArmsRecord, Chart, spread
+from spokeshave.report.heat_table import HeatTable
 from spokeshave.report.image_gallery import Gallery
 from spokeshave.report.record_heading import code_and_machine
 from spokeshave.training import Evaluation
@@ -53,6 +54,7 @@ def write_arms(
     quantities: Mapping[str, str] | None = None,
     layers: Mapping[str, list[dict[str, Any]]] | None = None,
     charts: Sequence[Chart] = (),
+    tables: Sequence[HeatTable] = (),
     galleries: Sequence[Gallery] = (),
     paper: Mapping[str, Any] | None = None,
     command: str | None = None,
@@ -71,6 +73,7 @@ def write_arms(
         quantities: name of a number -> its heading.
         layers: title of a table -> rows, of the first seed.
         charts: further figures.
+        tables: shares that are shown as heat maps.
         galleries: of small images.
         paper: the published row; "accuracy" and "gap" by the name of an arm.
         command: that repeats the run.
@@ -114,6 +117,7 @@ def write_arms(
         quantities=dict(quantities or {}),
         layers={name: list(rows) for name, rows in (layers or {}).items()},
         charts=list(charts),
+        tables=list(tables),
         galleries=list(galleries),
     )
     record.save(run_dir)

@@ -17,6 +17,16 @@ def test_it_reads_back(tmp_path):
     assert ArmsRecord.load(path) == record and read_kind(path) == KIND
 
 
+def test_a_record_from_before_there_were_tables_and_galleries_reads_back(tmp_path):
+    record = made_up(tables=[], galleries=[], charts=[])
+    path = record.save(tmp_path)
+    content = json.loads(path.read_text())
+    for name in ("tables", "galleries"):
+        del content[name]
+    path.write_text(json.dumps(content))
+    assert ArmsRecord.load(path) == record
+
+
 def test_numbers_by_hand():
     record = made_up()
     assert record.reference is FLOAT and record.main is TUNED
@@ -44,6 +54,9 @@ def test_numbers_as_words():
         ({"charts": [{"title": "t"}]}, "arms or charts"),
         ({"seeds": [0, 1]}, "one error in 0..1"),
         ({"quantities": 3}, "quantities: got int"),
+        ({"tables": [{"title": "t"}]}, "tables"),
+        ({"galleries": [{"title": "t"}]}, "galleries"),
+        ({"galleries": 3}, "galleries: got int"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, change, words):

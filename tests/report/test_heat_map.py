@@ -121,3 +121,17 @@ def test_steps_begin_with_one_end_with_the_last_and_never_more_than_double(last:
     assert steps[0] == 1 and steps[-1] == last and steps == sorted(set(steps)) and len(steps) <= 21
     assert all(b <= 2 * a for a, b in pairwise(steps))
     assert last > 16 or steps == list(range(1, last + 1))
+
+
+def test_framed_squares_have_a_frame_inside_and_names_of_letters_have_room() -> None:
+    rows, columns = Side("arm", ("first", "a much longer name", "c")), Side("at", ("0.05", "0.1"))
+    outlined = torch.tensor([[True, False], [False, False], [False, True]])
+    root = parsed(heat_map("t", VALUES, rows, columns, outlined=outlined))
+    cells = [cell for cell in root.iter("rect") if len(cell)]
+    frames = [rect for rect in root.iter("rect") if rect.get("class") == "frame"]
+    for frame, cell in zip(frames, (cells[0], cells[5]), strict=True):
+        for side in ("x", "y"):
+            assert float(frame.get(side, "")) == pytest.approx(float(cell.get(side, "")) + 1.5, abs=0.11)
+        assert float(frame.get("width", "")) == pytest.approx(float(cell.get("width", "")) - 3, abs=0.11)
+    name = next(text for text in root.iter("text") if text.text == "a much longer name")
+    assert float(name.get("x", "")) >= 6 * len("a much longer name")

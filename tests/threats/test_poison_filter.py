@@ -102,6 +102,8 @@ def test_a_detector_that_suspects_too_much_is_refused(poison_filter):
         poison_filter.tensors(images, 1 - labels)
     with pytest.raises(DataError, match="this pass: 48 of 48"):
         list(poison_filter.loader([(images, 1 - labels)]))
+    with pytest.raises(DataError, match="48 of 48"):
+        PoisonFilter(poison_filter.detector, most_share=1.0).tensors(images, 1 - labels)
     mixed = torch.where(torch.arange(48) < 30, 1 - labels, labels)
     with pytest.raises(DataError, match="30 of 48"):
         poison_filter.tensors(images, mixed)

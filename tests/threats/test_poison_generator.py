@@ -1,4 +1,4 @@
-"""The generator: unseen images become poisons within the budget; the paper's surrogate by hand; models stay as they are."""
+"""The generator: unseen images become poisons within the budget; the paper's surrogate by hand; models untouched."""
 
 import copy
 

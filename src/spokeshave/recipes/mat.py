@@ -21,7 +21,7 @@ from spokeshave.equal_budget import Course
 from spokeshave.errors import InvalidArgument
 from spokeshave.processes import usable_cores
 from spokeshave.recipes.mat_arms import LABELS, PLAIN, PLAIN_LABEL, ArmName, Walk, single_names, stages_of, words
-from spokeshave.recipes.mat_figures import charts, tables
+from spokeshave.recipes.mat_figures import attacked_images, charts, comparisons, transfer, zones
 from spokeshave.recipes.mat_judging import Verdict, judge
 from spokeshave.recipes.mat_rows import ROWS, RowPlan
 from spokeshave.run_output import command_line
@@ -131,6 +131,7 @@ def run(config: Config) -> dict[str, Any]:
     seeds = {
         seed: {name: _scored(walks[seed], name, found) for name, found in one.items()} for seed, one in verdicts.items()
     }
+    found = list(verdicts.values())
     record = write_arms(
         seeds,
         course.run_dir,
@@ -146,8 +147,10 @@ def run(config: Config) -> dict[str, Any]:
         },
         data=course.splits.name,
         quantities=_quantities(plan),
-        layers=tables(plan, list(verdicts.values())),
-        charts=charts(plan, list(verdicts.values())),
+        layers=comparisons(plan, found),
+        charts=charts(plan, found),
+        tables=[*zones(plan, found), transfer(walks[config.seeds[0]])],
+        galleries=[attacked_images(walks[config.seeds[0]], config.arms[0].value)],
         command=command_line(["spokeshave", "run", "mat"], config),
     )  # fmt: skip
     return close_course(record, course, config)

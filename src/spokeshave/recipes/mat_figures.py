@@ -1,45 +1,99 @@
 """Tables and figures of recipe `mat`: accuracy by strength of training and of attack, working zones, curves, regret."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import mean, stdev
 from typing import Any
 
-from spokeshave.recipes.mat_arms import PLAIN, ArmName, single_names, words
+import torch
+
+from spokeshave.recipes.mat_arms import PLAIN, ArmName, Walk, single_names, words
 from spokeshave.recipes.mat_judging import Verdict
 from spokeshave.recipes.mat_rows import RowPlan
 from spokeshave.report.arms_record import Chart, Curve
+from spokeshave.report.heat_table import HeatTable
+from spokeshave.report.image_gallery import Gallery
+from spokeshave.report.robustness_figures import AXIS, adversarial_gallery, transfer_table, zones_table
+from spokeshave.threats.gradient_attack import pgd
+from spokeshave.threats.robust_accuracy import transfer_accuracies
 from spokeshave.threats.working_zones import WorkingZones
 
 Seeds = Sequence[Mapping[str, Verdict]]
 """What every seed found: name of an arm -> its verdict."""
+_SHOWN = 8
 _Scores = Callable[[Verdict], list[float]]
 
 
-def tables(plan: RowPlan, seeds: Seeds) -> dict[str, list[dict[str, Any]]]:
-    """Title -> rows: accuracies by strength of training, with working zones; how far structures are from the best.
+def comparisons(plan: RowPlan, seeds: Seeds) -> dict[str, list[dict[str, Any]]]:
+    """Title -> rows: how far structures are from the best single-strength network; signs of gradient masking.
 
     Args:
         plan: of the row.
         seeds: what each found.
     """
     found = {}
+    structures = [arm.value for arm in ArmName if arm.value in seeds[0]]
     for title, scores, strengths in _kinds(plan, seeds):
         names = ["0" if not one else words(one, plan) for one in strengths]
-        zones = WorkingZones(
-            tuple(single_names(plan)), tuple(strengths), tuple(_mean(seeds, arm, scores) for arm in single_names(plan))
-        )
-        found[f"{title} of single-strength networks, by strength of attack; * in the working zone"] = [
-            {
-                "arm": arm,
-                **{n: f"{100 * a:.1f} %{' *' if i else ''}" for n, a, i in zip(names, row, inside, strict=True)},
-            }
-            for arm, row, inside in zip(zones.names, zones.accuracies, zones.inside, strict=True)
-        ]
-        structures = [arm.value for arm in ArmName if arm.value in seeds[0]]
         found[f"{title}: points above the best single-strength network at each strength of attack"] = [
             {"arm": arm, **dict(zip(names, _above(plan, seeds, arm, scores), strict=True))} for arm in structures
         ]
-    return found
+    signs = [{"arm": arm, "sign": sign} for arm, one in seeds[0].items() for sign in one.signs]
+    return found | ({"Signs of gradient masking, first seed": signs} if signs else {})
+
+
+def zones(plan: RowPlan, seeds: Seeds) -> list[HeatTable]:
+    """Accuracy by strength of training and of attack, working zones framed.
+
+    Args:
+        plan: of the row.
+        seeds: what each found.
+    """
+    made = []
+    for title, scores, strengths in _kinds(plan, seeds):
+        accuracies = tuple(_mean(seeds, arm, scores) for arm in single_names(plan))
+        names = tuple(words(one, plan) for one in plan.strengths)
+        table = zones_table(title, WorkingZones(names, tuple(strengths), accuracies))
+        made.append(replace(table, column_names=["0" if not one else words(one, plan) for one in strengths]))
+    return made
+
+
+def transfer(walk: Walk) -> HeatTable:
+    """Accuracies of single-strength networks and mixed MAT on images that were made to fool each of them.
+
+    Args:
+        walk: of a seed whose networks are trained.
+    """
+    plan, names = walk.plan, [*single_names(walk.plan), "mixed-0"]
+    strength = plan.strengths[len(plan.strengths) // 2]
+    seen = walk.course.splits.test.subset(torch.arange(min(plan.judged or plan.images, len(walk.course.splits.test))))
+    found = transfer_accuracies([walk.trained(one) for one in names], seen, pgd(plan.pgd_steps), strength, walk.seed)
+    return transfer_table(
+        f"Accuracy on images made for another network, strength {words(strength, plan)}", names, found
+    )
+
+
+def attacked_images(walk: Walk, arm: str) -> Gallery:
+    """Test images under PGD, a row for each strength, with what the network sees in them.
+
+    Args:
+        walk: of a seed whose networks are trained.
+        arm: whose network is attacked.
+    """
+    plan, network = walk.plan, walk.network(arm)
+    test = walk.course.splits.test
+    images, labels = (
+        test.images[:_SHOWN].float().to(walk.course.device) / 255,
+        test.labels[:_SHOWN].to(walk.course.device),
+    )
+    rows = {}
+    for strength in (0.0, *plan.strengths):
+        drawn = torch.Generator().manual_seed(walk.seed)
+        attacked = pgd(plan.pgd_steps)(network, images, labels, strength, drawn)
+        with torch.no_grad():
+            rows[words(strength, plan) if strength else "clean"] = attacked.cpu(), network(attacked).argmax(1).cpu()
+    title = f"Test images as PGD changes them for {arm}, and what it sees"
+    return adversarial_gallery(title, rows, labels.cpu(), walk.course.splits.classes)
 
 
 def charts(plan: RowPlan, seeds: Seeds) -> list[Chart]:
@@ -47,11 +101,11 @@ def charts(plan: RowPlan, seeds: Seeds) -> list[Chart]:
     made = []
     for title, scores, strengths in _kinds(plan, seeds):
         curves = [_curve(arm, strengths, _mean(seeds, arm, scores)) for arm in seeds[0]]
-        made.append(Chart(title, _axis(plan), "accuracy", curves, percent=True))
+        made.append(Chart(title, AXIS, "accuracy", curves, percent=True))
     smallest = {arm: one for arm, one in seeds[0].items() if one.minimum}
     if smallest:
         curves = [_curve(arm, one.minimum_strengths, one.minimum) for arm, one in smallest.items()]
-        made.append(Chart("Images that only a larger perturbation fools", _axis(plan), "share", curves, percent=True))
+        made.append(Chart("Images that only a larger perturbation fools", AXIS, "share", curves, percent=True))
     return made
 
 
@@ -85,7 +139,3 @@ def _above(plan: RowPlan, seeds: Seeds, arm: str, scores: _Scores) -> list[str]:
 def _curve(arm: str, xs: Sequence[float], ys: Sequence[float]) -> Curve:
     structure = any(arm == one.value for one in ArmName)
     return Curve(arm, list(xs), list(ys), dashed=not structure)
-
-
-def _axis(plan: RowPlan) -> str:
-    return "strength of attack, L-inf, 1 is the range of a pixel"

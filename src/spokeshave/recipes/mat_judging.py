@@ -20,6 +20,7 @@ from spokeshave.recipes.mat_rows import RowPlan
 from spokeshave.tensor_digest import digest
 from spokeshave.threats.autoattack import AutoAttack
 from spokeshave.threats.gradient_attack import fgsm, pgd
+from spokeshave.threats.gradient_masking import attack_curves
 from spokeshave.threats.minimum_perturbation import accuracies_at, minimum_perturbations
 from spokeshave.threats.robust_accuracy import area_under_curve, robust_accuracy
 
@@ -40,6 +41,7 @@ class Verdict:
         judged: strengths of `autoattack`.
         minimum: accuracies that the smallest perturbations found tell, at `minimum_strengths`; may be empty.
         minimum_strengths: evenly from 0 to beyond the largest.
+        signs: of gradient masking, in words; looked for where `minimum` is.
     """
 
     validation: list[float]
@@ -51,6 +53,7 @@ class Verdict:
     judged: list[float]
     minimum: list[float]
     minimum_strengths: list[float]
+    signs: list[str]
 
     def numbers(self, plan: RowPlan, names: Sequence[str]) -> dict[str, float]:
         """What the record keeps.
@@ -81,7 +84,7 @@ def judge(network: nn.Module, plan: RowPlan, course: Course, seed: int, arm: str
         course: its data, and the folder of the run.
         seed: of the run.
         arm: its name.
-        curve: also look for smallest perturbations.
+        curve: also look for smallest perturbations and for signs of gradient masking.
     """
     path = course.run_dir / f"seed-{seed}" / "judged" / f"{arm.replace('/', 'of')}.json"
     key = {"weights": digest(network.state_dict()), "combine": str(getattr(network, "combine", "")), "curve": curve}
@@ -115,8 +118,11 @@ def _judge(network: nn.Module, plan: RowPlan, course: Course, seed: int, folder:
     attacked, judged = (_first(test, count) for count in (plan.images, plan.judged))
     strengths = [0.0, *plan.tested]
     hard = [0.0, *plan.strengths] if plan.judged else []
-    found, points = [], []
+    found, points, signs = [], [], []
     if curve and plan.judged:
+        steps = (plan.pgd_steps // 2, 5 * plan.pgd_steps // 2)
+        curves = attack_curves(network, judged, plan.tested, steps=steps, seed=seed)
+        signs = [str(one) for one in curves.findings()]
         top = 1.5 * plan.tested[-1]
         points = [top * index / (_CURVE_POINTS - 1) for index in range(_CURVE_POINTS)]
         images = (judged.images.float() / 255).to(course.device)
@@ -134,6 +140,7 @@ def _judge(network: nn.Module, plan: RowPlan, course: Course, seed: int, folder:
         hard,
         found,
         points,
+        signs,
     )
 
 

@@ -53,7 +53,7 @@ class RowPlan:
     augment: Augmentation | None = None
     validation: int = 5000
     images: int = 2000
-    judged: int = 400
+    judged: int = 100
     pgd_steps: int = 20
     parts: tuple[Part, ...] = STANDARD
     queries: int = 5000

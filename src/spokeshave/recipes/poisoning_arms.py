@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from rich.console import Console
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -66,7 +67,7 @@ LABELS = {
 }
 
 
-_TURNS, _LEAST_S = 5, 0.05
+_TURNS, _LEAST_S = 3, 0.05
 """The ways are timed in turns, so often, and each for at least so long."""
 _IN_TURNS = (ArmName.DIFFERENCES, ArmName.DIRECT, ArmName.SURROGATE, ArmName.GENERATOR)
 
@@ -135,7 +136,7 @@ class Walk:
     @cached_property
     def known(self) -> Labelled:
         """Training images that the attacker knows."""
-        return self.fed(self.course.training, slice(0, max(self.plan.training, self.plan.normal)))
+        return self.fed(self.course.training, slice(0, max(self.plan.training, self.plan.many)))
 
     @cached_property
     def tests(self) -> Labelled:
@@ -176,6 +177,7 @@ class Walk:
             after = damage(self.victim, images, labels, self.tests, self.plan.budget)
             self.made[name] = Made(images, labels, after.accuracies)
             self._keep(name)
+            self.say(f"{name.value}: accuracy {float(after.accuracies.mean()):.2%}, {seconds[name][0]:.2g} s a poison")
         seconds |= self._seconds(ways)
         for name in names:
             scored[name.value] = self._scored(name, clean.test.images, seconds)
@@ -185,6 +187,11 @@ class Walk:
         """Mean accuracy where suspicious poisons are left out, and the victim stays as it was."""
         dropped = detector.suspicious(made.images, made.labels).to(made.accuracies.device)
         return float(torch.where(dropped, self.clean, made.accuracies).mean())
+
+    def say(self, text: str) -> None:
+        """How far it is, for who waits."""
+        if is_first():
+            Console(highlight=False).print(f"seed {self.seed}, {text}", markup=False, soft_wrap=True)
 
     def _scored(self, name: ArmName, images: int, seconds: dict[ArmName, list[float]]) -> Scored:
         made, numbers = self.made[name], {}
@@ -228,7 +235,7 @@ class Walk:
     def _way(self, name: ArmName) -> Callable[[Tensor, Tensor], Labelled]:
         """From base images and their labels to poisons and theirs."""
         plan, few = self.plan, _first(self.known, self.plan.paper_normal)
-        many = _first(self.known, plan.normal)
+        some = _first(self.known, plan.normal)
         if name is ArmName.FLIP:
             return lambda images, labels: (images, self.wrong(labels))
         if name is ArmName.DIFFERENCES:
@@ -236,12 +243,12 @@ class Walk:
         if name is ArmName.DIRECT:
             return self._direct(few, plan.paper, plan.budget)
         if name is ArmName.DIRECT_LONG:
-            return self._direct(many, plan.long, plan.budget)
+            return self._direct(some, plan.long, plan.budget)
         if name is ArmName.TRUE_LABEL:
-            return self._direct(many, plan.long, replace(plan.budget, flip=False))
+            return self._direct(some, plan.long, replace(plan.budget, flip=False))
         if name is ArmName.SURROGATE:
             return lambda images, labels: self._each_alone(images, labels, few)
-        generator = self._generator(many)
+        generator = self._generator(_first(self.known, plan.many))
 
         @torch.no_grad()
         def generate(images: Tensor, labels: Tensor) -> Labelled:

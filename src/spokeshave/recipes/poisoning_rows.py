@@ -23,7 +23,9 @@ from spokeshave.train_settings import TrainSettings
 _ONE_STEP = PoisonBudget()
 _LONG = Ascent(rounds=40, step=0.05, decay=False)
 _JOINT = Ascent(rounds=20, step=0.1, orders=2)
-_AMORTISED = GeneratorTraining(rounds=400)
+_AMORTISED, _HIDING = GeneratorTraining(rounds=400), GeneratorTraining(rounds=150)
+
+_FEW = GeneratorTraining(rounds=2, batch_size=4, normal_batch=20)
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,13 @@ class RowPlan:
         poisons: base images, each a poison of its own.
         differences: of these, how many are attacked by finite differences, which is slow.
         paper_normal: normal images of the paper's methods.
-        normal: normal images of the stronger attacks.
+        normal: normal images of the stronger direct attacks.
+        many: normal images of the amortised generator and of joint poison.
         paper: how the paper's direct method climbs.
         long: how the stronger direct method does.
         surrogate: training of the paper's generator, one image at a time.
         generator: training of the amortised one.
+        hiding: training of generators that hide from a detector.
         images: of the test split that a network poisoned by one image is tested on, the first ones.
         training: clean images of retrainings in several steps.
         batch_size: images a step of these.
@@ -65,13 +69,15 @@ class RowPlan:
     autoencoder: Callable[[], nn.Module]
     budget: PoisonBudget = _ONE_STEP
     poisons: int = 100
-    differences: int = 20
+    differences: int = 10
     paper_normal: int = 10
-    normal: int = 1000
+    normal: int = 256
+    many: int = 1000
     paper: Ascent = PAPER_ASCENT
     long: Ascent = _LONG
     surrogate: GeneratorTraining = PAPER_TRAINING
     generator: GeneratorTraining = _AMORTISED
+    hiding: GeneratorTraining = _HIDING
     images: int = 10000
     training: int = 5000
     batch_size: int = 100
@@ -85,18 +91,26 @@ class RowPlan:
     def start(self, other: bool = False) -> FloatNetwork:
         """The victim, or the network of another architecture, and its training."""
         name, network = (f"{self.name}-other", self.other) if other else (self.name, self.network)
-        return FloatNetwork(name, network, self.data, self.settings, in_shares, None, self.validation)
+        epochs = max(1, self.settings.epochs // 2) if other else self.settings.epochs  # it learns faster
+        settings = replace(self.settings, epochs=epochs)
+        return FloatNetwork(name, network, self.data, settings, in_shares, None, self.validation)
 
     def together(self, steps: int) -> PoisonBudget:
-        """Of poisons that enter one retraining, beside clean images."""
-        return replace(self.budget, placement=Placement.TOGETHER, steps=steps, batch_size=self.batch_size)
+        """Of poisons that enter one retraining, beside clean images, with the momentum that the victim was trained with."""
+        return replace(
+            self.budget,
+            placement=Placement.TOGETHER,
+            steps=steps,
+            batch_size=self.batch_size,
+            momentum=self.settings.momentum,
+        )
 
     def small(self) -> "RowPlan":
         """A few of everything, which measures nothing."""
         return replace(
             self, poisons=4, differences=1, paper_normal=4, normal=20, paper=replace(self.paper, rounds=1),
             long=replace(self.long, rounds=2), surrogate=replace(self.surrogate, rounds=2),
-            generator=replace(self.generator, rounds=2, batch_size=4, normal_batch=20), images=50, training=60,
+            generator=_FEW, hiding=_FEW, many=20, images=50, training=60,
             batch_size=20, steps=(2,), shares=(0.1,), joint=replace(self.joint, rounds=1, orders=1),
             lambdas=(0.0, 1.0), neighbours=1,
         )  # fmt: skip
@@ -118,7 +132,7 @@ def _cifar10() -> RowPlan:
     return RowPlan(
         "poisoned-cnn", network, partial(SmallCNN, 3, 32, 16, batch_norm=True, **colours), DatasetName.CIFAR10,
         replace(_SGD, epochs=10, learning_rate=0.03, weight_decay=5e-4), ConvAutoencoder,
-        budget=PoisonBudget(lr=0.01), differences=2, normal=500,
+        budget=PoisonBudget(lr=0.01), differences=2,
         paper=Ascent(rounds=7, step=10 / 255, decay=False, probe=1 / 255), images=1000,
         joint=Ascent(rounds=10, step=0.1, orders=1), steps=(10, 100), shares=(0.03,),
     )  # fmt: skip
@@ -127,8 +141,8 @@ def _cifar10() -> RowPlan:
 def _demo() -> RowPlan:
     """The victim of MNIST on the embedded digits."""
     return replace(
-        _mnist(), data=DatasetName.DIGITS, settings=replace(_SGD, epochs=20), poisons=40, differences=4, normal=300,
-        generator=GeneratorTraining(rounds=150), training=500, batch_size=50, steps=(10, 50), shares=(0.03,),
+        _mnist(), data=DatasetName.DIGITS, settings=replace(_SGD, epochs=20), poisons=40, differences=4, normal=200,
+        many=200, generator=_HIDING, training=500, batch_size=50, steps=(10, 50), shares=(0.03,),
         joint=Ascent(rounds=10, step=0.1, orders=1), lambdas=(0.0, 1.0, 10.0), validation=300, neighbours=3,
     )  # fmt: skip
 

@@ -24,6 +24,8 @@ from spokeshave.threats.poisoning import Damage, damage, poison
 
 _LOW = 0.05
 """ROC curves are shown up to this share of false alarms."""
+_ELSEWHERE = 2000
+"""Test images of the network of another architecture."""
 
 Numbers = dict[str, float]
 
@@ -54,7 +56,7 @@ def retrained_table(walk: Walk) -> dict[str, Numbers]:
         for share in plan.shares:
             count = max(1, round(share * len(clean[1])))
             bases = walk.fed(walk.course.training, slice(len(walk.known[1]), len(walk.known[1]) + count))
-            normal = (walk.known[0][: plan.normal], walk.known[1][: plan.normal])
+            normal = (walk.known[0][: plan.many], walk.known[1][: plan.many])
             flipped = bases[0], budget.labels_for(bases[1], len(walk.course.splits.classes))
             made = poison(walk.victim, *bases, *normal, budget, how=plan.joint, training=clean, seed=walk.seed)
             joint = made.images, made.labels
@@ -67,9 +69,11 @@ def retrained_table(walk: Walk) -> dict[str, Numbers]:
                     # What is left is trained on as it is; which images are called poison makes no difference.
                     kept = after(walk.victim, (left[0][:1], left[1][:1]), (left[0][1:], left[1][1:]))
                     row[f"{kind}_filtered_by_{name.name.lower()}_share"] = kept.mean
-            elsewhere = after(walk.other, joint)
+            few = (walk.tests[0][:_ELSEWHERE], walk.tests[1][:_ELSEWHERE])
+            elsewhere = damage(walk.other, *joint, few, budget, training=clean, seeds=seeds[:1])
             row |= {"elsewhere_none_share": clean_of(elsewhere), "elsewhere_joint_share": elsewhere.mean}
             found[f"{steps} steps, {100 * share:g} % poison"] = row
+            walk.say(f"{steps} steps, {share:.0%} poison: {_words(row)}")
     return found
 
 
@@ -101,6 +105,7 @@ def hiding_table(walk: Walk) -> dict[str, Numbers]:
                 row |= {f"{key}_area": judged.area, f"{key}_found_share": judged.found_share}
                 row[f"{key}_filtered_share"] = walk.filtered(made, walk.detectors[name])
             found[f"{who}, lambda {strength:g}"] = row
+            walk.say(f"{who}, lambda {strength:g}: {_words(row)}")
     return found
 
 
@@ -113,6 +118,7 @@ def detectors_table(walk: Walk) -> dict[str, Numbers]:
             judged = detector.judge(*walk.tests, made.images, made.labels)
             row |= {f"{arm.value}_area": judged.area, f"{arm.value}_found_share": judged.found_share}
         found[name.value] = row
+        walk.say(f"{name.value}: {_words(row)}")
     return found
 
 
@@ -189,12 +195,16 @@ def hiding_charts(tables: Sequence[Mapping[str, Numbers]]) -> list[Chart]:
     return charts
 
 
+def _words(row: Numbers) -> str:
+    return ", ".join(f"{key.removesuffix('_share').replace('_', ' ')} {value:.3f}" for key, value in row.items())
+
+
 def _mean(tables: Sequence[Mapping[str, Numbers]], name: str, key: str) -> float:
     return mean(table[name][key] for table in tables)
 
 
 def _generated(walk: Walk, doubt: Doubt, strength: float, normal: Labelled) -> Labelled:
     generator = WatchedGenerator(copy.deepcopy(walk.autoencoder), doubt, strength, walk.plan.budget)
-    generator.fit(walk.victim, *walk.known, *normal, replace(walk.plan.generator, seed=walk.seed))
+    generator.fit(walk.victim, *walk.known, *normal, replace(walk.plan.hiding, seed=walk.seed))
     with torch.no_grad():
         return generator(walk.bases[0]), walk.wrong(walk.bases[1])

@@ -93,7 +93,7 @@ def picture_of(image: Float[Tensor, "c h w"], caption: str = "", wrong: bool = F
 
 def gallery(
     title: str,
-    rows: Sequence[tuple[str, Float[Tensor, "n c h w"], Sequence[str], Sequence[bool]]],
+    rows: Sequence[tuple[str, Float[Tensor, "_ _ _ _"], Sequence[str], Sequence[bool]]],
     framed: str = "",
 ) -> Gallery:
     """Keep rows of images.

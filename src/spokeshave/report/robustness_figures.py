@@ -102,7 +102,7 @@ def zones_table(title: str, zones: WorkingZones) -> HeatTable:
         [f"{strength:.3g}" for strength in zones.strengths],
         [list(row) for row in zones.accuracies],
         zones.inside,
-        f"in the working zone: within {100 * zones.tolerance:g} points of the best of the column",
+        f"in the working zone: at most {100 * zones.tolerance:g} % below the best of the column",
     )
 
 
@@ -130,7 +130,7 @@ def transfer_table(title: str, names: Sequence[str], accuracies: Float[Tensor, "
 
 def adversarial_gallery(
     title: str,
-    rows: Mapping[str, tuple[Float[Tensor, "n c h w"], Int64[Tensor, " n"]]],
+    rows: Mapping[str, tuple[Float[Tensor, "_ c h w"], Int64[Tensor, " _"]]],
     labels: Int64[Tensor, " n"],
     classes: Sequence[str] = (),
 ) -> Gallery:

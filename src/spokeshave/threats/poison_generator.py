@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int64
@@ -246,10 +247,15 @@ def normal_slopes(
     normal = rehearsal.normal
 
     def of_retraining(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        weights = retrained(rehearsal.victim, Labelled(images, labels), rehearsal.clean, order, rehearsal.budget)
+        if rehearsal.short_cut is not None:
+            scores = partial(rehearsal.short_cut.logits, images[0], labels[0])
+        else:
+            poison = Labelled(images, labels)
+            weights = retrained(rehearsal.victim, poison, rehearsal.clean, order, rehearsal.budget)
+            scores = partial(rehearsal.victim.logits, weights)
 
         def total(images: Tensor) -> Tensor:
-            return functional.cross_entropy(rehearsal.victim.logits(weights, images), normal.labels, reduction="sum")
+            return functional.cross_entropy(scores(images), normal.labels, reduction="sum")
 
         slopes, value = grad_and_value(total)(normal.images)
         return slopes.sum(0), value / len(normal)
