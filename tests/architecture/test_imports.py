@@ -8,12 +8,9 @@ from graphlib import TopologicalSorter
 from spokeshave.optional import EXTRAS
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "files", "optional", "processes", "tensor_digest", "user_cache"})
-    | {"worker_processes"},
+    frozenset({"errors", "files", "optional", "processes", "tensor_digest", "user_cache"}) | {"worker_processes"},
     frozenset({"structures", "data", "models", "timing", "jit"}),
-    frozenset(
-        {"regularizers", "rewrites", "measure", "dense_runtimes", "export", "ledger", "targets", "communication"}
-    )
+    frozenset({"regularizers", "rewrites", "measure", "dense_runtimes", "export", "ledger", "targets", "communication"})
     | {"threats"},
     frozenset({"cpu_benchmark"}),
     frozenset(

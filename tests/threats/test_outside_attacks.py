@@ -61,5 +61,7 @@ def test_a_batch_of_none_is_refused():
 
 
 def test_a_model_without_weights_can_be_frozen():
-    with frozen(nn.Flatten()):
-        pass
+    model = nn.Flatten()
+    with frozen(model):
+        assert not model.training
+    assert model.training

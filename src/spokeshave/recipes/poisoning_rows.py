@@ -22,7 +22,7 @@ from spokeshave.train_settings import TrainSettings
 
 _ONE_STEP = PoisonBudget()
 _LONG = Ascent(rounds=40, step=0.05, decay=False)
-_JOINT = Ascent(rounds=20, step=0.1, orders=2)
+_JOINT = Ascent(rounds=20, step=0.2, momentum=0.5, orders=2)
 _AMORTISED, _HIDING = GeneratorTraining(rounds=400), GeneratorTraining(rounds=150)
 
 _FEW = GeneratorTraining(rounds=2, batch_size=4, normal_batch=20)
@@ -96,7 +96,7 @@ class RowPlan:
         return FloatNetwork(name, network, self.data, settings, in_shares, None, self.validation)
 
     def together(self, steps: int) -> PoisonBudget:
-        """Of poisons that enter one retraining, beside clean images, with the momentum that the victim was trained with."""
+        """Of poisons that enter one retraining, beside clean images; with the momentum of the victim's training."""
         return replace(
             self.budget,
             placement=Placement.TOGETHER,
@@ -134,7 +134,7 @@ def _cifar10() -> RowPlan:
         replace(_SGD, epochs=10, learning_rate=0.03, weight_decay=5e-4), ConvAutoencoder,
         budget=PoisonBudget(lr=0.01), differences=2,
         paper=Ascent(rounds=7, step=10 / 255, decay=False, probe=1 / 255), images=1000,
-        joint=Ascent(rounds=10, step=0.1, orders=1), steps=(10, 100), shares=(0.03,),
+        joint=replace(_JOINT, rounds=10, orders=1), steps=(10, 100), shares=(0.03,),
     )  # fmt: skip
 
 
@@ -143,7 +143,7 @@ def _demo() -> RowPlan:
     return replace(
         _mnist(), data=DatasetName.DIGITS, settings=replace(_SGD, epochs=20), poisons=40, differences=4, normal=200,
         many=200, generator=_HIDING, training=500, batch_size=50, steps=(10, 50), shares=(0.03,),
-        joint=Ascent(rounds=10, step=0.1, orders=1), lambdas=(0.0, 1.0, 10.0), validation=300, neighbours=3,
+        joint=replace(_JOINT, rounds=10, orders=1), lambdas=(0.0, 1.0, 10.0), validation=300, neighbours=3,
     )  # fmt: skip
 
 

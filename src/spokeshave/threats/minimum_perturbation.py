@@ -5,9 +5,9 @@ Pintor, Roli, Brendel, Biggio: Fast minimum-norm adversarial attacks through ada
 efficient gradient-based L2 adversarial attacks and defenses, CVPR 2019 (DDN, for the Euclidean norm). Both by Foolbox.
 Departs from the papers: Foolbox 3.3.4 never projects in its Euclidean FMN (its factor is a norm over itself), hence DDN
 there. Its steps of FMN have the Euclidean length 1, which does not cross a ball of the largest change: on a network
-trained for 0.2 it told 49 % at 0.3, where PGD-20 leaves 4 %; steps grow with the root of the number of values here. Each
-size is then halved towards 0 by PGD, with a strength an image. An image that nothing fooled counts as infinitely far,
-and one that the model has wrong as at distance 0.
+trained for 0.2 it told 49 % at 0.3, where PGD-20 leaves 4 %; steps grow with the root of the number of values here.
+Each size is then halved towards 0 by PGD, with a strength an image. An image that nothing fooled counts as infinitely
+far, and one that the model has wrong as at distance 0.
 """
 
 from collections.abc import Sequence
