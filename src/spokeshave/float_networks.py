@@ -24,6 +24,11 @@ def scaled(split: Split) -> Normalization:
     return Normalization.scale_only(split.images.shape[1], 1 / 256)
 
 
+def in_shares(split: Split) -> Normalization:
+    """Grey levels as 0..1: the probabilities of spikes, and what attacks expect of images."""
+    return Normalization.scale_only(split.images.shape[1], 1 / 255)
+
+
 @dataclass(frozen=True)
 class FloatNetwork:
     """A network, its data and its training.

@@ -24,9 +24,11 @@ UNTESTED_BY_NAME: dict[str, str] = {
     "recipes/one_level_rows.py": "the plans of recipes/one_level.py, run in its test",
     "recipes/truenorth_arms.py": "the arms of recipes/truenorth.py, each run in its test",
     "recipes/truenorth_rows.py": "the plans of recipes/truenorth.py, run in its test",
+    "recipes/poisoning_arms.py": "the arms of recipes/poisoning.py, each run in its test",
+    "recipes/poisoning_rows.py": "the plans of recipes/poisoning.py, run in its test",
     "recipes/ssl_rows.py": "the plans of recipes/ssl.py, each run in tests/recipes/test_ssl.py",
     "recipes/terngrad_rows.py": "the plans of recipes/terngrad.py, each run in tests/recipes/test_terngrad.py",
-    "batch_transform.py": "only declares a protocol; tests/threats/test_multi_strength.py trains with an implementation",
+    "batch_transform.py": "only declares a protocol; tests/threats/test_multi_strength.py trains with one",
     "gradient_exchange.py": "only declares a protocol; tests/test_training.py trains with an exchange of its own",
 }
 """Source file -> why no test file carries its name."""

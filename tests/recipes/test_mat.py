@@ -32,7 +32,7 @@ def test_rows_and_arms_are_whole() -> None:
     assert set(ROWS) == {row.value for row in Row} == {*PAPER, "demo"} and set(LABELS) == set(ArmName)
     for name, made in ROWS.items():
         plan = made()
-        assert set(plan.strengths) <= set(plan.tested) and plan.guard is not name.endswith("-fgsm")
+        assert set(plan.strengths) <= set(plan.tested) and bool(plan.gap) is not name.endswith("-fgsm")
         assert (plan.inner is InnerAttack.FGSM) is name.endswith("-fgsm")
         images = torch.rand(2, *((3, 32, 32) if "cifar" in name else (1, 28, 28)))
         assert plan.network()(images).shape == (2, 10)
@@ -114,6 +114,12 @@ def test_tables_mark_zones_and_say_how_far_structures_are_from_the_best() -> Non
     )
 
 
+def test_weights_stay_with_their_strengths() -> None:
+    plan = plan_of(Config(row=Row.MNIST, strengths=(0.3, 0.1), weights=(5.0, 1.0)))
+    assert plan.strengths == (0.1, 0.3) and plan.weights == (1.0, 5.0)
+    assert plan_of(Config(row=Row.MNIST, strengths=(0.3, 0.1))).weights == ()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -121,6 +127,7 @@ def test_tables_mark_zones_and_say_how_far_structures_are_from_the_best() -> Non
         ({"strengths": (0.1, 0.1)}, "different"),
         ({"strengths": (0.0,)}, "above 0"),
         ({"strengths": (2.0,)}, "at most 1"),
+        ({"weights": (1.0, 2.0)}, "one for each strength"),
         ({"seeds": ()}, "at least one seed"),
         ({"arms": ()}, "at least one seed"),
     ],

@@ -11,7 +11,7 @@ from spokeshave.threats.perturbation import Norm
 
 
 class Trap(nn.Module):
-    """Wrong where the image is 0.05 to 0.25 darker than 1/2, without a gradient there; elsewhere it leads to the dark."""
+    """Wrong where the image is 0.05 to 0.25 darker than 1/2, with no gradient there; else it leads to the dark."""
 
     def forward(self, images: Tensor) -> Tensor:
         distance = images.flatten(1).mean(1) - 0.5

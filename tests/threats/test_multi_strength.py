@@ -76,6 +76,17 @@ def test_drawing_from_a_range() -> None:
     assert abs(float(sizes.mean()) - 0.06) < 0.005
 
 
+def test_weights_say_how_often_each_strength_is_drawn() -> None:
+    images, labels = batch(800)
+    mat = MixedMAT(net(), [0.1, 0.02], fgsm(), clean_share=0, weights=[3.0, 1.0])
+    sizes = (mat(images, labels)[0] - images).flatten(1).abs().amax(1)
+    assert abs(int((sizes > 0.05).sum()) - 600) < 50  # four standard deviations
+    assert mat.settings()["weights"] == [1.0, 3.0]  # beside the strengths, which rise
+    for options in ({"weights": [1.0]}, {"weights": [1.0, 0.0]}, {"weights": [1.0, 1.0], "drawing": Drawing.RANGE}):
+        with pytest.raises(InvalidArgument, match="weights"):
+            MixedMAT(net(), [0.1, 0.02], **options)
+
+
 def test_a_smaller_share_of_clean_images() -> None:
     images, labels = batch(12)
     made, targets = MixedMAT(net(), [0.1], fgsm(), clean_share=0.25)(images, labels)
@@ -124,7 +135,9 @@ def test_the_guard_gives_the_attack_more_steps_and_says_so() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         mat(images, labels)  # looks at the end of every second step only
-    with pytest.warns(RuntimeWarning, match=r"step 1: accuracy under FGSM is 100 points above .* 4 steps in place of 1"):
+    with pytest.warns(
+        RuntimeWarning, match=r"step 1: accuracy under FGSM is 100 points above .* 4 steps in place of 1"
+    ):
         mat(images, labels)
     assert mat.report() == {"attack_steps": 4, "gap": 1.0}
     other = MixedMAT(model, [0.3], fgsm(), guard=Guard(every=2))

@@ -56,6 +56,8 @@ class Own(FirstArmsOptions):
     """That networks are trained on, L-inf, 0..1 of the range of a pixel."""
     inner: InnerAttack | None = None
     """Attack that networks are trained on."""
+    weights: tuple[float, ...] = ()
+    """How often mixed MAT draws each of the strengths."""
     drawing: Drawing = Drawing.ONE
     """Strengths that an image sees in a step of mixed MAT: one, all, or one from the range."""
     combine: Combine = Combine.PROBABILITY_MEAN
@@ -95,11 +97,17 @@ def plan_of(config: Config) -> RowPlan:
     if not all(0 < one <= 1 for one in config.strengths) or len(set(config.strengths)) < len(config.strengths):
         raise InvalidArgument(f"strengths: expected different ones above 0 and at most 1, got {config.strengths}")
     require_arms(config.seeds, config.arms)
+    if config.weights and len(config.weights) != len(config.strengths or plan.strengths):
+        raise InvalidArgument(f"weights: expected one for each strength, got {config.weights}")
+    given = config.strengths or plan.strengths
+    weights = config.weights or (() if config.strengths else plan.weights)
+    order = sorted(range(len(given)), key=lambda place: given[place])
     plan = replace(
         plan,
+        strengths=tuple(given[place] for place in order),
+        weights=tuple(weights[place] for place in order) if weights else (),
         settings=replace(plan.settings, epochs=config.epochs or plan.settings.epochs),
         inner=config.inner or plan.inner,
-        strengths=tuple(sorted(config.strengths)) or plan.strengths,
         tested=tuple(sorted({*plan.tested, *config.strengths})),
         images=config.images or plan.images,
         judged=plan.judged if config.judged < 0 else config.judged,
@@ -141,7 +149,8 @@ def run(config: Config) -> dict[str, Any]:
         headline=config.arms[0].value,
         config={
             "strengths": list(plan.strengths), "tested": list(plan.tested), "inner": plan.inner.value,
-            "guard": plan.guard, "drawing": config.drawing.value, "combine": config.combine.value,
+            "gap": plan.gap, "weights": list(plan.weights), "drawing": config.drawing.value,
+            "combine": config.combine.value,
             "images": plan.images, "judged": plan.judged, "pgd_steps": plan.pgd_steps,
             "batch_size": plan.batch_size, "smoke": config.smoke, "training": course.budget.settings.to_dict(),
         },

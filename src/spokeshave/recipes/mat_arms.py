@@ -139,9 +139,11 @@ class Walk:
         network, settings = self.plan.network(), self.course.budget.settings
         settings = replace(settings, epochs=epochs or settings.epochs * times, steps=settings.steps * times)
         an_epoch = len(self.course.training.labels) // self.course.budget.batch_size
+        fits = len(strengths) == len(self.plan.weights) and self.drawing is Drawing.ONE
+        weights = self.plan.weights if fits else None
         mat = MixedMAT(
             network, strengths, self.plan.inner.attack(), self.drawing,
-            guard=self.plan.guard_every(an_epoch), seed=seed,
+            guard=self.plan.guard_every(an_epoch), seed=seed, weights=weights,
         )  # fmt: skip
         folder = stage.replace("/", "of")
         self.histories[stage] = self.course.stage(self.seed, folder, network, settings, transform=mat)

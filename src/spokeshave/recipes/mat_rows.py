@@ -10,8 +10,8 @@ from functools import partial
 
 from torch import nn
 
-from spokeshave.data import Augmentation, DatasetName, Normalization, Split
-from spokeshave.float_networks import FloatNetwork
+from spokeshave.data import Augmentation, DatasetName
+from spokeshave.float_networks import FloatNetwork, in_shares
 from spokeshave.models import SmallCNN
 from spokeshave.threats.attack_guard import Guard
 from spokeshave.threats.autoattack import STANDARD, Part
@@ -31,7 +31,8 @@ class RowPlan:
         tested: strengths that accuracies are measured at, beside 0.
         settings: of every training.
         inner: attack that networks are trained on.
-        guard: compares FGSM with PGD about once an epoch; off for the paper's protocol.
+        weights: how often mixed MAT draws each strength; empty for evenly.
+        gap: of accuracies between FGSM and PGD from which on the guard acts, about once an epoch; 0 for no guard.
         batch_size: clean images a step.
         augment: of the training images.
         validation: images held out of the training split.
@@ -48,7 +49,8 @@ class RowPlan:
     tested: tuple[float, ...]
     settings: TrainSettings
     inner: InnerAttack = InnerAttack.PGD_4
-    guard: bool = True
+    weights: tuple[float, ...] = ()
+    gap: float = 0.2
     batch_size: int = 256
     augment: Augmentation | None = None
     validation: int = 5000
@@ -66,12 +68,7 @@ class RowPlan:
 
     def guard_every(self, steps_an_epoch: int) -> Guard | None:
         """The guard, looking once an epoch."""
-        return Guard(every=max(1, steps_an_epoch)) if self.guard else None
-
-
-def in_shares(split: Split) -> Normalization:
-    """Grey levels as 0..1, as attacks expect them; networks normalize for themselves."""
-    return Normalization.scale_only(split.images.shape[1], 1 / 255)
+        return Guard(max(1, steps_an_epoch), self.gap) if self.gap else None
 
 
 _ADAM = TrainSettings(
@@ -103,7 +100,7 @@ def _demo() -> RowPlan:
 
 def _paper_protocol(row: Callable[[], RowPlan]) -> RowPlan:
     """One step from the image itself, no guard: what the paper did, as far as its abstracts tell."""
-    return replace(row(), inner=InnerAttack.FGSM, guard=False)
+    return replace(row(), inner=InnerAttack.FGSM, gap=0.0)
 
 
 ROWS: dict[str, Callable[[], RowPlan]] = {

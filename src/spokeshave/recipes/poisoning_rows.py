@@ -11,9 +11,8 @@ from functools import partial
 from torch import nn
 
 from spokeshave.data import DatasetName
-from spokeshave.float_networks import FloatNetwork
+from spokeshave.float_networks import FloatNetwork, in_shares
 from spokeshave.models import MLP, SmallCNN
-from spokeshave.recipes.truenorth_rows import in_shares
 from spokeshave.threats.image_autoencoder import ConvAutoencoder, DenseAutoencoder
 from spokeshave.threats.poison_budget import Placement, PoisonBudget
 from spokeshave.threats.poison_generator import PAPER_TRAINING, GeneratorTraining

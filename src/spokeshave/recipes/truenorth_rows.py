@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from spokeshave.data import DatasetName, Normalization, Split
-from spokeshave.float_networks import FloatNetwork
+from spokeshave.data import DatasetName
+from spokeshave.float_networks import FloatNetwork, in_shares
 from spokeshave.targets.truenorth.tea_benches import mnist_bench_1, mnist_bench_2, mnist_bench_3, rs130_bench_4
 from spokeshave.targets.truenorth.tea_network import TeaNetwork
 from spokeshave.train_settings import OptimizerName, TrainSettings
@@ -53,11 +53,6 @@ class RowPlan:
         name = f"tea-{self.bench.__name__}-{self.neurons}" + (f"x{replicas}" if replicas > 1 else "")
         made = partial(self.bench, neurons=self.neurons, replicas=replicas)
         return FloatNetwork(name, made, self.data, self.settings, in_shares, None, self.validation)
-
-
-def in_shares(split: Split) -> Normalization:
-    """Grey levels as 0..1, the probabilities of spikes."""
-    return Normalization.scale_only(split.images.shape[1], 1 / 255)
 
 
 _TEA = TrainSettings(

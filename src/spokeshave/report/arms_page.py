@@ -47,6 +47,7 @@ def render_arms_page(record: ArmsRecord) -> str:
         rows=[arm_cells(record, arm) for arm in record.arms],
         headings=arm_headings(record),
         arms=_arms_figure(record),
+        by_layer="layer" in names,
         layer_headings={name: record.quantities.get(name, name.replace("_", " ")) for name in names},
         number=number_words,
         charts=[_figure(chart) for chart in record.charts],

@@ -51,6 +51,8 @@ class MixedMAT:
         guard: compares FGSM with PGD now and then, and gives the attack more steps where it has been outwitted; None
             for none.
         seed: of what is drawn.
+        weights: how often each strength is drawn with `Drawing.ONE`, above 0, in any unit; None for evenly. Strong
+            attacks are harder to learn: `weights=strengths` draws them more often.
 
     Raises:
         InvalidArgument: where there is no strength, or a number is out of its range.
@@ -72,6 +74,7 @@ class MixedMAT:
         ramp_steps: int = 0,
         guard: Guard | None = Guard(),  # noqa: B008 - frozen
         seed: int = 0,
+        weights: Sequence[float] | None = None,
     ) -> None:
         if not strengths or not all(0 < one < float("inf") for one in strengths):
             raise InvalidArgument(f"strengths: expected at least one finite number above 0, got {list(strengths)}")
@@ -84,7 +87,19 @@ class MixedMAT:
                 f"clean_share: at most 0.5 where each image is attacked once (there are no more clean images), "
                 f"got {clean_share}"
             )
-        self.model, self.strengths = model, tuple(sorted(float(one) for one in strengths))
+        if weights is not None and (
+            drawing is not Drawing.ONE
+            or len(weights) != len(strengths)
+            or not all(0 < one < float("inf") for one in weights)
+        ):
+            raise InvalidArgument(
+                f"weights: with Drawing.ONE, expected one number above 0 for each of {len(strengths)} strengths, got "
+                f"{list(weights)} with {drawing}"
+            )
+        self.model = model
+        pairs = sorted(zip(map(float, strengths), weights or [1.0] * len(strengths), strict=True))
+        self.strengths = tuple(strength for strength, _ in pairs)
+        self.weights = None if weights is None else tuple(float(weight) for _, weight in pairs)
         self.attack = attack or fgsm(start=True)
         self.first_attack = self.attack
         self.drawing, self.clean_share, self.ramp_steps = drawing, clean_share, ramp_steps
@@ -171,6 +186,7 @@ class MixedMAT:
             "strengths": list(self.strengths), "attack": self.first_attack.settings(), "drawing": self.drawing.value,
             "clean_share": self.clean_share, "ramp_steps": self.ramp_steps, "seed": self.seed,
             "guard": None if self.guard is None else asdict(self.guard),
+            **({} if self.weights is None else {"weights": list(self.weights)}),
         }  # fmt: skip
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -196,6 +212,8 @@ class MixedMAT:
         levels = torch.tensor(self.strengths)
         if self.drawing is Drawing.ALL:
             drawn = levels.repeat_interleave(images)
+        elif self.weights is not None:
+            drawn = levels[torch.multinomial(torch.tensor(self.weights), images, True, generator=generator)]
         elif self.drawing is Drawing.ONE:
             drawn = levels[torch.randint(len(levels), (images,), generator=generator)]
         else:
