@@ -236,6 +236,9 @@ def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     member = network()()
     with pytest.raises(InvalidArgument, match="as many members as strengths, at least one, got 1 and 2"):
         ParallelMAT([member], [0.1, 0.2])
+    with pytest.raises(InvalidArgument, match="got one Linear"):
+        ParallelMAT(nn.Linear(1, 1), [0.1])
+    assert len(ParallelMAT(nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)]), [0.1, 0.2]).members) == 2
     with pytest.raises(InvalidArgument, match="share weights"):
         ParallelMAT([member, member], [0.1, 0.2])
     with pytest.raises(InvalidArgument, match="above 0"):

@@ -119,7 +119,7 @@ class ParallelMAT:
 
     def __init__(
         self,
-        members: Sequence[nn.Module] | Callable[[], nn.Module],
+        members: Sequence[nn.Module] | nn.ModuleList | Callable[[], nn.Module],
         strengths: Sequence[float | Sequence[float]],
         attack: Attack | None = None,
         combine: Combine = Combine.PROBABILITY_MEAN,
@@ -132,7 +132,11 @@ class ParallelMAT:
         workers: int = 0,
         chunk_size: int | None = None,
     ) -> None:
-        if isinstance(members, Sequence):
+        if isinstance(members, nn.Module) and not isinstance(members, nn.ModuleList):
+            raise InvalidArgument(
+                f"members: expected networks, or a function that makes one, got one {type(members).__name__}"
+            )
+        if isinstance(members, Sequence | nn.ModuleList):
             self.members = list(members)
         else:
             self.members = _made(members, len(strengths), seed)

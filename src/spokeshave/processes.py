@@ -73,9 +73,14 @@ def join_processes(timeout: timedelta | None = None) -> tuple[int, int]:
     return distributed.get_rank(), distributed.get_world_size()
 
 
+def process_rank() -> int:
+    """Number of this process in its group; 0 for one that runs alone."""
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
 def is_first() -> bool:
     """True in the process that writes files: the first of a group, or one that runs alone."""
-    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+    return process_rank() == 0
 
 
 def wait_for_all() -> None:

@@ -30,6 +30,7 @@ from spokeshave.regularizers import Regularizer
 from spokeshave.regularizers.optimizer_hooks import settings_of
 from spokeshave.structures.factorized_layer import FactorizedLayer
 from spokeshave.structures.sparsity import sparsity
+from spokeshave.tensor_digest import digest
 from spokeshave.train_settings import Precision, TrainSettings, make_optimizer, rate_at
 
 
@@ -185,6 +186,8 @@ class _State:
         if settings.channels_last:
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.optimizer = make_optimizer(model, settings)
+        images = {"images": batches.split.images, "labels": batches.split.labels}
+        self.data = digest(images) if run_dir is not None else ""
         self.pulls = [settings_of(regularizer) for regularizer in regularizers]
         self.attachments = [regularizer.attach(self.optimizer) for regularizer in regularizers]
         self.step = 0
@@ -323,7 +326,8 @@ class _State:
         """Take over the latest checkpoint."""
         assert self.run_dir is not None
         saved = load_checkpoint(self.run_dir)
-        earlier = {"regularizers": self.pulls, **saved.facts["identity"]}  # checkpoints of old did not note them
+        # Checkpoints of old did not note them.
+        earlier = {"regularizers": self.pulls, "data": self.data, **saved.facts["identity"]}
         changed = [k for k, v in self._identity().items() if earlier.get(k) != v]
         if changed:
             was = {k: earlier.get(k) for k in changed}
@@ -374,7 +378,15 @@ class _State:
         batches = {"images": len(self.batches.split), "batch_size": self.batches.batch_size, "order": self.batches.seed}
         exchange = {} if self.exchange is None else {"exchange": self.exchange.settings()}
         transform = {} if self.transform is None else {"transform": self.transform.settings()}
-        return {"label": self.label, **batches, **settings, **exchange, **transform, "regularizers": self.pulls}
+        return {
+            "label": self.label,
+            "data": self.data,
+            **batches,
+            **settings,
+            **exchange,
+            **transform,
+            "regularizers": self.pulls,
+        }
 
     def _diverged(self, inputs: Tensor, loss: float, weight: str | None = None) -> TrainingDiverged:
         where = f"the weight {weight}" if weight else first_non_finite(self.model, inputs)

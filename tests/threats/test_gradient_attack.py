@@ -46,12 +46,15 @@ def test_on_a_linear_model_the_euclidean_step_is_along_the_weights(attack):
 
 
 def test_the_gradient_of_the_logistic_model_is_the_analytic_one():
-    """d loss / d x of class 0 is -2 w sigmoid(-2 x.w): its L2 direction does not depend on the size."""
+    """log((1 - p) / p) of class 0 is -2 x.w, its gradient -2 w, where cross entropy's is that times 1 - p."""
     weights, images = torch.randn(6), torch.rand(8, 1, 2, 3)
     model, labels = linear(weights), torch.zeros(8, dtype=torch.int64)
     found = Attack()._gradients(model, images, labels)
-    expected = -2 * torch.sigmoid(-2 * images.flatten(1) @ weights)[:, None] * weights
-    torch.testing.assert_close(found.flatten(1), expected)
+    torch.testing.assert_close(found.flatten(1), (-2 * weights).expand(8, 6))
+    asking = images.clone().requires_grad_()
+    entropy = torch.autograd.grad(functional.cross_entropy(model(asking), labels, reduction="sum"), asking)[0]
+    other = torch.sigmoid(-2 * images.flatten(1) @ weights)  # 1 - p
+    torch.testing.assert_close(found * other.view(8, 1, 1, 1), entropy)
 
 
 def test_no_point_of_a_grid_in_the_ball_has_a_larger_loss_than_fgsm_on_a_linear_model():
@@ -132,3 +135,25 @@ class NotFinite(nn.Module):
 def test_gradients_that_are_not_finite_are_refused():
     with pytest.raises(InvalidArgument, match="NotFinite: the gradient at the images is not finite"):
         fgsm(norm=Norm.L2)(NotFinite(), torch.tensor([[0.3, 0.5]] * 3), torch.zeros(3, dtype=torch.int64), 0.1)
+
+
+def test_a_network_that_is_sure_is_attacked_all_the_same() -> None:
+    """Scores times a hundred change no decision; in float32 the gradient of cross entropy is then nothing."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+    images = torch.rand(200, 1, 4, 4)
+    labels = network(images).argmax(1)
+
+    class Sure(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return 1e4 * network(images)
+
+    asking = images.clone().requires_grad_()
+    loss = functional.cross_entropy(Sure()(asking), labels, reduction="sum")
+    gone = torch.autograd.grad(loss, asking)[0].flatten(1).abs().amax(1) == 0
+    assert int(gone.sum()) > 100
+    for attack in (fgsm(), pgd(5, start=False), fgsm(norm=Norm.L2)):
+        plain, sure = (attack(one, images, labels, 0.1) for one in (network, Sure()))
+        # Up to where another class is near: the softmax over the wrong ones is sharper in the sure network.
+        fooled = [float((network(one).argmax(1) != labels).float().mean()) for one in (plain, sure)]
+        assert fooled[0] > 0.05 and fooled[1] >= fooled[0] - 0.02

@@ -44,8 +44,9 @@ def test_a_batch_is_clean_images_then_one_attack_each_at_a_drawn_strength() -> N
 def test_every_strength_of_every_image() -> None:
     images, labels = batch()
     made, targets = MixedMAT(net(), [0.02, 0.1], fgsm(), Drawing.ALL)(images, labels)
-    assert len(made) == 36 and torch.equal(targets, labels.repeat(3))
-    for copy, strength in ((1, 0.02), (2, 0.1)):
+    assert len(made) == 48 and torch.equal(targets, labels.repeat(4))  # half of the images are clean
+    assert torch.equal(made[:24], images.repeat(2, 1, 1, 1))
+    for copy, strength in ((2, 0.02), (3, 0.1)):
         sizes = (made[12 * copy : 12 * (copy + 1)] - images).flatten(1).abs().amax(1)
         assert torch.allclose(sizes, torch.full((12,), strength), atol=1e-6)
 
@@ -62,6 +63,8 @@ def test_the_loss_is_the_formula() -> None:
         by_hand = by_hand + (1 - share) / 2 * functional.cross_entropy(model(attacked), labels)
     loss = MixedMAT(model, strengths, fgsm(), Drawing.ALL, share).loss(images, labels)
     assert torch.allclose(loss, by_hand, atol=1e-6)
+    made, targets = MixedMAT(model, strengths, fgsm(), Drawing.ALL, 0.25)(images, labels)  # 8 clean of 32
+    assert len(made) == 32 and torch.equal(made[:8], images[:8])
     # With one attack an image and half of the weight, it is the mean over the batch that the loop takes.
     mat, same = (MixedMAT(model, strengths, fgsm(), seed=5) for _ in range(2))
     made, targets = same(images, labels)
@@ -139,10 +142,16 @@ def test_the_guard_gives_the_attack_more_steps_and_says_so() -> None:
         RuntimeWarning, match=r"step 1: accuracy under FGSM is 100 points above .* 4 steps in place of 1"
     ):
         mat(images, labels)
-    assert mat.report() == {"attack_steps": 4, "gap": 1.0}
+    assert mat.report() == {"attack_steps": 4, "gradients": 5, "gap": 1.0}
     other = MixedMAT(model, [0.3], fgsm(), guard=Guard(every=2))
     other.load_state_dict(mat.state_dict())
-    assert (other.attack, other.step, other.gap) == (mat.attack, 2, 1.0)
+    assert (other.attack, other.step, other.gap, other.gradients) == (mat.attack, 2, 1.0, 5)
+    looking = MixedMAT(model, [0.3], fgsm(), guard=Guard(every=1, most=1))
+    looking(images, labels)
+    assert looking.report() == {"attack_steps": 1, "gradients": 1, "gap": 1.0}
+    rising = MixedMAT(model, [0.3], fgsm(), guard=Guard(every=1), ramp_steps=10)
+    rising(images, labels)
+    assert rising.gap == 0.0  # at a tenth of the strength, where the trap is not reached
     assert MixedMAT(model, [0.3], fgsm(), guard=None)(images, labels)[0].shape[0] == 16
 
 

@@ -140,6 +140,7 @@ def run(config: Config) -> dict[str, Any]:
         seed: {name: _scored(walks[seed], name, found) for name, found in one.items()} for seed, one in verdicts.items()
     }
     found = list(verdicts.values())
+    own = [one for arm in config.arms for one in stages_of(plan, arm.value) if one not in single_names(plan)]
     record = write_arms(
         seeds,
         course.run_dir,
@@ -158,7 +159,7 @@ def run(config: Config) -> dict[str, Any]:
         quantities=_quantities(plan),
         layers=comparisons(plan, found),
         charts=charts(plan, found),
-        tables=[*zones(plan, found), transfer(walks[config.seeds[0]])],
+        tables=[*zones(plan, found), transfer(walks[config.seeds[0]], own[:1])],
         galleries=[attacked_images(walks[config.seeds[0]], config.arms[0].value)],
         command=command_line(["spokeshave", "run", "mat"], config),
     )  # fmt: skip
@@ -167,6 +168,7 @@ def run(config: Config) -> dict[str, Any]:
 
 def _quantities(plan: RowPlan) -> dict[str, str]:
     found = {"pgd_area": "area, PGD", "autoattack_area": "area, AA", "networks": "networks", "epochs": "epochs"}
+    found["gradients"] = "attack gradients an image"
     for attack, heading in (("pgd", f"PGD-{plan.pgd_steps}"), ("autoattack", "AA"), ("fgsm", "FGSM")):
         found |= {f"{attack}_{words(one, plan)}_share": f"{heading} {words(one, plan)}" for one in plan.strengths}
     return found
@@ -178,6 +180,10 @@ def _scored(walk: Walk, name: str, found: Verdict) -> Scored:
     label = next((LABELS[arm] for arm in ArmName if arm.value == name), label)
     numbers = found.numbers(walk.plan, [words(one, walk.plan) for one in walk.plan.tested])
     numbers |= {"networks": len(stages), "epochs": sum(len(walk.histories[stage]) for stage in stages)}
+    last = [walk.histories[stage][-1] for stage in stages]
+    # Of an image in an epoch; the training itself passes through twice as many images, clean and attacked.
+    taken = sum(row.get("transform", {}).get("gradients", 0) for row in last)
+    numbers["gradients"] = taken / sum(row["step"] for row in last)
     (accuracy, loss, images), (test, test_loss, test_images) = found.validation, found.test
     return Scored(
         label,

@@ -138,6 +138,8 @@ class Walk:
         torch.manual_seed(seed)
         network, settings = self.plan.network(), self.course.budget.settings
         settings = replace(settings, epochs=epochs or settings.epochs * times, steps=settings.steps * times)
+        if epochs:  # as short as a proposal of the walk: not all of it warm-up
+            settings = replace(settings, warmup_epochs=min(settings.warmup_epochs, epochs / 4))
         an_epoch = len(self.course.training.labels) // self.course.budget.batch_size
         fits = len(strengths) == len(self.plan.weights) and self.drawing is Drawing.ONE
         weights = self.plan.weights if fits else None

@@ -58,13 +58,14 @@ def zones(plan: RowPlan, seeds: Seeds) -> list[HeatTable]:
     return made
 
 
-def transfer(walk: Walk) -> HeatTable:
-    """Accuracies of single-strength networks and mixed MAT on images that were made to fool each of them.
+def transfer(walk: Walk, stages: Sequence[str]) -> HeatTable:
+    """Accuracies of single-strength networks and others on images that were made to fool each of them.
 
     Args:
         walk: of a seed whose networks are trained.
+        stages: names of the other trainings.
     """
-    plan, names = walk.plan, [*single_names(walk.plan), "mixed-0"]
+    plan, names = walk.plan, [*single_names(walk.plan), *stages]
     strength = plan.strengths[len(plan.strengths) // 2]
     seen = walk.course.splits.test.subset(torch.arange(min(plan.judged or plan.images, len(walk.course.splits.test))))
     found = transfer_accuracies([walk.trained(one) for one in names], seen, pgd(plan.pgd_steps), strength, walk.seed)

@@ -25,6 +25,8 @@ from spokeshave.threats.minimum_perturbation import accuracies_at, minimum_pertu
 from spokeshave.threats.robust_accuracy import area_under_curve, robust_accuracy
 
 _CURVE_POINTS = 41
+_SIGNS, _CHANCE = 500, 0.02
+"""Images that signs of masking are looked for in; differences of accuracy that chance alone makes among so many."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def judge(network: nn.Module, plan: RowPlan, course: Course, seed: int, arm: str
     """
     path = course.run_dir / f"seed-{seed}" / "judged" / f"{arm.replace('/', 'of')}.json"
     key = {"weights": digest(network.state_dict()), "combine": str(getattr(network, "combine", "")), "curve": curve}
+    key |= {"data": digest({"images": course.splits.test.images, "labels": course.splits.test.labels})}
     key |= {"tested": list(plan.tested), "trained": list(plan.strengths), "sizes": [plan.images, plan.judged]}
     key |= {
         "pgd_steps": plan.pgd_steps,
@@ -121,8 +124,9 @@ def _judge(network: nn.Module, plan: RowPlan, course: Course, seed: int, folder:
     found, points, signs = [], [], []
     if curve and plan.judged:
         steps = (plan.pgd_steps // 2, 5 * plan.pgd_steps // 2)
-        curves = attack_curves(network, judged, plan.tested, steps=steps, seed=seed)
-        signs = [str(one) for one in curves.findings()]
+        seen = _first(test, min(plan.images, _SIGNS))
+        curves = attack_curves(network, seen, plan.tested, steps=steps, seed=seed)
+        signs = [str(one) for one in curves.findings(_CHANCE)]
         top = 1.5 * plan.tested[-1]
         points = [top * index / (_CURVE_POINTS - 1) for index in range(_CURVE_POINTS)]
         images = (judged.images.float() / 255).to(course.device)

@@ -67,8 +67,8 @@ class RowPlan:
         )
 
     def guard_every(self, steps_an_epoch: int) -> Guard | None:
-        """The guard, looking once an epoch."""
-        return Guard(max(1, steps_an_epoch), self.gap) if self.gap else None
+        """The guard, looking once an epoch; up to the steps of PGD-4, so that networks cost the same."""
+        return Guard(max(1, steps_an_epoch), self.gap, most=InnerAttack.PGD_4.attack().steps) if self.gap else None
 
 
 _ADAM = TrainSettings(
@@ -79,7 +79,7 @@ _ADAM = TrainSettings(
 
 def _mnist() -> RowPlan:
     strengths, tested = (0.05, 0.1, 0.2, 0.3), (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
-    return RowPlan("small", SmallCNN, DatasetName.MNIST, strengths, tested, _ADAM)
+    return RowPlan("small", SmallCNN, DatasetName.MNIST, strengths, tested, _ADAM, weights=(1.0, 1.0, 2.0, 6.0))
 
 
 def _cifar10() -> RowPlan:
@@ -95,6 +95,7 @@ def _demo() -> RowPlan:
     return replace(
         _mnist(), data=DatasetName.DIGITS, settings=replace(_ADAM, epochs=30, warmup_epochs=5), batch_size=64,
         validation=300, images=300, judged=50, strengths=(0.05, 0.1, 0.2), tested=(0.05, 0.1, 0.15, 0.2),
+        weights=(1.0, 1.0, 2.0),
     )  # fmt: skip
 
 

@@ -33,15 +33,15 @@ from spokeshave.threats.poison_budget import PoisonBudget
 from spokeshave.threats.poison_generator import PoisonGenerator
 from spokeshave.threats.poison_gradient import Ascent, PoisonMethod
 from spokeshave.threats.poisoning import damage, poison
-from spokeshave.threats.poisoning_detection import Detector, LossDetector
+from spokeshave.threats.poisoning_detection import Detector, LossDetector, losses
 from spokeshave.threats.spectral_signatures import SpectralDetector
 from spokeshave.timing import median_and_spread
 from spokeshave.training import Evaluation
 
 CLEAN, CLEAN_LABEL = "clean", "the victim without poison"
 _VALIDATED = 500
-"""Validation images that poisoned networks are tried on."""
-Labelled = tuple[Tensor, Tensor]
+"""Validation images that networks are tried on, poisoned or not."""
+ImagesAndLabels = tuple[Tensor, Tensor]
 
 
 class ArmName(Enum):
@@ -124,29 +124,41 @@ class Walk:
         return course.exact(self.seed)[0].eval()
 
     @cached_property
-    def bases(self) -> Labelled:
+    def bases(self) -> ImagesAndLabels:
         """What poisons are made of."""
         return self.fed(self.course.validation, slice(0, self.plan.poisons))
 
     @cached_property
-    def defended(self) -> Labelled:
+    def defended(self) -> ImagesAndLabels:
         """Clean images that the defender trusts."""
         return self.fed(self.course.validation, slice(self.plan.poisons, None))
 
     @cached_property
-    def known(self) -> Labelled:
+    def tried(self) -> ImagesAndLabels:
+        """Of the validation split, that networks are tried on."""
+        return _first(self.defended, _VALIDATED)
+
+    @cached_property
+    def known(self) -> ImagesAndLabels:
         """Training images that the attacker knows."""
         return self.fed(self.course.training, slice(0, max(self.plan.training, self.plan.many)))
 
     @cached_property
-    def tests(self) -> Labelled:
+    def tests(self) -> ImagesAndLabels:
         """Of the test split."""
         return self.fed(self.course.splits.test, slice(0, self.plan.images))
 
-    def fed(self, split: Split, chosen: slice) -> Labelled:
+    def fed(self, split: Split, chosen: slice) -> ImagesAndLabels:
         """Images of a split as the victim is fed."""
         images = self.course.budget.normalize(split.images[chosen])
         return images.to(self.course.device), split.labels[chosen].to(self.course.device)
+
+    @cached_property
+    def joint_detector(self) -> AnyDetector:
+        """Of loss and distance together."""
+        detector = AnyDetector((LossDetector(), DistanceDetector(self.plan.neighbours)))
+        detector.fit(self.victim, *self.defended)
+        return detector
 
     @cached_property
     def detectors(self) -> dict[DetectorName, Detector]:
@@ -155,19 +167,18 @@ class Walk:
         kinds: dict[DetectorName, Detector] = {
             DetectorName.LOSS: LossDetector(),
             DetectorName.DISTANCE: DistanceDetector(k),
-            DetectorName.BOTH: AnyDetector((LossDetector(), DistanceDetector(k))),
             DetectorName.NEIGHBOURS: NeighbourDetector(10 * k),
             DetectorName.SPECTRAL: SpectralDetector(),
             DetectorName.CLUSTERING: ClusteringDetector(),
         }
-        return {name: detector.fit(self.victim, *self.defended) for name, detector in kinds.items()}
+        fitted = {name: detector.fit(self.victim, *self.defended) for name, detector in kinds.items()}
+        return {name: {DetectorName.BOTH: self.joint_detector, **fitted}[name] for name in DetectorName}
 
     def arms(self, names: Sequence[ArmName]) -> dict[str, Scored]:
         """The clean victim, then these arms, each timed against finite differences where they are among them."""
-        network, history = self._trained
-        clean = self.course.score(network, history)
-        self.clean = damage(self.victim, *_first(self.bases, 1), self.tests, self.plan.budget).before
-        scored = {CLEAN: Scored(CLEAN_LABEL, clean.validation, clean.test, {}, {"victim": history})}
+        held_out, test = self._unpoisoned(self.tried), self._unpoisoned(self.tests)
+        self.clean = test.accuracy
+        scored = {CLEAN: Scored(CLEAN_LABEL, held_out, test, {}, {"victim": self._trained[1]})}
         ways = {name: self._way(name) for name in names}
         seconds = {}
         for name in names:
@@ -180,7 +191,7 @@ class Walk:
             self.say(f"{name.value}: accuracy {float(after.accuracies.mean()):.2%}, {seconds[name][0]:.2g} s a poison")
         seconds |= self._seconds(ways)
         for name in names:
-            scored[name.value] = self._scored(name, clean.test.images, seconds)
+            scored[name.value] = self._scored(name, seconds)
         return scored
 
     def filtered(self, made: Made, detector: Detector) -> float:
@@ -193,7 +204,12 @@ class Walk:
         if is_first():
             Console(highlight=False).print(f"seed {self.seed}, {text}", markup=False, soft_wrap=True)
 
-    def _scored(self, name: ArmName, images: int, seconds: dict[ArmName, list[float]]) -> Scored:
+    def _unpoisoned(self, given: ImagesAndLabels) -> Evaluation:
+        """The victim on the images that the poisoned networks are scored on."""
+        before = damage(self.victim, *_first(self.bases, 1), given, self.plan.budget).before
+        return Evaluation(before, float(losses(self.victim, *given).mean()), len(given[1]))
+
+    def _scored(self, name: ArmName, seconds: dict[ArmName, list[float]]) -> Scored:
         made, numbers = self.made[name], {}
         for detector in (DetectorName.LOSS, DetectorName.BOTH):
             found = self.detectors[detector].judge(*self.tests, made.images, made.labels)
@@ -210,13 +226,13 @@ class Walk:
             if ArmName.DIRECT in seconds:
                 saved = median_and_spread(seconds[ArmName.DIRECT])[0] - numbers["seconds"]
                 numbers |= {"break_even": self.generator_s / saved} if saved > 0 else {}
-        tried = damage(self.victim, made.images, made.labels, _first(self.defended, _VALIDATED), self.plan.budget).mean
+        tried = damage(self.victim, made.images, made.labels, self.tried, self.plan.budget).mean
         label = LABELS[name]
         label += f" ({len(made.labels)} poisons)" if len(made.labels) < self.plan.poisons else ""
         return Scored(
             label,
-            Evaluation(tried, float("nan"), len(_first(self.defended, _VALIDATED)[1])),
-            Evaluation(float(made.accuracies.mean()), float("nan"), images),
+            Evaluation(tried, float("nan"), len(self.tried[1])),
+            Evaluation(float(made.accuracies.mean()), float("nan"), len(self.tests[1])),
             numbers,
         )
 
@@ -229,10 +245,10 @@ class Walk:
         if is_first():
             atomic_write(path, save({key: value.cpu().clone() for key, value in tensors.items()}))
 
-    def _bases_of(self, name: ArmName) -> Labelled:
+    def _bases_of(self, name: ArmName) -> ImagesAndLabels:
         return _first(self.bases, self.plan.differences if name is ArmName.DIFFERENCES else self.plan.poisons)
 
-    def _way(self, name: ArmName) -> Callable[[Tensor, Tensor], Labelled]:
+    def _way(self, name: ArmName) -> Callable[[Tensor, Tensor], ImagesAndLabels]:
         """From base images and their labels to poisons and theirs."""
         plan, few = self.plan, _first(self.known, self.plan.paper_normal)
         some = _first(self.known, plan.normal)
@@ -251,15 +267,15 @@ class Walk:
         generator = self._generator(_first(self.known, plan.many))
 
         @torch.no_grad()
-        def generate(images: Tensor, labels: Tensor) -> Labelled:
+        def generate(images: Tensor, labels: Tensor) -> ImagesAndLabels:
             return generator(images), self.wrong(labels)
 
         return generate
 
     def _direct(
-        self, normal: Labelled, how: Ascent, budget: PoisonBudget, method: PoisonMethod = PoisonMethod.EXACT
-    ) -> Callable[[Tensor, Tensor], Labelled]:
-        def climb(images: Tensor, labels: Tensor) -> Labelled:
+        self, normal: ImagesAndLabels, how: Ascent, budget: PoisonBudget, method: PoisonMethod = PoisonMethod.EXACT
+    ) -> Callable[[Tensor, Tensor], ImagesAndLabels]:
+        def climb(images: Tensor, labels: Tensor) -> ImagesAndLabels:
             made = poison(self.victim, images, labels, *normal, budget, method, how, seed=self.seed)
             return made.images, made.labels
 
@@ -273,14 +289,14 @@ class Walk:
         pretrain(network, self.known[0], steps=500 if self.plan.generator.rounds > 2 else 2, seed=self.seed)
         return network
 
-    def _generator(self, normal: Labelled) -> PoisonGenerator:
+    def _generator(self, normal: ImagesAndLabels) -> PoisonGenerator:
         started = time.perf_counter()
         generator = PoisonGenerator(copy.deepcopy(self.autoencoder), self.plan.budget)
         generator.fit(self.victim, *self.known, *normal, replace(self.plan.generator, seed=self.seed))
         self.generator_s = time.perf_counter() - started
         return generator.eval()
 
-    def _each_alone(self, images: Tensor, labels: Tensor, normal: Labelled) -> Labelled:
+    def _each_alone(self, images: Tensor, labels: Tensor, normal: ImagesAndLabels) -> ImagesAndLabels:
         """A generator for each image, as in the authors' script."""
         made = []
         for image, label in zip(images, labels, strict=True):
@@ -293,7 +309,7 @@ class Walk:
         """Labels of poisons."""
         return self.plan.budget.labels_for(labels, len(self.course.splits.classes))
 
-    def _seconds(self, ways: dict[ArmName, Callable[[Tensor, Tensor], Labelled]]) -> dict[ArmName, list[float]]:
+    def _seconds(self, ways: dict[ArmName, Callable[[Tensor, Tensor], ImagesAndLabels]]) -> dict[ArmName, list[float]]:
         """Seconds a poison, turn by turn; of finite differences for one poison, of the others for all."""
         turns = [name for name in _IN_TURNS if name in ways]
         found: dict[ArmName, list[float]] = {name: [] for name in turns}
@@ -308,5 +324,5 @@ class Walk:
         return found
 
 
-def _first(labelled: Labelled, count: int) -> Labelled:
+def _first(labelled: ImagesAndLabels, count: int) -> ImagesAndLabels:
     return labelled[0][:count], labelled[1][:count]

@@ -13,6 +13,7 @@ from torch import nn
 from spokeshave.data import DatasetName
 from spokeshave.float_networks import FloatNetwork, in_shares
 from spokeshave.models import MLP, SmallCNN
+from spokeshave.threats.evasive_poison import HIDING_ASCENT
 from spokeshave.threats.image_autoencoder import ConvAutoencoder, DenseAutoencoder
 from spokeshave.threats.poison_budget import Placement, PoisonBudget
 from spokeshave.threats.poison_generator import PAPER_TRAINING, GeneratorTraining
@@ -46,6 +47,7 @@ class RowPlan:
         many: normal images of the amortised generator and of joint poison.
         paper: how the paper's direct method climbs.
         long: how the stronger direct method does.
+        evasion: how it does where it hides from a detector.
         surrogate: training of the paper's generator, one image at a time.
         generator: training of the amortised one.
         hiding: training of generators that hide from a detector.
@@ -74,6 +76,7 @@ class RowPlan:
     many: int = 1000
     paper: Ascent = PAPER_ASCENT
     long: Ascent = _LONG
+    evasion: Ascent = HIDING_ASCENT
     surrogate: GeneratorTraining = PAPER_TRAINING
     generator: GeneratorTraining = _AMORTISED
     hiding: GeneratorTraining = _HIDING
@@ -108,8 +111,8 @@ class RowPlan:
         """A few of everything, which measures nothing."""
         return replace(
             self, poisons=4, differences=1, paper_normal=4, normal=20, paper=replace(self.paper, rounds=1),
-            long=replace(self.long, rounds=2), surrogate=replace(self.surrogate, rounds=2),
-            generator=_FEW, hiding=_FEW, many=20, images=50, training=60,
+            long=replace(self.long, rounds=2), evasion=replace(self.evasion, rounds=2),
+            surrogate=replace(self.surrogate, rounds=2), generator=_FEW, hiding=_FEW, many=20, images=50, training=60,
             batch_size=20, steps=(2,), shares=(0.1,), joint=replace(self.joint, rounds=1, orders=1),
             lambdas=(0.0, 1.0), neighbours=1,
         )  # fmt: skip

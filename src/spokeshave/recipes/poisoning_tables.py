@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spokeshave.recipes.poisoning_arms import DetectorName, Labelled, Made, Walk
+from spokeshave.recipes.poisoning_arms import DetectorName, ImagesAndLabels, Made, Walk
 from spokeshave.report.arms_record import Chart, Curve, spread
 from spokeshave.report.image_gallery import Gallery, gallery
 from spokeshave.threats.detection_scores import roc_curve
@@ -30,7 +30,7 @@ _ELSEWHERE = 2000
 Numbers = dict[str, float]
 
 RETRAINED = "Retraining on clean images and many poisons: accuracy on test images"
-HIDING = "Poison that hides: accuracy after one step, and what detectors find"
+HIDING = "Poison that hides: accuracy after one step, and what is above the detectors' own thresholds"
 SEEN = "Detectors: area under the ROC curve, and share found at 1 % false alarms"
 
 
@@ -49,7 +49,7 @@ def retrained_table(walk: Walk) -> dict[str, Numbers]:
         budget = plan.together(steps)
 
         def after(
-            model: nn.Module, poisons: Labelled, training: Labelled = clean, budget: PoisonBudget = budget
+            model: nn.Module, poisons: ImagesAndLabels, training: ImagesAndLabels = clean, budget: PoisonBudget = budget
         ) -> Damage:
             return damage(model, *poisons, walk.tests, budget, training=training, seeds=seeds)
 
@@ -78,16 +78,18 @@ def retrained_table(walk: Walk) -> dict[str, Numbers]:
 
 
 def hiding_table(walk: Walk) -> dict[str, Numbers]:
-    """Accuracy and what is found of poison that weighs damage against detection, for each lambda."""
+    """Accuracy and what is caught of poison that weighs damage against detection, for each lambda."""
     plan, found = walk.plan, {}
-    loss, distance = walk.detectors[DetectorName.LOSS], walk.detectors[DetectorName.DISTANCE]
     normal = (walk.known[0][: plan.normal], walk.known[1][: plan.normal])
-    by_loss = loss_doubt(walk.victim, loss.limit)
-    by_both = both(by_loss, distance_doubt(*walk.known, distance.limit, plan.neighbours))
+    by_loss = loss_doubt(walk.victim, walk.detectors[DetectorName.LOSS].limit)
+    most_loss, farthest = walk.joint_detector.limits
+    # Among as many images as the defender's the nearest ones are as far away as the defender finds them.
+    known = (walk.known[0][: len(walk.defended[1])], walk.known[1][: len(walk.defended[1])])
+    by_both = both(loss_doubt(walk.victim, most_loss), distance_doubt(*known, farthest, plan.neighbours))
 
-    def direct(doubt: Doubt, strength: float, flip: bool = True) -> Labelled:
+    def direct(doubt: Doubt, strength: float, flip: bool = True) -> ImagesAndLabels:
         budget = plan.budget if flip else replace(plan.budget, flip=False)
-        made = evade(walk.victim, *walk.bases, *normal, doubt, strength, budget, plan.long, seed=walk.seed)
+        made = evade(walk.victim, *walk.bases, *normal, doubt, strength, budget, plan.evasion, seed=walk.seed)
         return made.images, made.labels
 
     for strength in plan.lambdas:
@@ -102,7 +104,7 @@ def hiding_table(walk: Walk) -> dict[str, Numbers]:
             for name in (DetectorName.LOSS, DetectorName.BOTH):
                 judged = walk.detectors[name].judge(*walk.tests, images, labels)
                 key = name.name.lower()
-                row |= {f"{key}_area": judged.area, f"{key}_found_share": judged.found_share}
+                row |= {f"{key}_area": judged.area, f"{key}_caught_share": judged.caught_share}
                 row[f"{key}_filtered_share"] = walk.filtered(made, walk.detectors[name])
             found[f"{who}, lambda {strength:g}"] = row
             walk.say(f"{who}, lambda {strength:g}: {_words(row)}")
@@ -177,7 +179,7 @@ def poison_gallery(walk: Walk, count: int = 8) -> Gallery:
 
 
 def hiding_charts(tables: Sequence[Mapping[str, Numbers]]) -> list[Chart]:
-    """Accuracy after the poison against the share found, lambda by lambda, for each attacker; means of seeds."""
+    """Accuracy after the poison against the share caught, lambda by lambda, for each attacker; means of seeds."""
     if not tables:
         return []
     attackers = dict.fromkeys(name.rpartition(", lambda")[0] for name in tables[0])
@@ -187,11 +189,13 @@ def hiding_charts(tables: Sequence[Mapping[str, Numbers]]) -> list[Chart]:
         for attacker in attackers:
             names = [name for name in tables[0] if name.startswith(f"{attacker}, lambda")]
             points = sorted(
-                (_mean(tables, name, f"{key}_found_share"), _mean(tables, name, "accuracy_share")) for name in names
+                (_mean(tables, name, f"{key}_caught_share"), _mean(tables, name, "accuracy_share")) for name in names
             )
             curves.append(Curve(attacker, [x for x, _ in points], [y for _, y in points]))
         title = f"What hiding from {who} costs the attacker"
-        charts.append(Chart(title, "share found at 1 % false alarms", "accuracy after one step", curves, percent=True))
+        charts.append(
+            Chart(title, "share above the detector's threshold", "accuracy after one step", curves, percent=True)
+        )
     return charts
 
 
@@ -203,7 +207,7 @@ def _mean(tables: Sequence[Mapping[str, Numbers]], name: str, key: str) -> float
     return mean(table[name][key] for table in tables)
 
 
-def _generated(walk: Walk, doubt: Doubt, strength: float, normal: Labelled) -> Labelled:
+def _generated(walk: Walk, doubt: Doubt, strength: float, normal: ImagesAndLabels) -> ImagesAndLabels:
     generator = WatchedGenerator(copy.deepcopy(walk.autoencoder), doubt, strength, walk.plan.budget)
     generator.fit(walk.victim, *walk.known, *normal, replace(walk.plan.hiding, seed=walk.seed))
     with torch.no_grad():

@@ -24,18 +24,20 @@ class Guard:
         gap: of accuracies, 0..1: FGSM's may be above PGD's by so much.
         steps: of the PGD that is compared with.
         images: of a batch that are looked at, at most.
+        most: steps that the attack may be given, at most; 1 only looks.
     """
 
     every: int = 400
     gap: float = 0.1
     steps: int = 10
     images: int = 256
+    most: int = 10
 
     def __post_init__(self) -> None:
-        if self.every < 1 or not 0 <= self.gap <= 1 or self.steps < 2 or self.images < 1:
+        if min(self.every, self.images, self.most) < 1 or not 0 <= self.gap <= 1 or self.steps < 2:
             raise InvalidArgument(
-                "a guard: expected every of at least 1, a gap of 0..1, at least 2 steps and 1 image, got "
-                f"{self.every}, {self.gap}, {self.steps}, {self.images}"
+                "a guard: expected every, images and most of at least 1, a gap of 0..1 and at least 2 steps, got "
+                f"{self.every}, {self.images}, {self.most}, {self.gap}, {self.steps}"
             )
 
     def measure(self, model: nn.Module, images: Tensor, labels: Tensor, strength: float, attack: Attack) -> float:
@@ -62,11 +64,13 @@ class Guard:
 
 
 def stronger(attack: Attack, most: int = 10) -> Attack:
-    """The attack with a random start and twice as many steps, at least four and at most `most`.
+    """The attack with a random start and twice as many steps, at least four and at most `most`; else as it is.
 
     Example:
         >>> stronger(fgsm()).steps, stronger(stronger(fgsm())).steps, stronger(pgd(8)).steps
         (4, 8, 10)
     """
-    steps = max(attack.steps, min(most, max(4, 2 * attack.steps)))
+    steps = min(most, max(4, 2 * attack.steps))
+    if steps <= attack.steps:
+        return attack
     return replace(attack, steps=steps, step_share=min(0.4, 2.5 / steps), random_start=True)

@@ -16,12 +16,13 @@ _NOISE = 64
 """Images of noise that are looked at where two images have no gradient."""
 
 
-def require_images(images: Tensor, where: str) -> None:
-    """Refuse what is not a batch of images in 0..1.
+def require_images(images: Tensor, where: str, any_range: bool = False) -> None:
+    """Refuse what is not a batch of images in 0..1, or in any range.
 
     Args:
         images: any shape of at least two dimensions, the first counts the images.
         where: the argument's name, for the message.
+        any_range: values may be anything finite, such as normalised ones.
 
     Raises:
         InvalidArgument: for a wrong type or shape, an empty batch, NaN, or values outside 0..1.
@@ -31,16 +32,21 @@ def require_images(images: Tensor, where: str) -> None:
         Traceback (most recent call last):
         spokeshave.errors.InvalidArgument: base_images: expected values in 0..1, got 0..255; ...
     """
+    values = "finite values" if any_range else "values in 0..1"
     if not images.is_floating_point():
-        raise InvalidArgument(
-            f"{where}: expected floating-point values in 0..1, got {images.dtype}; divide bytes by 255"
-        )
+        raise InvalidArgument(f"{where}: expected floating-point {values}, got {images.dtype}; divide bytes by 255")
     if images.ndim < 2 or not images.numel():
         raise InvalidArgument(
             f"{where}: expected a batch of at least one image, first dimension images, got shape {tuple(images.shape)}"
         )
-    if not bool(images.isfinite().all()):
-        raise InvalidArgument(f"{where}: expected values in 0..1, got NaN or infinite ones")
+    broken = ~images.flatten(1).isfinite().all(1)
+    if bool(broken.any()):
+        raise InvalidArgument(
+            f"{where}: expected {values}, got NaN or infinite ones in {int(broken.sum())} of {len(images)} images, the "
+            f"first at {int(broken.nonzero()[0])}; leave them out"
+        )
+    if any_range:
+        return
     low, high = float(images.min()), float(images.max())
     if low < -ROUNDING or high > 1 + ROUNDING:
         raise InvalidArgument(

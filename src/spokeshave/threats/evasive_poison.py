@@ -9,9 +9,9 @@ where s is the detector's score under the trained network and tau its threshold.
 this attack. With lambda of 0 it is the direct method.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int64
@@ -19,16 +19,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spokeshave.errors import InvalidArgument
-from spokeshave.threats.attackable import require_differentiable
 from spokeshave.threats.poison_budget import PoisonBudget
-from spokeshave.threats.poison_generator import GeneratorTraining, PoisonGenerator
-from spokeshave.threats.poison_gradient import Ascent, PoisonMethod, Rehearsal, climb, rehearsal_of
-from spokeshave.threats.poisoning import Poisons, require_victim
-from spokeshave.threats.retraining import Batch, Labelled, Victim
-from spokeshave.timing import evaluating
+from spokeshave.threats.poison_generator import GeneratorMethod, GeneratorTraining, PoisonGenerator
+from spokeshave.threats.poison_gradient import Ascent, PoisonMethod, Rehearsal
+from spokeshave.threats.poisoning import Poisons, poison
+from spokeshave.threats.retraining import Batch, Labelled
 
 Doubt = Callable[[Tensor, Tensor], Tensor]
 """From images and labels to what a detector holds against each beyond its threshold, at least 0, differentiable."""
+
+HIDING_ASCENT = Ascent(rounds=40, step=0.05, decay=True, keep_best=True)
+"""Steps shrink and the best round counts: steps of one length jump over the threshold and back, half end beyond it."""
 
 
 def loss_doubt(model: nn.Module, threshold: float) -> Doubt:
@@ -135,6 +136,9 @@ class WatchedGenerator(PoisonGenerator):
         doubt: of the detector.
         strength: lambda, at least 0.
         budget: what the attacker may do; None for the paper's.
+
+    Raises:
+        InvalidArgument: by `fit`, for the paper's surrogate, which does not see the doubt, and a strength below 0.
     """
 
     def __init__(self, network: nn.Module, doubt: Doubt, strength: float, budget: PoisonBudget | None = None) -> None:
@@ -142,6 +146,11 @@ class WatchedGenerator(PoisonGenerator):
         self._doubt, self._strength = doubt, strength
 
     def _train(self, rehearsals: list[Rehearsal], bases: Labelled, how: GeneratorTraining) -> tuple[float, ...]:
+        if how.method is not GeneratorMethod.EXACT:
+            raise InvalidArgument(
+                f"how: expected GeneratorMethod.EXACT, got {how.method}, which follows the loss of normal images "
+                "and never looks at the detector; train a plain PoisonGenerator by it"
+            )
         return super()._train([watched(one, self._doubt, self._strength) for one in rehearsals], bases, how)
 
 
@@ -168,10 +177,10 @@ def evade(
         base_labels: their true classes.
         normal_images: on which the loss is to rise.
         normal_labels: their classes.
-        doubt: of the detector, such as `loss_doubt(model, detector.threshold)`.
+        doubt: of the detector, such as `loss_doubt(model, detector.limit)` for a fitted `LossDetector`.
         strength: lambda, at least 0: 0 does not care, 10 and more hide first.
         budget: what the attacker may do; None for the paper's.
-        how: poisons climb; None for 40 rounds of 0.05.
+        how: poisons climb; None for `HIDING_ASCENT`.
         training: clean images and labels that batches are filled with; None for the normal images.
         seed: of the orders of batches.
         chunk: poisons that are tried at once.
@@ -180,16 +189,7 @@ def evade(
         InvalidArgument: as `poisoning.poison`, and for a strength below 0.
         UnsupportedLayer: as `poisoning.poison`.
     """
-    started = time.perf_counter()
-    budget, how = budget or PoisonBudget(), how or Ascent(rounds=40, step=0.05, decay=False)
-    clean = training or (normal_images, normal_labels)
-    with evaluating(model), torch.no_grad():
-        classes = require_victim(model, base_images, base_labels, "base_images")
-        require_victim(model, normal_images, normal_labels, "normal_images", classes)
-        require_differentiable(model, base_images)
-        bases = Labelled(base_images, budget.labels_for(base_labels, classes))
-        normal = Labelled(normal_images, normal_labels)
-        plain = rehearsal_of(Victim(model), normal, Labelled(*clean), budget, base_images[:1], chunk)
-        rehearsal = watched(plain, doubt, strength)
-        images, history = climb(rehearsal, bases, PoisonMethod.EXACT, how, seed)
-    return Poisons(images, bases.labels, tuple(history.mean(0).tolist()), time.perf_counter() - started)
+    return poison(
+        model, base_images, base_labels, normal_images, normal_labels, budget, PoisonMethod.EXACT, how or HIDING_ASCENT,
+        training=training, seed=seed, chunk=chunk, plays=partial(watched, doubt=doubt, strength=strength),
+    )  # fmt: skip

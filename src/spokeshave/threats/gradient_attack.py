@@ -4,7 +4,8 @@ Goodfellow, Shlens, Szegedy: Explaining and Harnessing Adversarial Examples, ICL
 Tsipras, Vladu: Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018; the random start of a single
 step: Wong, Rice, Kolter: Fast is better than free, ICLR 2020. With d the direction of ascent, x0 the image and e its
 strength: x <- clip_[0,1](x0 + project_e(x + a d - x0)).
-Departs from the papers: nothing known.
+Departs from the papers: with p the probability of the true class, what rises is log((1 - p) / p), not the cross entropy
+-log p: along the same direction, which is not nothing where p rounds to 1.
 """
 
 from collections.abc import Iterator, Sequence
@@ -131,9 +132,12 @@ class Attack:
         images = images.detach().requires_grad_()
         with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not torch.float32):
             scores = model(images)
+        # Cross entropy rises along the same direction, but where the network is sure its gradient rounds to nothing.
+        true = functional.one_hot(labels, scores.shape[1]).bool()
+        scores = scores.float()
+        margins = scores.masked_fill(true, -torch.inf).logsumexp(1) - scores[true]
         # The sum: the gradient of an image does not depend on the others, nor on how many there are.
-        loss = functional.cross_entropy(scores.float(), labels, reduction="sum")
-        return torch.autograd.grad(loss, images)[0]
+        return torch.autograd.grad(margins.sum(), images)[0]
 
 
 def fgsm(start: bool = False, norm: Norm = Norm.LINF) -> Attack:

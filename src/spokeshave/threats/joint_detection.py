@@ -9,6 +9,7 @@ several detectors together stay at the share asked for. Departs from the source:
 shares are all 1, the share by which that is exceeded is added, so that such images still have an order.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 from spokeshave.errors import InvalidArgument
 from spokeshave.threats.own_label_distance import DistanceDetector
 from spokeshave.threats.poisoning_detection import Detector, LossDetector
+
+_ROUNDING = 1e-6
+"""Of ranks, which are in single precision."""
 
 
 class AnyDetector(Detector):
@@ -37,6 +41,16 @@ class AnyDetector(Detector):
             raise InvalidArgument(f"expected two or more detectors, got {len(self.detectors)}")
         self.judges_alone = all(detector.judges_alone for detector in self.detectors)
         self._references: list[Tensor] = []
+
+    @property
+    def limits(self) -> tuple[float, ...]:
+        """Score of each detector, by its own measure, up to which this one suspects nothing.
+
+        Raises:
+            InvalidArgument: before `fit`.
+        """
+        limit = self.limit
+        return tuple(score_of(limit, reference) for reference in self._references)
 
     def _learn(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
         super()._learn(model, images, labels)
@@ -70,3 +84,20 @@ def ranked(scores: Float[Tensor, " n"], reference: Float[Tensor, " m"]) -> Float
     below = torch.searchsorted(reference, scores.contiguous()).float() / len(reference)
     greatest = reference[-1].clamp_min(torch.finfo(reference.dtype).tiny)
     return below + (scores / greatest - 1).clamp_min(0)
+
+
+def score_of(rank: float, reference: Float[Tensor, " m"]) -> float:
+    """The greatest score that is ranked no higher: the inverse of `ranked`.
+
+    Args:
+        rank: at least 0.
+        reference: ascending, at least 0.
+
+    Example:
+        >>> reference = torch.tensor([1.0, 2.0, 3.0, 4.0])
+        >>> score_of(0.25, reference), score_of(0.3, reference), score_of(1.5, reference)
+        (2.0, 2.0, 6.0)
+    """
+    if rank >= 1:
+        return float(reference[-1]) * rank
+    return float(reference[min(math.floor((rank + _ROUNDING) * len(reference)), len(reference) - 1)])

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from spokeshave.errors import InvalidArgument
+from spokeshave.threats.attackable import require_images, require_labels
 
 
 def require_labelled(images: Tensor, labels: Tensor, where: str) -> None:
@@ -25,25 +26,8 @@ def require_labelled(images: Tensor, labels: Tensor, where: str) -> None:
     Example:
         >>> require_labelled(torch.zeros(2, 1, 3, 3), torch.tensor([0, 1]), "clean images")
     """
-    if images.dim() < 2 or not images.is_floating_point():
-        raise InvalidArgument(
-            f"{where}: expected floating-point images (n, ...) as the network is fed, got {images.dtype} of "
-            f"{tuple(images.shape)}"
-        )
-    if labels.dim() != 1 or labels.dtype != torch.int64 or len(labels) != len(images):
-        raise InvalidArgument(
-            f"{where}: expected {len(images)} labels, int64 (n,), got {labels.dtype} of {tuple(labels.shape)}"
-        )
-    if not len(images):
-        raise InvalidArgument(f"{where}: expected at least one image, got none")
-    if int(labels.min()) < 0:
-        raise InvalidArgument(f"{where}: labels must be 0 or more, got {int(labels.min())}")
-    broken = ~images.flatten(1).isfinite().all(1)
-    if bool(broken.any()):
-        raise InvalidArgument(
-            f"{where}: {int(broken.sum())} of {len(images)} images hold NaN or infinity, the first at "
-            f"{int(broken.nonzero()[0])}; leave them out"
-        )
+    require_images(images, where, any_range=True)
+    require_labels(labels, images, where)
 
 
 def require_classes(labels: Int64[Tensor, " n"], scores: Float[Tensor, "n classes"], where: str) -> None:

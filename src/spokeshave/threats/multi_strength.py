@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spokeshave.errors import InvalidArgument
+from spokeshave.processes import from_first, process_rank
 from spokeshave.threats.attack_guard import Guard, stronger
 from spokeshave.threats.attackable import require_differentiable, require_images, require_labels
 from spokeshave.threats.gradient_attack import Attack, fgsm
@@ -104,7 +105,7 @@ class MixedMAT:
         self.first_attack = self.attack
         self.drawing, self.clean_share, self.ramp_steps = drawing, clean_share, ramp_steps
         self.guard, self.seed = guard, seed
-        self.step, self.gap = 0, 0.0
+        self.step, self.gap, self.gradients = 0, 0.0, 0
         self._checked = False
 
     def __call__(
@@ -112,8 +113,8 @@ class MixedMAT:
     ) -> tuple[Float[Tensor, "n c h w"], Int64[Tensor, " n"]]:
         """Give the batch to train on: clean images, then attacked ones; counts the steps.
 
-        The mean of the loss over it is J, but with `Drawing.ALL`: there clean images weigh as much as those of one
-        strength, and `loss` gives J itself.
+        The mean of the loss over it is J, up to the rounding of the number of clean images. With `Drawing.ALL` they are
+        repeated until they have their share; `loss` weighs them instead.
 
         Args:
             images: 0..1.
@@ -128,24 +129,24 @@ class MixedMAT:
         return made
 
     def loss(self, images: Float[Tensor, "b c h w"], labels: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
-        """J of a batch, for any way of drawing; counts the steps.
+        """J of a batch, for any way of drawing, with a forward pass of the model in its own mode; counts the steps.
 
         Args:
             images: 0..1.
             labels: of the images.
         """
-        made, targets = self(images, labels)
-        losses = functional.cross_entropy(self.model(made), targets, reduction="none")
-        clean = self._clean(len(images))
-        attacked = losses[clean:].mean()
-        return self.clean_share * losses[:clean].mean() + (1 - self.clean_share) * attacked if clean else attacked
+        attacked = self._attacked(self.step, images, labels)
+        self.step += 1
+        whole = self.drawing is Drawing.ALL and self.clean_share > 0
+        clean = len(images) if whole else self._clean(len(images))
+        targets = torch.cat([labels[:clean], labels.repeat(len(attacked) // len(images))])
+        losses = functional.cross_entropy(self.model(torch.cat([images[:clean], attacked])), targets, reduction="none")
+        hard = losses[clean:].mean()
+        return self.clean_share * losses[:clean].mean() + (1 - self.clean_share) * hard if clean else hard
 
     def transform(self, step: int, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """What `training.train` calls: as `__call__`, but the step is given."""
-        if self.due(step):
-            self.watch(step, inputs, labels)
-        images, targets, strengths, generator = self.draw(step, inputs, labels)
-        return self.mix(inputs, labels, self.attack.perturb(self.model, images, targets, strengths, generator))
+        return self.mix(inputs, labels, self._attacked(step, inputs, labels))
 
     def due(self, step: int) -> bool:
         """Say whether the network itself has to be looked at before this step."""
@@ -163,7 +164,8 @@ class MixedMAT:
 
     def draw(self, step: int, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, torch.Generator]:
         """What is attacked in a step: images, their labels, their strengths, and the generator of the random start."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        # Processes that share a batch draw each for its own images.
+        generator = torch.Generator().manual_seed((self.seed * 1009 + process_rank()) * 1_000_003 + step)
         copies = len(self.strengths) if self.drawing is Drawing.ALL else 1
         images = inputs.repeat(copies, *[1] * (inputs.dim() - 1))
         strengths = self._strengths(len(inputs), step, generator).to(inputs.device)
@@ -171,14 +173,14 @@ class MixedMAT:
 
     def mix(self, inputs: Tensor, labels: Tensor, attacked: Tensor) -> tuple[Tensor, Tensor]:
         """Give the batch to train on, of clean images and what became of those of `draw`."""
-        clean = self._clean(len(inputs))
-        return torch.cat([inputs[:clean], attacked]), torch.cat(
-            [labels[:clean], labels.repeat(len(attacked) // len(inputs))]
-        )
+        copies = len(attacked) // len(inputs)
+        self.gradients += copies * self.attack.steps
+        chosen = torch.arange(self._clean(len(inputs)), device=inputs.device) % len(inputs)
+        return torch.cat([inputs[chosen], attacked]), torch.cat([labels[chosen], labels.repeat(copies)])
 
     def report(self) -> dict[str, Any]:
-        """Steps of the attack as it is now, and how far FGSM was above PGD when the guard looked last."""
-        return {"attack_steps": self.attack.steps, "gap": self.gap}
+        """Steps of the attack as it is now, gradients taken for each image of a batch so far, the guard's last gap."""
+        return {"attack_steps": self.attack.steps, "gradients": self.gradients, "gap": self.gap}
 
     def settings(self) -> dict[str, Any]:
         """What defines the training; JSON values."""
@@ -190,23 +192,27 @@ class MixedMAT:
         }  # fmt: skip
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the guard has changed, and the steps counted by `__call__`."""
-        numbers = [self.step, self.attack.steps, self.attack.step_share, self.attack.random_start, self.gap]
+        """What the guard has changed, and what has been counted."""
+        attack = self.attack
+        numbers = [self.step, attack.steps, attack.step_share, attack.random_start, self.gap, self.gradients]
         return {"state": torch.tensor([float(one) for one in numbers], dtype=torch.float64)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from what `state_dict` gave."""
-        step, steps, share, start, self.gap = state["state"].tolist()
-        self.step = int(step)
+        step, steps, share, start, self.gap, gradients = state["state"].tolist()
+        self.step, self.gradients = int(step), int(gradients)
         self.attack = replace(self.attack, steps=int(steps), step_share=share, random_start=bool(start))
+
+    def _attacked(self, step: int, inputs: Tensor, labels: Tensor) -> Tensor:
+        if self.due(step):
+            self.watch(step, inputs, labels)
+        images, targets, strengths, generator = self.draw(step, inputs, labels)
+        return self.attack.perturb(self.model, images, targets, strengths, generator)
 
     def _clean(self, images: int) -> int:
         """How many clean images a batch begins with."""
-        if not self.clean_share:
-            return 0
-        if self.drawing is Drawing.ALL:
-            return images
-        return round(images * self.clean_share / (1 - self.clean_share))
+        copies = len(self.strengths) if self.drawing is Drawing.ALL else 1
+        return round(copies * images * self.clean_share / (1 - self.clean_share))
 
     def _strengths(self, images: int, step: int, generator: torch.Generator) -> Tensor:
         levels = torch.tensor(self.strengths)
@@ -218,12 +224,18 @@ class MixedMAT:
             drawn = levels[torch.randint(len(levels), (images,), generator=generator)]
         else:
             drawn = levels[0] + (levels[-1] - levels[0]) * torch.rand(images, generator=generator)
-        return drawn * min(1.0, (step + 1) / self.ramp_steps) if self.ramp_steps else drawn
+        return drawn * self._risen(step)
+
+    def _risen(self, step: int) -> float:
+        """Share of their strength that strengths have reached."""
+        return min(1.0, (step + 1) / self.ramp_steps) if self.ramp_steps else 1.0
 
     def _check(self, images: Tensor, labels: Tensor, step: int) -> None:
         assert self.guard is not None
-        self.gap = self.guard.measure(self.model, images, labels, self.strengths[-1], self.attack)
-        more = stronger(self.attack, self.guard.steps)
+        strength = self.strengths[-1] * self._risen(step)
+        # One decision for all processes: each sees other images.
+        (self.gap,) = from_first([self.guard.measure(self.model, images, labels, strength, self.attack)])
+        more = stronger(self.attack, self.guard.most)
         if self.gap > self.guard.gap and more != self.attack:
             before, self.attack = self.attack.steps, more
             warnings.warn(

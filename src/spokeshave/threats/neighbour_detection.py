@@ -6,7 +6,9 @@ Attacks, ECCV workshops 2020:
     s(x, y) = share of the k nearest clean images (features, Euclidean) whose label is not y
 
 Departs from the paper: neighbours are trusted images, where the paper looks among the training set itself; the share is
-compared with a threshold instead of a plurality vote.
+compared with a threshold instead of a plurality vote. Images of one share are put in order by how much nearer the
+nearest image of another label is than that of their own: else no score is above a threshold of 1, which some clean
+images with wrong labels are enough for, and nothing is ever suspicious.
 """
 
 import torch
@@ -62,7 +64,9 @@ def disagreement(
     neighbours: int,
     itself: bool = False,
 ) -> Float[Tensor, " n"]:
-    """Share of the nearest known points that have another label.
+    """Share of the nearest known points that have another label, and less than one of them more to break ties.
+
+    With the distances d to the nearest point of the own label and of any other, d_own / (d_own + d_other) / (k + 1).
 
     Args:
         features: to be judged.
@@ -74,8 +78,8 @@ def disagreement(
 
     Example:
         >>> known, labels = torch.tensor([[0.0], [1.0], [2.0], [9.0]]), torch.tensor([0, 0, 1, 1])
-        >>> disagreement(torch.tensor([[0.4]]), torch.tensor([1]), known, labels, 3).tolist()  # of 0, 1, 2: two differ
-        [0.6666666865348816]
+        >>> disagreement(torch.tensor([[0.4]]), torch.tensor([1]), known, labels, 3).item()  # 2/3 + 1.6/(1.6 + 0.4)/4
+        0.866...
     """
     found = []
     for start in range(0, len(features), _CHUNK):
@@ -83,6 +87,9 @@ def disagreement(
         if itself:
             rows = torch.arange(len(apart))
             apart[rows, rows + start] = torch.inf
-        nearest = known_labels[apart.topk(neighbours, largest=False).indices]
-        found.append((nearest != labels[start : start + _CHUNK, None]).float().mean(1))
+        given = labels[start : start + _CHUNK, None]
+        differ = (known_labels[apart.topk(neighbours, largest=False).indices] != given).float().mean(1)
+        foreign = known_labels != given
+        own, other = (apart.masked_fill(mask, torch.inf).min(1).values for mask in (foreign, ~foreign))
+        found.append(differ + (1 / (1 + other / own)).nan_to_num(0.5) / (neighbours + 1))
     return torch.cat(found)

@@ -134,14 +134,20 @@ class PoisonFilter:
         return split.subset(kept.nonzero().flatten())
 
     def batches(self, batches: Batches) -> Batches:
-        """The same batches of a split without its suspicious images, judged as they are, not augmented.
+        """The same batches of a split without its suspicious images, judged as they are evaluated: not augmented.
+
+        Where the augmentation crops, their centres are judged.
 
         Raises:
             DataError: where more than `most_share` of the images are suspicious.
             InvalidArgument: as the detector's `scores`.
         """
+
+        def fed(images: Tensor) -> Tensor:
+            return batches.normalize(images if batches.augment is None else batches.augment.centre(images))
+
         return Batches(
-            self.split(batches.split, batches.normalize),
+            self.split(batches.split, fed),
             batches.batch_size, batches.seed, batches.normalize, batches.augment, batches.device, batches.drop_last,
             batches.channels_last, batches.shuffle, batches.rank, batches.world_size,
         )  # fmt: skip

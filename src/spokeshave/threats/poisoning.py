@@ -26,7 +26,7 @@ from spokeshave.threats.attackable import (
     require_trainable,
 )
 from spokeshave.threats.poison_budget import Placement, PoisonBudget
-from spokeshave.threats.poison_gradient import Ascent, PoisonMethod, climb, each, rehearsal_of
+from spokeshave.threats.poison_gradient import Ascent, PoisonMethod, Rehearsal, climb, each, rehearsal_of
 from spokeshave.threats.retraining import Batch, Labelled, Victim, order_of, retrained
 from spokeshave.timing import evaluating
 
@@ -57,8 +57,8 @@ class Damage:
 
     Attributes:
         before: accuracy of the trained network, 0..1.
-        clean: accuracy after the same retraining with clean images in place of the poisons, mean over the seeds; None
-            where there were no clean images to train on.
+        clean: accuracy after as many steps on batches of the same size, of clean images only, mean over the seeds; None
+            where there were no clean images, or batches are poison alone.
         accuracies: after retraining: of each poison (`ALONE`), or of each seed (`TOGETHER`).
     """
 
@@ -90,6 +90,7 @@ def poison(
     training: tuple[Tensor, Tensor] | None = None,
     seed: int = 0,
     chunk: int = 64,
+    plays: Callable[[Rehearsal], Rehearsal] | None = None,
 ) -> Poisons:
     """Turn base images into poisons by the direct method; the model is left as it was.
 
@@ -106,6 +107,8 @@ def poison(
         training: clean images and labels that batches are filled with; None for the normal images.
         seed: of the orders of batches that are rehearsed.
         chunk: poisons, or pixels of the finite difference, that are tried at once.
+        plays: turns the retraining that is rehearsed into one with another objective, as `evade` does; None for the
+            loss on normal images.
 
     Raises:
         InvalidArgument: for images outside 0..1, scores that are no logits, wrong labels, or more poisons than allowed.
@@ -135,7 +138,7 @@ def poison(
         bases = Labelled(base_images, budget.labels_for(base_labels, classes))
         normal = Labelled(normal_images, normal_labels)
         rehearsal = rehearsal_of(Victim(model), normal, Labelled(*clean), budget, base_images[:1], chunk)
-        images, history = climb(rehearsal, bases, method, how, seed)
+        images, history = climb(plays(rehearsal) if plays else rehearsal, bases, method, how, seed)
     return Poisons(images, bases.labels, tuple(history.mean(0).tolist()), time.perf_counter() - started)
 
 
@@ -210,7 +213,7 @@ def damage(
         else:
             found = each(after_one, (poison.images, poison.labels), chunk)
         untouched = None
-        if len(clean):
+        if any(len(batch.clean) for order in orders for batch in order):
             harmless = [order_of(budget, len(clean), 0, seed) for seed in seeds]
             untouched = [float(after(poison, order)) for order in harmless]
         before = float(accuracy(lambda images: victim.logits(victim.weights, images)))

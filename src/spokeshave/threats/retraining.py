@@ -101,7 +101,7 @@ def order_of(budget: PoisonBudget, clean: int, poisons: int, seed: int) -> tuple
     Args:
         budget: steps, batch size and share of poison.
         clean: number of clean training images.
-        poisons: number of poisons in this retraining: 1 where each is alone.
+        poisons: number of poisons in this retraining: 1 where each is alone; 0 fills their places with clean images.
         seed: of the order.
 
     Raises:
@@ -118,7 +118,7 @@ def order_of(budget: PoisonBudget, clean: int, poisons: int, seed: int) -> tuple
         mixed = _stream(clean + poisons, size, budget.steps, generator)
         return tuple(Batch(drawn[drawn < clean], drawn[drawn >= clean] - clean) for drawn in mixed)
     share = 1 / size if budget.batch_share is None else budget.batch_share
-    most = min(size, max(1, round(share * size)))
+    most = min(size, max(1, round(share * size))) if poisons else 0
     if most < size and not clean:
         raise InvalidArgument(
             f"budget: batches of {size} with {most} poisons need clean training images, but there are none; give "
