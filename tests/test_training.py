@@ -341,6 +341,14 @@ def test_an_exchange_makes_the_gradient_and_is_part_of_what_a_run_is(tmp_path):
         learn(other, tmp_path)
 
 
+def test_resuming_on_other_images_is_refused(tmp_path: Path) -> None:
+    """As many, with the same settings: only what they show differs."""
+    train(network(), Batches(TRAINING, 32), Batches(VALIDATION, 64), replace(SETTINGS, epochs=1), run_dir=tmp_path)
+    with pytest.raises(CheckpointError, match="other settings.*'data'"):
+        other = Batches(striped(seed=2), 32)
+        train(network(), other, Batches(VALIDATION, 64), replace(SETTINGS, epochs=1), run_dir=tmp_path, resume=True)
+
+
 def test_a_run_is_not_resumed_under_another_pull(tmp_path):
     def learn(strength: float) -> None:
         net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))

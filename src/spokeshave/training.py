@@ -30,7 +30,6 @@ from spokeshave.regularizers import Regularizer
 from spokeshave.regularizers.optimizer_hooks import settings_of
 from spokeshave.structures.factorized_layer import FactorizedLayer
 from spokeshave.structures.sparsity import sparsity
-from spokeshave.tensor_digest import digest
 from spokeshave.train_settings import Precision, TrainSettings, make_optimizer, rate_at
 
 
@@ -55,8 +54,7 @@ class History:
 
     Attributes:
         rows: JSON values: epoch, step, train_loss, validation_accuracy, validation_loss, learning_rate, sparsity
-            ({layer: {elements, filters, channels, shapes}}), wall_s; exchange, transform and
-            ranks where there are such.
+            ({layer: {elements, filters, channels, shapes}}), wall_s; exchange, transform, ranks where there are such.
         best_epoch: of the best validation accuracy so far, with `keep_best` among those of the model's last form (rank
             clipping changes it); -1 before the first.
     """
@@ -186,8 +184,7 @@ class _State:
         if settings.channels_last:
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.optimizer = make_optimizer(model, settings)
-        images = {"images": batches.split.images, "labels": batches.split.labels}
-        self.data = digest(images) if run_dir is not None else ""
+        self.data = batches.digest() if run_dir is not None else ""
         self.pulls = [settings_of(regularizer) for regularizer in regularizers]
         self.attachments = [regularizer.attach(self.optimizer) for regularizer in regularizers]
         self.step = 0

@@ -17,7 +17,7 @@ def test_tables_are_means_with_deviations() -> None:
 
 def test_curves_join_the_lambdas_of_an_attacker() -> None:
     def numbers(found: float, accuracy: float) -> dict[str, float]:
-        return {"accuracy_share": accuracy, "loss_found_share": found, "both_found_share": found / 2}
+        return {"accuracy_share": accuracy, "loss_caught_share": found, "both_caught_share": found / 2}
 
     tables = []
     for apart in (0.0, 0.2):

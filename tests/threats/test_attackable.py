@@ -47,11 +47,19 @@ def test_images_are_checked_and_the_range_found_is_said():
         "divide bytes by 255": torch.zeros(2, 3, dtype=torch.uint8),
         r"at least one image.*\(0, 3\)": torch.zeros(0, 3),
         r"got shape \(3,\)": torch.zeros(3),
-        "NaN": torch.tensor([[0.0, torch.nan]]),
+        r"NaN or infinite ones in 1 of 2 images, the first at 1": torch.tensor([[0.0, 1.0], [0.0, torch.nan]]),
     }
     for message, images in wrong.items():
         with pytest.raises(InvalidArgument, match=f"base: .*{message}"):
             require_images(images, "base")
+
+
+def test_images_of_any_range_must_be_finite_all_the_same():
+    require_images(IMAGES - 200, "base", any_range=True)
+    with pytest.raises(
+        InvalidArgument, match="base: expected finite values, got NaN or infinite ones in 3 of 3 images"
+    ):
+        require_images(IMAGES * torch.inf, "base", any_range=True)
 
 
 def test_labels_are_checked():

@@ -7,10 +7,12 @@ import torch
 from torch import nn
 
 from blob_cases import two_blobs
+from poison_cases import digits, trained
 from spokeshave.errors import InvalidArgument
 from spokeshave.threats.evasive_poison import WatchedGenerator, both, distance_doubt, evade, loss_doubt, watched
+from spokeshave.threats.joint_detection import AnyDetector
 from spokeshave.threats.poison_budget import PoisonBudget
-from spokeshave.threats.poison_generator import GeneratorTraining, PoisonGenerator
+from spokeshave.threats.poison_generator import PAPER_TRAINING, GeneratorTraining, PoisonGenerator
 from spokeshave.threats.poison_gradient import Ascent, Rehearsal
 from spokeshave.threats.poisoning import damage, poison
 from spokeshave.threats.poisoning_detection import LossDetector
@@ -72,6 +74,29 @@ def test_the_stronger_it_hides_the_less_it_is_seen_and_the_less_it_harms(model):
     assert seen[1] < seen[0] and objectives[1] >= objectives[0]
 
 
+@pytest.mark.parametrize("strength", [10.0, 100.0])
+def test_who_hides_well_is_below_the_threshold_with_every_poison_and_harms_all_the_same(strength):
+    (images, labels), test = digits()
+    model, bases, normal = trained(), (images[:30], labels[:30]), (images[200:400], labels[200:400])
+    detector = LossDetector().fit(model, *test)
+    made = evade(model, *bases, *normal, loss_doubt(model, 0.95 * detector.limit), strength)
+    assert not detector.suspicious(made.images, made.labels).any()
+    found = damage(model, made.images, made.labels, test)
+    assert found.mean < found.before - 0.15
+
+
+def test_who_knows_a_joint_detector_passes_it():
+    (images, labels), test = digits()
+    model, bases, normal = trained(), (images[:20], labels[:20]), (images[200:400], labels[200:400])
+    detector = AnyDetector()
+    detector.fit(model, *test)
+    most_loss, farthest = (0.95 * limit for limit in detector.limits)
+    doubt = both(loss_doubt(model, most_loss), distance_doubt(*test, farthest))
+    made = evade(model, *bases, *normal, doubt, 100.0)
+    assert detector.suspicious(bases[0], made.labels).all() and not detector.suspicious(made.images, made.labels).any()
+    assert damage(model, made.images, made.labels, test).drop > 0.05
+
+
 def test_a_generator_learns_to_hide(model):
     images, labels = two_blobs(64, seed=2)
     images = images.clamp(0, 1)
@@ -115,6 +140,22 @@ def test_doubts_by_hand():
     logits = torch.tensor([[0.0, 4.0], [0.0, 0.5]])
     together = both(distance, loss_doubt(nn.Identity(), 1.0))(logits, torch.tensor([0, 0]))
     assert together.tolist() == pytest.approx([1.5 + torch.tensor(4.0).exp().add(1).log().item() - 1, 0.0])
+
+
+def test_what_the_direct_method_refuses_is_refused(model):
+    images, labels = two_blobs(40, seed=2)
+    known, doubt = (images[6:], labels[6:]), loss_doubt(model, 0.1)
+    with pytest.raises(InvalidArgument, match="the budget allows 2 poisons, got 6"):
+        evade(model, images[:6], labels[:6], *known, doubt, 1.0, PoisonBudget(count=2))
+    with pytest.raises(InvalidArgument, match="training: expected images of shape"):
+        evade(model, images[:6], labels[:6], *known, doubt, 1.0, training=(images[:, :, :1], labels))
+
+
+def test_the_papers_surrogate_cannot_hide_and_is_refused(model):
+    images, labels = two_blobs(20, seed=2)
+    generator = WatchedGenerator(nn.Identity(), loss_doubt(model, 0.1), 1.0)
+    with pytest.raises(InvalidArgument, match="expected GeneratorMethod.EXACT, got GeneratorMethod.SIGN_SURROGATE"):
+        generator.fit(model, images, labels, images, labels, PAPER_TRAINING)
 
 
 def test_a_wrong_strength_is_refused(model):

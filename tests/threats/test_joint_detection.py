@@ -33,6 +33,18 @@ def test_it_finds_what_either_finds_and_keeps_the_share_of_false_alarms():
     assert detector.suspicious(images[:2], 1 - labels[:2]).all()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3])
+def test_limits_of_its_parts_are_its_own(share):
+    detector = AnyDetector().fit(judge_of_blobs(), *two_blobs(300), false_positive_share=share)
+    images, labels = two_blobs(300, seed=1)
+    labels = torch.where(torch.arange(300) < 20, 1 - labels, labels)
+    beyond = [
+        part.scores(images, labels) > limit for part, limit in zip(detector.detectors, detector.limits, strict=True)
+    ]
+    assert torch.equal(detector.suspicious(images, labels), beyond[0] | beyond[1])
+    assert 0 < beyond[0].sum() < 300 and 0 < beyond[1].sum() < 300
+
+
 def test_images_beyond_all_clean_ones_keep_their_order():
     detector = AnyDetector().fit(judge_of_blobs(), *two_blobs(100))
     far = torch.tensor([1.0, 2.0, 4.0]).view(3, 1, 1, 1).expand(3, 1, 2, 2)

@@ -13,13 +13,13 @@ IMAGES, LABELS = torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 2])
 @pytest.mark.parametrize(
     "images, labels, said",
     [
-        (IMAGES.to(torch.uint8), LABELS, "expected floating-point images"),
-        (torch.zeros(3), LABELS, "expected floating-point images"),
-        (IMAGES, LABELS[:2], "expected 3 labels"),
-        (IMAGES, LABELS.float(), "expected 3 labels"),
-        (IMAGES, LABELS[:, None], "expected 3 labels"),
+        (IMAGES.to(torch.uint8), LABELS, "expected floating-point finite values"),
+        (torch.zeros(3), LABELS, "first dimension images"),
+        (IMAGES, LABELS[:2], "expected 3 class numbers"),
+        (IMAGES, LABELS.float(), "expected 3 class numbers"),
+        (IMAGES, LABELS[:, None], "expected 3 class numbers"),
         (IMAGES[:0], LABELS[:0], "at least one image"),
-        (IMAGES, LABELS - 1, "0 or more, got -1"),
+        (IMAGES, LABELS - 1, "at least 0, got -1..1"),
         (torch.stack([IMAGES[0], IMAGES[0] + torch.inf, IMAGES[0] * torch.nan]), LABELS, "2 of 3 .* first at 1"),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from blob_cases import judge_of_blobs, two_blobs
-from spokeshave.data import Batches, Split
+from spokeshave.data import Augmentation, Batches, Split
 from spokeshave.errors import DataError, InvalidArgument
 from spokeshave.threats.poison_filter import PoisonFilter, cut
 from spokeshave.threats.poisoning_detection import LossDetector
@@ -94,6 +94,16 @@ def test_splits_and_their_batches_lose_their_poison(poison_filter):
     assert len(batches.split) == 44 and len(batches) == 5 and batches.seed == 5 and batches.drop_last
     assert poison_filter.report.places == [*POISONED, *(48 + place for place in POISONED)]
     assert len(poison_filter.tensors(images, labels)[1]) == 44
+
+
+def test_batches_that_are_cropped_are_judged_by_their_centres(poison_filter):
+    images, labels = poisoned()
+    grey = (images.clamp(0, 1) * 255).round().to(torch.uint8)
+    framed = torch.nn.functional.pad(grey, (1, 1, 1, 1), value=255)
+    batches = Batches(Split(framed, labels), 8, augment=Augmentation(crop=2, flip=True))
+    clean = poison_filter.batches(batches)
+    assert poison_filter.report.places == POISONED and clean.split.images.shape == (44, 1, 4, 4)
+    assert next(iter(clean))[0].shape == (8, 1, 2, 2)
 
 
 def test_a_detector_that_suspects_too_much_is_refused(poison_filter):

@@ -57,6 +57,23 @@ def test_poisons_harm_more_than_flipped_labels_alone_and_together():
     assert damage(trained(1), made.images, made.labels, test, TOGETHER, training=rest).drop > 0, "they transfer"
 
 
+def test_the_retraining_without_poison_is_one_on_as_many_clean_images():
+    (images, labels), test = digits()
+    few, rest = (images[:3], labels[:3]), (images[200:240], labels[200:240])
+    for placement in Placement:
+        # The clean images are one batch, whatever its order: half of it would give other weights.
+        budget = PoisonBudget(placement=placement, batch_size=40, batch_share=0.5, lr=0.5, bias_lr=0.25)
+        model = copy.deepcopy(trained(1))
+        nn.functional.cross_entropy(model(rest[0]), rest[1]).backward()
+        for name, p in model.named_parameters():
+            p.data -= (0.25 if name.endswith("bias") else 0.5) * p.grad
+        wanted = (model(test[0]).argmax(1) == test[1]).double().mean().item()
+        assert damage(trained(1), *few, test, budget, training=rest).clean == pytest.approx(wanted)
+    for budget in (PoisonBudget(), PoisonBudget(batch_size=4, batch_share=1.0)):
+        found = damage(trained(1), *few, test, budget, training=rest)
+        assert found.clean is None and found.drop == pytest.approx(found.before - found.mean)
+
+
 @pytest.mark.parametrize("method", PoisonMethod)
 @pytest.mark.parametrize("budget", [PoisonBudget(), PoisonBudget(placement=Placement.TOGETHER, steps=2, batch_size=4)])
 def test_the_model_is_left_as_it_was(method, budget):

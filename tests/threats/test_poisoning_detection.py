@@ -67,7 +67,7 @@ def test_a_flipped_label_is_found_and_judged_by_itself(kind, model):
     assert found.area > 0.999 and found.found_share == 1 and found.caught_share == 1 and found.lost_share <= 0.05
     assert detector.judges_alone
     single = torch.cat([detector.scores(images[i : i + 1], labels[i : i + 1]) for i in range(5)])
-    assert torch.allclose(single, detector.scores(images, labels)[:5], atol=1e-6)
+    assert torch.allclose(single, detector.scores(images, labels)[:5], atol=1e-5)
 
 
 def test_a_frozen_detector_stays_clean_and_a_current_one_follows_the_training(model):
@@ -98,11 +98,11 @@ def test_what_does_not_fit_is_refused(kind, model):
     for call in (lambda: kind().scores(images, labels), kind().calibrate, lambda: kind().suspicious(images, labels)):
         with pytest.raises(InvalidArgument, match="has no threshold yet"):
             call()
-    with pytest.raises(InvalidArgument, match="NaN or infinity"):
+    with pytest.raises(InvalidArgument, match="NaN or infinite ones in 200 of 200 images"):
         kind().fit(model, images * torch.nan, labels)
     with pytest.raises(InvalidArgument, match="false_positive_share"):
         kind().fit(model, images, labels, false_positive_share=1.0)
-    with pytest.raises(InvalidArgument, match="labels must be 0 or more"):
+    with pytest.raises(InvalidArgument, match="expected class numbers at least 0, got -1..0"):
         kind().fit(model, images, labels).scores(images, labels - 1)
 
 

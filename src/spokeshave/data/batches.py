@@ -16,6 +16,7 @@ from spokeshave.data.normalization import Normalization
 from spokeshave.data.splits import Split
 from spokeshave.errors import InvalidArgument
 from spokeshave.processes import usable_device
+from spokeshave.tensor_digest import digest
 
 
 class Batches:
@@ -88,6 +89,10 @@ class Batches:
     def __len__(self) -> int:
         """Batches in an epoch, for this process."""
         return self._count
+
+    def digest(self) -> str:
+        """SHA-256 of the split, by which a training that is resumed on other images is told."""
+        return digest({"images": self.split.images, "labels": self.split.labels})
 
     def order(self, epoch: int) -> Int64[Tensor, " share"]:
         """Give the positions in the split that this process visits in an epoch, in order."""

@@ -2,7 +2,8 @@
 
 The clean victim is the reference; an error is the mean over all poisons, each alone. Base images are of the validation
 split, unseen by victim and generator; the attacker knows the victim and its training images, the defender the rest of
-the validation split. The detectors' thresholds leave one clean validation image in a hundred suspicious.
+the validation split; who hides knows the detector as well, with its images. The detectors' thresholds leave one clean
+validation image in a hundred suspicious.
 """
 
 import copy

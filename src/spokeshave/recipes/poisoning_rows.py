@@ -22,7 +22,10 @@ from spokeshave.train_settings import TrainSettings
 
 _ONE_STEP = PoisonBudget()
 _LONG = Ascent(rounds=40, step=0.05, decay=False)
-_JOINT = Ascent(rounds=20, step=0.2, momentum=0.5, orders=2)
+_JOINT = Ascent(rounds=40, step=0.2, decay=False, momentum=0.5, orders=3)
+_JOINT_LONG = Ascent(rounds=40, step=0.1, momentum=0.9, orders=1)
+_MANY_STEPS = 30
+"""A retraining of at least so many steps is long: one order of it stands for others, and each costs much."""
 _AMORTISED, _HIDING = GeneratorTraining(rounds=400), GeneratorTraining(rounds=150)
 
 _FEW = GeneratorTraining(rounds=2, batch_size=4, normal_batch=20)
@@ -57,6 +60,7 @@ class RowPlan:
         steps: of these retrainings.
         shares: of poisons, of the clean images.
         joint: how poisons that enter one retraining climb together.
+        joint_long: the same for retrainings of many steps.
         lambdas: weights of hiding from the detector.
         neighbours: clean images of its label that an image is compared with.
         validation: images held out of the training split.
@@ -86,6 +90,7 @@ class RowPlan:
     steps: tuple[int, ...] = (10, 100)
     shares: tuple[float, ...] = (0.01, 0.03, 0.05)
     joint: Ascent = _JOINT
+    joint_long: Ascent = _JOINT_LONG
     lambdas: tuple[float, ...] = (0.0, 1.0, 10.0, 100.0)
     neighbours: int = 5
     validation: int = 5000
@@ -107,6 +112,10 @@ class RowPlan:
             momentum=self.settings.momentum,
         )
 
+    def joint_ascent(self, steps: int) -> Ascent:
+        """How poisons that enter one retraining of so many steps climb together."""
+        return self.joint if steps < _MANY_STEPS else self.joint_long
+
     def small(self) -> "RowPlan":
         """A few of everything, which measures nothing."""
         return replace(
@@ -114,6 +123,7 @@ class RowPlan:
             long=replace(self.long, rounds=2), evasion=replace(self.evasion, rounds=2),
             surrogate=replace(self.surrogate, rounds=2), generator=_FEW, hiding=_FEW, many=20, images=50, training=60,
             batch_size=20, steps=(2,), shares=(0.1,), joint=replace(self.joint, rounds=1, orders=1),
+            joint_long=replace(self.joint_long, rounds=1),
             lambdas=(0.0, 1.0), neighbours=1,
         )  # fmt: skip
 
@@ -136,7 +146,7 @@ def _cifar10() -> RowPlan:
         replace(_SGD, epochs=10, learning_rate=0.03, weight_decay=5e-4), ConvAutoencoder,
         budget=PoisonBudget(lr=0.01), differences=2,
         paper=Ascent(rounds=7, step=10 / 255, decay=False, probe=1 / 255), images=1000,
-        joint=replace(_JOINT, rounds=10, orders=1), steps=(10, 100), shares=(0.03,),
+        joint=replace(_JOINT, rounds=10, orders=1), joint_long=replace(_JOINT_LONG, rounds=10), steps=(10, 100), shares=(0.03,),
     )  # fmt: skip
 
 
@@ -145,7 +155,7 @@ def _demo() -> RowPlan:
     return replace(
         _mnist(), data=DatasetName.DIGITS, settings=replace(_SGD, epochs=20), poisons=40, differences=4, normal=200,
         many=200, generator=_HIDING, training=500, batch_size=50, steps=(10, 50), shares=(0.03,),
-        joint=replace(_JOINT, rounds=10, orders=1), lambdas=(0.0, 1.0, 10.0), validation=300, neighbours=3,
+        lambdas=(0.0, 1.0, 10.0), validation=300, neighbours=3,
     )  # fmt: skip
 
 

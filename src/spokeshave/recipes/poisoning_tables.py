@@ -26,6 +26,8 @@ _LOW = 0.05
 """ROC curves are shown up to this share of false alarms."""
 _ELSEWHERE = 2000
 """Test images of the network of another architecture."""
+_BELOW = 0.95
+"""Of a detector's limit, what hiding poison aims at: what aims at the limit itself ends close to it on either side."""
 
 Numbers = dict[str, float]
 
@@ -58,7 +60,8 @@ def retrained_table(walk: Walk) -> dict[str, Numbers]:
             bases = walk.fed(walk.course.training, slice(len(walk.known[1]), len(walk.known[1]) + count))
             normal = (walk.known[0][: plan.many], walk.known[1][: plan.many])
             flipped = bases[0], budget.labels_for(bases[1], len(walk.course.splits.classes))
-            made = poison(walk.victim, *bases, *normal, budget, how=plan.joint, training=clean, seed=walk.seed)
+            how = plan.joint_ascent(steps)
+            made = poison(walk.victim, *bases, *normal, budget, how=how, training=clean, seed=walk.seed)
             joint = made.images, made.labels
             wrong, worse = after(walk.victim, flipped), after(walk.victim, joint)
             row = {"none_share": clean_of(wrong), "flip_share": wrong.mean, "joint_share": worse.mean}
@@ -81,11 +84,9 @@ def hiding_table(walk: Walk) -> dict[str, Numbers]:
     """Accuracy and what is caught of poison that weighs damage against detection, for each lambda."""
     plan, found = walk.plan, {}
     normal = (walk.known[0][: plan.normal], walk.known[1][: plan.normal])
-    by_loss = loss_doubt(walk.victim, walk.detectors[DetectorName.LOSS].limit)
-    most_loss, farthest = walk.joint_detector.limits
-    # Among as many images as the defender's the nearest ones are as far away as the defender finds them.
-    known = (walk.known[0][: len(walk.defended[1])], walk.known[1][: len(walk.defended[1])])
-    by_both = both(loss_doubt(walk.victim, most_loss), distance_doubt(*known, farthest, plan.neighbours))
+    by_loss = loss_doubt(walk.victim, _BELOW * walk.detectors[DetectorName.LOSS].limit)
+    most_loss, farthest = (_BELOW * limit for limit in walk.joint_detector.limits)
+    by_both = both(loss_doubt(walk.victim, most_loss), distance_doubt(*walk.defended, farthest, plan.neighbours))
 
     def direct(doubt: Doubt, strength: float, flip: bool = True) -> ImagesAndLabels:
         budget = plan.budget if flip else replace(plan.budget, flip=False)

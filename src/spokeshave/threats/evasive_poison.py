@@ -57,7 +57,7 @@ def distance_doubt(
     """max(0, d - tau), d the mean distance to the nearest images that the attacker knows with the same label.
 
     Args:
-        known: clean images, not those of the detector, which the attacker does not have.
+        known: clean images: those of the detector where the attacker has them, else the attacker's own.
         labels: theirs.
         threshold: tau, in the images' units.
         neighbours: that distances are averaged over.
@@ -177,7 +177,8 @@ def evade(
         base_labels: their true classes.
         normal_images: on which the loss is to rise.
         normal_labels: their classes.
-        doubt: of the detector, such as `loss_doubt(model, detector.limit)` for a fitted `LossDetector`.
+        doubt: of the detector, such as `loss_doubt(model, 0.95 * detector.limit)` for a fitted `LossDetector`: what
+            aims at the limit itself ends close to it on either side.
         strength: lambda, at least 0: 0 does not care, 10 and more hide first.
         budget: what the attacker may do; None for the paper's.
         how: poisons climb; None for `HIDING_ASCENT`.
