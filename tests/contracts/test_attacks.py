@@ -146,9 +146,9 @@ def test_a_trained_network_loses_accuracy(name):
 )
 @pytest.mark.parametrize("steps", [1, 10])
 def test_our_accuracies_are_foolboxs(norm, strengths, steps):
+    form = Attack(steps, min(1.0, 2.5 / steps), norm)
     ours, theirs = (
-        robust_accuracy(digits_network(), digits(), kind(steps, min(1.0, 2.5 / steps), norm), strengths)
-        for kind in (Attack, FoolboxAttack)
+        robust_accuracy(digits_network(), digits(), attack, strengths) for attack in (form, FoolboxAttack(form))
     )
     assert ours == pytest.approx(theirs, abs=1e-3)
     assert ours[0] > 0.85 and ours[0] - ours[-1] > 0.5 and len(set(ours)) == len(ours)
@@ -210,8 +210,6 @@ def test_our_accuracies_are_foolboxs_on_mnist(real_data_dir):
         optimizer.step()
     for norm, strengths in ((Norm.LINF, [0.0, 0.05, 0.1, 0.2]), (Norm.L2, [0.5, 1.0, 2.0])):
         for steps in (1, 10):
-            ours, theirs = (
-                robust_accuracy(model, data, kind(steps, min(1.0, 2.5 / steps), norm), strengths)
-                for kind in (Attack, FoolboxAttack)
-            )
+            form = Attack(steps, min(1.0, 2.5 / steps), norm)
+            ours, theirs = (robust_accuracy(model, data, attack, strengths) for attack in (form, FoolboxAttack(form)))
             assert ours == pytest.approx(theirs, abs=1e-3) and ours[0] > 0.7

@@ -9,7 +9,7 @@ from attack_cases import digits, digits_network
 from spokeshave import optional
 from spokeshave.errors import InvalidArgument, MissingExtra
 from spokeshave.threats.foolbox_attacks import FoolboxAttack, draw_seed, foolbox_fgsm, foolbox_pgd, load_foolbox
-from spokeshave.threats.gradient_attack import fgsm, pgd
+from spokeshave.threats.gradient_attack import Attack, fgsm, pgd
 from spokeshave.threats.perturbation import Norm
 
 
@@ -30,14 +30,15 @@ def test_nearly_all_images_of_pgd_are_ours(norm):
 
 def test_batches_of_any_size_give_the_same_images():
     images, labels = (part[:7] for part in digits())
-    whole, parts = (FoolboxAttack(3, 0.4, batch_size=size)(digits_network(), images, labels, 0.1) for size in (500, 3))
+    whole, parts = (FoolboxAttack(Attack(3, 0.4), size)(digits_network(), images, labels, 0.1) for size in (500, 3))
     torch.testing.assert_close(whole, parts, rtol=0, atol=1e-6)
 
 
 def test_numbers_out_of_range_are_refused():
-    for wrong in ({"steps": 0}, {"step_share": 0.0}, {"batch_size": 0}):
-        with pytest.raises(InvalidArgument, match="expected"):
-            FoolboxAttack(**wrong)
+    with pytest.raises(InvalidArgument, match="batch_size: expected"):
+        FoolboxAttack(fgsm(), batch_size=0)
+    with pytest.raises(InvalidArgument, match="float32"):
+        FoolboxAttack(Attack(dtype=torch.bfloat16))
 
 
 def test_it_is_imported_without_a_warning_and_named_where_it_is_missing(monkeypatch):

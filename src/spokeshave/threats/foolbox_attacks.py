@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from spokeshave.errors import InvalidArgument
 from spokeshave.optional import require
-from spokeshave.threats.gradient_attack import require_attackable
+from spokeshave.threats.gradient_attack import Attack, fgsm, pgd, require_attackable
 from spokeshave.threats.outside_attacks import by_strength, contained, frozen, require_batch_size
 from spokeshave.threats.perturbation import Norm, strengths_of
 
@@ -26,25 +26,22 @@ class FoolboxAttack:
     """An attack of Foolbox; needs the extra `attacks`.
 
     Attributes:
-        steps: gradients taken an image, at least 1.
-        step_share: length of a step, in strengths, above 0.
-        norm: of the perturbation.
-        random_start: begin at a point drawn from the ball.
+        attack: steps, their length, norm and start; Foolbox computes in float32.
         batch_size: images a forward pass.
     """
 
-    steps: int = 1
-    step_share: float = 1.0
-    norm: Norm = Norm.LINF
-    random_start: bool = False
+    attack: Attack
     batch_size: int = 500
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not 0 < self.step_share < float("inf"):
-            raise InvalidArgument(
-                f"an attack: expected steps of at least 1 and step_share above 0, got {self.steps}, {self.step_share}"
-            )
         require_batch_size(self.batch_size)
+        if self.attack.dtype is not torch.float32:
+            raise InvalidArgument(f"attack: Foolbox computes in float32, got {self.attack.dtype}")
+
+    @property
+    def norm(self) -> Norm:
+        """Of the perturbation."""
+        return self.attack.norm
 
     def __call__(
         self,
@@ -78,8 +75,9 @@ class FoolboxAttack:
             Norm.LINF: foolbox.attacks.LinfProjectedGradientDescentAttack,
             Norm.L2: foolbox.attacks.L2ProjectedGradientDescentAttack,
         }[self.norm]
-        attack = kind(rel_stepsize=self.step_share, steps=self.steps, random_start=self.random_start)
-        seed = draw_seed(generator) if self.random_start else 0
+        form = self.attack
+        attack = kind(rel_stepsize=form.step_share, steps=form.steps, random_start=form.random_start)
+        seed = draw_seed(generator) if form.random_start else 0
 
         def attack_group(places: Tensor, strength: float) -> Tensor:
             parts = [
@@ -98,20 +96,20 @@ def foolbox_fgsm(norm: Norm = Norm.LINF) -> FoolboxAttack:
     """The fast gradient sign method of Foolbox: one step of the whole strength, from the image.
 
     Example:
-        >>> foolbox_fgsm().step_share
+        >>> foolbox_fgsm().attack.step_share
         1.0
     """
-    return FoolboxAttack(norm=norm)
+    return FoolboxAttack(fgsm(norm=norm))
 
 
 def foolbox_pgd(steps: int = 20, start: bool = True, norm: Norm = Norm.LINF) -> FoolboxAttack:
     """Projected gradient descent of Foolbox, with steps of 2.5 / steps strengths.
 
     Example:
-        >>> foolbox_pgd(10).step_share
+        >>> foolbox_pgd(10).attack.step_share
         0.25
     """
-    return FoolboxAttack(steps, 2.5 / steps, norm, start)
+    return FoolboxAttack(pgd(steps, start, norm))
 
 
 def load_foolbox() -> Any:
