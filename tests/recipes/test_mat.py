@@ -58,8 +58,10 @@ def test_a_smoke_run_compares_every_arm_and_resume_repeats_it(tmp_path: Path, ca
         assert {f"{attack}_{one}_share" for attack in ("fgsm", "pgd") for one in ("0.05", "0.1", "0.15", "0.2")} <= set(
             numbers
         )
-    assert [chart.title for chart in record.charts][:2] == ["Accuracy under PGD-2", "Accuracy under AutoAttack"]
-    assert len(record.charts) == 4 and len(record.layers) in (3, 4)  # with signs of masking, or without
+    titles = [chart.title for chart in record.charts]
+    assert titles[:3] == ["Accuracy under all attacks", "Accuracy under PGD-2", "Accuracy under AutoAttack"]
+    assert [curve.label for curve in record.charts[0].curves][2:4] == ["single-0.2, AutoAttack", "mixed, PGD"]
+    assert len(record.charts) == 5 and len(record.layers) in (3, 4)  # with signs of masking, or without
     assert len(record.tables) == 4 and record.tables[-1].row_names == ["single-0.1", "single-0.2", "mixed-0"]
     assert [row.label for row in record.galleries[0].rows] == ["clean", "0.1", "0.2"]
     assert "page:" in capsys.readouterr().out and (tmp_path / "run" / "report.html").stat().st_size > 20_000
@@ -108,7 +110,7 @@ def test_tables_mark_zones_and_say_how_far_structures_are_from_the_best() -> Non
     ]
     assert above == {"arm": "mixed", "0": "+1.0", "0.1": "−2.0", "0.2": "+1.0"}
     assert made["Signs of gradient masking, first seed"] == [{"arm": "plain", "sign": "more steps do less"}]
-    assert [curve.dashed for curve in charts(plan, [one])[0].curves] == [True, True, True, False]
+    assert [curve.dashed for curve in charts(plan, [one])[1].curves] == [True, True, True, False]
     assert one["mixed"].numbers(plan, ["0.1", "0.2"])["pgd_area"] == pytest.approx(
         ((0.96 + 0.78) / 2 + (0.78 + 0.61) / 2) / 2
     )

@@ -8,7 +8,6 @@ from spokeshave.report.image_gallery import picture_of
 from spokeshave.report.robustness_figures import (
     AttackedNetwork,
     adversarial_gallery,
-    minimum_chart,
     strength_chart,
     transfer_table,
     zones_table,
@@ -32,15 +31,6 @@ def test_each_attack_has_its_look_and_each_network_its_colour():
     assert chart.percent and chart.curves[2].xs == [0.1]
     with pytest.raises(InvalidArgument, match="mixed, FGSM: expected 3 accuracies, got 1"):
         strength_chart("t", [AttackedNetwork("mixed", STRENGTHS, [0.9])])
-
-
-def test_the_curve_of_smallest_perturbations_falls_where_each_image_does():
-    chart = minimum_chart("t", {"n": torch.tensor([0.0, 0.15, 0.25, torch.inf])}, 0.4, points=5)
-    assert chart.curves[0].xs == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
-    assert chart.curves[0].ys == [0.75, 0.75, 0.5, 0.25, 0.25]
-    for wrong in ({"last": 0.0}, {"last": 1.0, "points": 1}):
-        with pytest.raises(InvalidArgument, match="t: expected"):
-            minimum_chart("t", {}, **wrong)
 
 
 def test_zones_are_framed_where_they_are():

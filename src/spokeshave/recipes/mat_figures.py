@@ -13,7 +13,14 @@ from spokeshave.recipes.mat_rows import RowPlan
 from spokeshave.report.arms_record import Chart, Curve
 from spokeshave.report.heat_table import HeatTable
 from spokeshave.report.image_gallery import Gallery
-from spokeshave.report.robustness_figures import AXIS, adversarial_gallery, transfer_table, zones_table
+from spokeshave.report.robustness_figures import (
+    AXIS,
+    AttackedNetwork,
+    adversarial_gallery,
+    strength_chart,
+    transfer_table,
+    zones_table,
+)
 from spokeshave.threats.gradient_attack import pgd
 from spokeshave.threats.robust_accuracy import transfer_accuracies
 from spokeshave.threats.working_zones import WorkingZones
@@ -98,9 +105,15 @@ def attacked_images(walk: Walk, arm: str) -> Gallery:
 
 
 def charts(plan: RowPlan, seeds: Seeds) -> list[Chart]:
-    """Accuracy against strength under each attack, and as the smallest perturbations of the first seed tell it."""
-    made = []
-    for title, scores, strengths in _kinds(plan, seeds):
+    """Accuracy against strength under each attack, and as the smallest perturbations of the first seed tell it.
+
+    Args:
+        plan: of the row.
+        seeds: what each found.
+    """
+    kinds = _kinds(plan, seeds)
+    made = [_all_attacks(plan, seeds)]
+    for title, scores, strengths in kinds:
         curves = [_curve(arm, strengths, _mean(seeds, arm, scores)) for arm in seeds[0]]
         made.append(Chart(title, AXIS, "accuracy", curves, percent=True))
     smallest = {arm: one for arm, one in seeds[0].items() if one.minimum}
@@ -108,6 +121,20 @@ def charts(plan: RowPlan, seeds: Seeds) -> list[Chart]:
         curves = [_curve(arm, one.minimum_strengths, one.minimum) for arm, one in smallest.items()]
         made.append(Chart("Images that only a larger perturbation fools", AXIS, "share", curves, percent=True))
     return made
+
+
+def _all_attacks(plan: RowPlan, seeds: Seeds) -> Chart:
+    """The strongest single-strength network and the first structure: where attacks part, gradients are bent."""
+    arms = [single_names(plan)[-1], *[arm for arm in seeds[0] if arm in {one.value for one in ArmName}][:1]]
+    networks = [
+        AttackedNetwork(
+            arm, seeds[0][arm].strengths, _mean(seeds, arm, lambda one: one.fgsm),
+            _mean(seeds, arm, lambda one: one.pgd), _mean(seeds, arm, lambda one: one.autoattack),
+            seeds[0][arm].judged,
+        )
+        for arm in arms
+    ]  # fmt: skip
+    return strength_chart("Accuracy under all attacks", networks)
 
 
 def _kinds(plan: RowPlan, seeds: Seeds) -> list[tuple[str, _Scores, list[float]]]:

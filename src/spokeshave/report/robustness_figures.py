@@ -10,7 +10,6 @@ from spokeshave.errors import InvalidArgument
 from spokeshave.report.arms_record import Chart, Curve
 from spokeshave.report.heat_table import HeatTable
 from spokeshave.report.image_gallery import Gallery, gallery
-from spokeshave.threats.minimum_perturbation import accuracies_at
 from spokeshave.threats.working_zones import WorkingZones
 
 AXIS = "strength of attack, 1 is the range of a pixel"
@@ -63,28 +62,6 @@ def strength_chart(title: str, networks: Sequence[AttackedNetwork], axis: str = 
                 look = {"dashed": name == "FGSM", "points": name == "AutoAttack", "group": group}
                 curves.append(Curve(f"{one.label}, {name}", list(strengths), list(accuracies), **look))
     return Chart(title, axis, "accuracy", curves, percent=True)
-
-
-def minimum_chart(
-    title: str, minimum: Mapping[str, Float[Tensor, " n"]], last: float, points: int = 41, axis: str = AXIS
-) -> Chart:
-    """Share of images that only a larger perturbation fools, against its size.
-
-    Args:
-        title: heading.
-        minimum: name of a network -> smallest perturbation of each image, infinite where none was found.
-        last: largest size shown, above 0.
-        points: of each curve, at least 2.
-        axis: what the sizes are.
-
-    Raises:
-        InvalidArgument: for a range or a number of points that is none.
-    """
-    if not last > 0 or points < 2:
-        raise InvalidArgument(f"{title}: expected a last size above 0 and two points, got {last} and {points}")
-    sizes = [last * place / (points - 1) for place in range(points)]
-    curves = [Curve(name, sizes, list(accuracies_at(found, sizes))) for name, found in minimum.items()]
-    return Chart(title, axis, "share of images", curves, percent=True)
 
 
 def zones_table(title: str, zones: WorkingZones) -> HeatTable:
