@@ -1,5 +1,7 @@
 """Foolbox's attacks behind our interface; equal accuracies and every promise are tested in the contract of attacks."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -59,3 +61,10 @@ def test_seeds_come_from_the_generator_and_move_it_on():
     before = torch.get_rng_state()
     draw_seed(None)
     assert not torch.equal(before, torch.get_rng_state())
+
+
+def test_it_is_imported_on_a_machine_without_git(tmp_path):
+    code = "from spokeshave.threats.foolbox_attacks import load_foolbox; print(load_foolbox().__name__)"
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | {"PATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "foolbox", done.stderr

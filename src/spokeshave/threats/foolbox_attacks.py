@@ -6,6 +6,7 @@ default of 1/30 of the strength is for 40 steps, and with ten of them reaches on
 Departs from the paper: nothing known.
 """
 
+import os
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -113,11 +114,13 @@ def foolbox_pgd(steps: int = 20, start: bool = True, norm: Norm = Norm.LINF) -> 
 
 
 def load_foolbox() -> Any:
-    """Import Foolbox, in silence about a SciPy name that it imports by its old place.
+    """Import Foolbox, in silence about a SciPy name that it imports by its old place, and also where git is missing.
 
     Raises:
         MissingExtra: where it is not installed.
     """
+    # GitPython, which Foolbox fetches models of others by, raises where there is no git, unless it is told not to.
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Please import `gaussian_filter`", DeprecationWarning)
         return require("foolbox", "attacking with Foolbox")
