@@ -74,12 +74,11 @@ def test_the_stronger_it_hides_the_less_it_is_seen_and_the_less_it_harms(model):
     assert seen[1] < seen[0] and objectives[1] >= objectives[0]
 
 
-@pytest.mark.parametrize("strength", [10.0, 100.0])
-def test_who_hides_well_is_below_the_threshold_with_every_poison_and_harms_all_the_same(strength):
+def test_who_hides_well_is_below_the_threshold_with_every_poison_and_harms_all_the_same():
     (images, labels), test = digits()
     model, bases, normal = trained(), (images[:30], labels[:30]), (images[200:400], labels[200:400])
     detector = LossDetector().fit(model, *test)
-    made = evade(model, *bases, *normal, loss_doubt(model, 0.95 * detector.limit), strength)
+    made = evade(model, *bases, *normal, loss_doubt(model, 0.95 * detector.limit), 10.0)
     assert not detector.suspicious(made.images, made.labels).any()
     found = damage(model, made.images, made.labels, test)
     assert found.mean < found.before - 0.15

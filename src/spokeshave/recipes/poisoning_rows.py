@@ -22,7 +22,7 @@ from spokeshave.train_settings import TrainSettings
 
 _ONE_STEP = PoisonBudget()
 _LONG = Ascent(rounds=40, step=0.05, decay=False)
-_JOINT = Ascent(rounds=40, step=0.2, decay=False, momentum=0.5, orders=3)
+_JOINT = Ascent(rounds=20, step=0.2, momentum=0.5, orders=2)
 _JOINT_LONG = Ascent(rounds=40, step=0.1, momentum=0.9, orders=1)
 _MANY_STEPS = 30
 """A retraining of at least so many steps is long: one order of it stands for others, and each costs much."""
@@ -146,7 +146,8 @@ def _cifar10() -> RowPlan:
         replace(_SGD, epochs=10, learning_rate=0.03, weight_decay=5e-4), ConvAutoencoder,
         budget=PoisonBudget(lr=0.01), differences=2,
         paper=Ascent(rounds=7, step=10 / 255, decay=False, probe=1 / 255), images=1000,
-        joint=replace(_JOINT, rounds=10, orders=1), joint_long=replace(_JOINT_LONG, rounds=10), steps=(10, 100), shares=(0.03,),
+        joint=replace(_JOINT, rounds=10, orders=1), joint_long=replace(_JOINT_LONG, rounds=10),
+        steps=(10, 100), shares=(0.03,),
     )  # fmt: skip
 
 
