@@ -91,7 +91,7 @@ class RowPlan:
     shares: tuple[float, ...] = (0.01, 0.03, 0.05)
     joint: Ascent = _JOINT
     joint_long: Ascent = _JOINT_LONG
-    lambdas: tuple[float, ...] = (0.0, 1.0, 10.0, 100.0)
+    lambdas: tuple[float, ...] = (0.0, 1.0, 3.0, 10.0, 100.0)
     neighbours: int = 5
     validation: int = 5000
 
