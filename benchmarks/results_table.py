@@ -166,6 +166,27 @@ def arms(recipe: str, quantities: Mapping[str, str]) -> Callable[[Path], str]:
     return table
 
 
+def comparisons(recipe: str) -> Callable[[Path], str]:
+    """Makes the further tables of a recipe that compares arms, each under its title, from its name."""
+
+    def tables(directory: Path) -> str:
+        parts = []
+        for row in read_rows(recipe, directory) if (directory / recipe).is_dir() else ():
+            for title, rows in row.numbers["layers"].items():
+                names = list(dict.fromkeys(name for one in rows for name in one))
+                headings = [name.removesuffix("_share").replace("_", " ") for name in names]
+                lines = [
+                    f"**{row.row}.** {title}:\n",
+                    "| " + " | ".join(headings) + " |",
+                    "|" + "---|" * len(names),
+                    *("| " + " | ".join(number_words(name, one.get(name)) for name in names) + " |" for one in rows),
+                ]
+                parts.append("\n".join(lines))
+        return "\n\n".join(parts)
+
+    return tables
+
+
 def equal_table(directory: Path) -> str:
     """What each arm of recipe `truenorth` needs for plain Tea's accuracy, by means over seeds."""
     lines = [
@@ -398,6 +419,39 @@ PLACES: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
     ),
     ("docs/papers/truenorth.md", "equal", equal_table),
     ("docs/papers/one_level.md", "one-level", arms("one_level", {"zero_share": "zeros"})),
+    (
+        "docs/papers/mat.md",
+        "mat",
+        arms(
+            "mat",
+            {
+                "pgd_area": "area, PGD-20",
+                "autoattack_area": "area, AutoAttack",
+                "networks": "networks",
+                "epochs": "epochs",
+                "gradients": "attack gradients an image",
+            },
+        ),
+    ),
+    ("docs/papers/mat.md", "mat-comparisons", comparisons("mat")),
+    (
+        "docs/papers/poisoning.md",
+        "poisoning",
+        arms(
+            "poisoning",
+            {
+                "seconds": "seconds a poison",
+                "times_faster": "times faster than differences",
+                "loss_area": "loss: ROC area",
+                "loss_found_share": "loss: found at 1 %",
+                "loss_filtered_error_share": "error, filtered by loss",
+                "both_area": "loss or distance: ROC area",
+                "both_found_share": "loss or distance: found at 1 %",
+                "both_filtered_error_share": "error, filtered by both",
+            },
+        ),
+    ),
+    ("docs/papers/poisoning.md", "poisoning-comparisons", comparisons("poisoning")),
 )
 """File, the mark around the table in it, what writes the table from the ledger's folder."""
 
