@@ -15,8 +15,10 @@ from spokeshave.errors import InvalidArgument, TrainingDiverged, WorkerFailed
 from spokeshave.worker_processes import do_in_processes
 from test_gloo_workers import gone
 
+# A shell that starts the tests in the background has them ignore Ctrl-C, and what they start inherits that.
 WAITING = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path[:0] = {path!r}
 import process_jobs
 from spokeshave.worker_processes import do_in_processes
@@ -81,11 +83,15 @@ def run_waiting(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
 @pytest.mark.parametrize("ending", ["kill", "interrupt"])
 def test_nobody_stays_behind(tmp_path: Path, ending: str) -> None:
     parent, worker = run_waiting(tmp_path)
-    if ending == "kill":
-        parent.kill()
-    else:
-        os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to all of them
-    _, written = parent.communicate(timeout=30)
+    with parent:  # which waits for it, also after a failure
+        if ending == "kill":
+            parent.kill()
+        else:
+            os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to all of them
+        try:
+            _, written = parent.communicate(timeout=60)
+        finally:
+            parent.kill()
     assert gone(worker)
     if ending == "interrupt":
         assert written.count(b"KeyboardInterrupt") == 1
