@@ -93,8 +93,9 @@ def _cifar10() -> RowPlan:
 def _demo() -> RowPlan:
     """The same on the embedded digits."""
     return replace(
-        _mnist(), data=DatasetName.DIGITS, settings=replace(_ADAM, epochs=30, warmup_epochs=5), batch_size=64,
-        validation=300, images=300, judged=50, strengths=(0.05, 0.1, 0.2), tested=(0.05, 0.1, 0.15, 0.2),
+        _mnist(), data=DatasetName.DIGITS, settings=replace(_ADAM, epochs=12, warmup_epochs=2), batch_size=64,
+        validation=300, images=300, judged=16, parts=(Part.APGD_CE, Part.APGD_T),
+        strengths=(0.05, 0.1, 0.2), tested=(0.05, 0.1, 0.15, 0.2),
         weights=(1.0, 1.0, 2.0),
     )  # fmt: skip
 
