@@ -49,11 +49,17 @@ class NeighbourDetector(Detector):
     def _scores(self, images: Tensor, labels: Tensor) -> Tensor:
         model, (_, known_labels) = self._fitted()
         mine = features_of(model, images, self.space)
-        return disagreement(mine, labels.cpu(), self._known, known_labels.cpu(), self.neighbours)
+        return self._measure(mine, labels.cpu(), self._known, known_labels.cpu())
 
     def _clean_scores(self, images: Tensor, labels: Tensor) -> Tensor:
         known = labels.cpu()
-        return disagreement(self._known, known, self._known, known, self.neighbours, itself=True)
+        return self._measure(self._known, known, self._known, known, itself=True)
+
+    def _measure(
+        self, features: Tensor, labels: Tensor, known: Tensor, known_labels: Tensor, itself: bool = False
+    ) -> Tensor:
+        """What is compared; detectors that look at other distances to the clean images replace it."""
+        return disagreement(features, labels, known, known_labels, self.neighbours, itself)
 
 
 def disagreement(

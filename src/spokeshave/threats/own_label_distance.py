@@ -13,13 +13,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from spokeshave.errors import InvalidArgument
-from spokeshave.threats.network_features import Space, features_of
-from spokeshave.threats.poisoning_detection import Detector
+from spokeshave.threats.neighbour_detection import NeighbourDetector
+from spokeshave.threats.network_features import Space
 
 _CHUNK = 1000
 
 
-class DistanceDetector(Detector):
+class DistanceDetector(NeighbourDetector):
     """Mean distance to the nearest clean images of the same label.
 
     Args:
@@ -31,11 +31,7 @@ class DistanceDetector(Detector):
     """
 
     def __init__(self, neighbours: int = 5, space: Space = Space.PIXELS) -> None:
-        super().__init__()
-        if neighbours < 1:
-            raise InvalidArgument(f"neighbours must be at least 1, got {neighbours}")
-        self.neighbours, self.space = neighbours, space
-        self._known = torch.zeros(0)
+        super().__init__(neighbours, space)
 
     def _learn(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
         super()._learn(model, images, labels)
@@ -46,16 +42,11 @@ class DistanceDetector(Detector):
                 f"label {int(found[few][0])}: {self.neighbours} neighbours need more than {int(counts[few][0])} clean "
                 "images of each label"
             )
-        self._known = features_of(model, images, self.space)
 
-    def _scores(self, images: Tensor, labels: Tensor) -> Tensor:
-        model, (_, known_labels) = self._fitted()
-        mine = features_of(model, images, self.space)
-        return own_label_distance(mine, labels.cpu(), self._known, known_labels.cpu(), self.neighbours)
-
-    def _clean_scores(self, images: Tensor, labels: Tensor) -> Tensor:
-        known = labels.cpu()
-        return own_label_distance(self._known, known, self._known, known, self.neighbours, itself=True)
+    def _measure(
+        self, features: Tensor, labels: Tensor, known: Tensor, known_labels: Tensor, itself: bool = False
+    ) -> Tensor:
+        return own_label_distance(features, labels, known, known_labels, self.neighbours, itself)
 
 
 def own_label_distance(
