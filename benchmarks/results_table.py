@@ -294,6 +294,44 @@ def crossbar_forward(directory: Path) -> str:
     return "\n".join(lines)
 
 
+def structure_speed(directory: Path) -> str:
+    """How fast members of parallel MAT train, together and one after the other."""
+    lines = [
+        "| network | members, steps each | members train | seconds | times as fast as one after the other |",
+        "|---|---|---|---|---|",
+    ]
+    for row in _benchmarks(directory, "adversarial-structures"):
+        for found in row.numbers["speed"]:
+            for name, one in found["contestants"].items():
+                cells = [
+                    found["network"],
+                    f"{found['members']}, {found['steps']}",
+                    name,
+                    f"{one['seconds']:.1f}",
+                    f"{one['times_faster']:.2f} ± {one['spread']:.2f}",
+                ]
+                lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def structure_memory(directory: Path) -> str:
+    """Memory of training one network, by what it is trained on."""
+    lines = ["| network | trained | tensors, MiB | of one strength | resident, MiB |", "|---|---|---|---|---|"]
+    for row in _benchmarks(directory, "adversarial-structures"):
+        for kind, arms_found in row.numbers["memory"].items():
+            one = arms_found["one strength"]["tensor_bytes"]
+            for arm, found in arms_found.items():
+                cells = [
+                    kind,
+                    arm,
+                    f"{found['tensor_bytes'] / 2**20:.2f}",
+                    f"{found['tensor_bytes'] / one:.3f}",
+                    f"{found['resident_bytes'] / 2**20:.1f}",
+                ]
+                lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def _against_both(outcome: dict) -> str:
     return ", ".join("{:.2f} ± {:.2f}x".format(*outcome["faster_than"][name]) for name in ("fp32", "bf16"))
 
@@ -434,6 +472,8 @@ PLACES: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
         ),
     ),
     ("docs/papers/mat.md", "mat-comparisons", comparisons("mat")),
+    ("docs/papers/mat.md", "structure-speed", structure_speed),
+    ("docs/papers/mat.md", "structure-memory", structure_memory),
     (
         "docs/papers/poisoning.md",
         "poisoning",

@@ -8,6 +8,7 @@ lengths and the attack are chosen here; rows that end in -fgsm train and are att
 which is known to overestimate; all others train on PGD.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -126,7 +127,7 @@ def run(config: Config) -> dict[str, Any]:
     Raises:
         SpokeshaveError: what is wrong with the options, the data, the run's folder or the training.
     """
-    plan, row = plan_of(config), config.row.value
+    started, plan, row = time.perf_counter(), plan_of(config), config.row.value
     course = open_course(config, "mat", plan.start())
     if config.walk:
         _choose_strengths(_walk(config, plan, course, config.seeds[0]), config.walk)
@@ -162,6 +163,7 @@ def run(config: Config) -> dict[str, Any]:
         tables=[*zones(plan, found), transfer(walks[config.seeds[0]], own[:1])],
         galleries=[attacked_images(walks[config.seeds[0]], config.arms[0].value)],
         command=command_line(["spokeshave", "run", "mat"], config),
+        started=started,
     )  # fmt: skip
     return close_course(record, course, config)
 

@@ -86,8 +86,8 @@ def _cifar10() -> RowPlan:
     network = partial(SmallCNN, 3, 32, mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262))
     strengths = tuple(one / 255 for one in (2, 4, 8, 12))
     tested = tuple(one / 255 for one in (2, 4, 6, 8, 10, 12))
-    row = RowPlan("small-colour", network, DatasetName.CIFAR10, strengths, tested, _ADAM, InnerAttack.FGSM_RS)
-    return replace(row, settings=replace(_ADAM, epochs=6, learning_rate=4e-3), augment=Augmentation(pad=4, flip=True))
+    settings, augment = replace(_ADAM, learning_rate=4e-3), Augmentation(pad=4, flip=True)
+    return RowPlan("small-colour", network, DatasetName.CIFAR10, strengths, tested, settings, augment=augment)
 
 
 def _demo() -> RowPlan:

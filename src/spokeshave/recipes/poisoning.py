@@ -7,6 +7,7 @@ Departs from the paper: three freshly trained victims, as its one checkpoint is 
 known, so that the speed-up in its abstract is the only published number.
 """
 
+import time
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -121,7 +122,7 @@ def run(config: Config) -> dict[str, Any]:
     Raises:
         SpokeshaveError: what is wrong with the options, the data, the run's folder or the training.
     """
-    plan, row = plan_of(config), config.row.value
+    started, plan, row = time.perf_counter(), plan_of(config), config.row.value
     course = open_course(config, "poisoning", plan.start())
     walks = {seed: Walk(plan, course, seed) for seed in config.seeds}
     seeds = {seed: walk.arms(config.arms) for seed, walk in walks.items()}
@@ -152,6 +153,7 @@ def run(config: Config) -> dict[str, Any]:
         galleries=[poison_gallery(next(iter(walks.values())))],
         paper=PAPER.get(row),
         command=command_line(["spokeshave", "run", "poisoning"], config),
+        started=started,
     )  # fmt: skip
     return close_course(record, course, config)
 
