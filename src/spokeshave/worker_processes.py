@@ -22,6 +22,7 @@ import torch.multiprocessing  # tensors travel through shared memory once it is 
 
 from spokeshave import errors
 from spokeshave.errors import InvalidArgument, SpokeshaveError, WorkerFailed
+from spokeshave.large_blocks import keep_large_blocks
 
 Work = Callable[[Any, Any, Callable[[Any], None]], Any]
 """What is done: called with what all jobs share, the job, and what sends a message home; its answer goes home too."""
@@ -192,6 +193,7 @@ def _serve(connection: Connection, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the workers
     threading.Thread(target=_leave_with_the_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    keep_large_blocks()
 
     def tell(kind: str, value: object = None) -> None:
         connection.send_bytes(pickle.dumps((kind, value)))

@@ -8,7 +8,8 @@ from graphlib import TopologicalSorter
 from spokeshave.optional import EXTRAS
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "files", "optional", "processes", "tensor_digest", "user_cache"}) | {"worker_processes"},
+    frozenset({"errors", "files", "optional", "processes", "tensor_digest", "user_cache"})
+    | {"worker_processes", "large_blocks"},
     frozenset({"structures", "data", "models", "timing", "jit"}),
     frozenset({"regularizers", "rewrites", "measure", "dense_runtimes", "export", "ledger", "targets", "communication"})
     | {"threats"},

@@ -1,6 +1,7 @@
 """spokeshave compress: makes your own model smaller, within a drop of accuracy that you name."""
 
 from spokeshave.cli.run import parse
+from spokeshave.large_blocks import keep_large_blocks
 
 
 def command(arguments: list[str]) -> int:
@@ -14,5 +15,6 @@ def command(arguments: list[str]) -> int:
     """
     from spokeshave.recipes.compression import Config, run
 
+    keep_large_blocks()
     run(parse(Config, arguments, prog="spokeshave compress", about="Make your own model smaller."))
     return 0

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from spokeshave.cli.list_recipes import headline, load_recipe, recipe_names
 from spokeshave.errors import InvalidArgument
+from spokeshave.large_blocks import keep_large_blocks
 
 USAGE = "usage: spokeshave run RECIPE [options]    (spokeshave run RECIPE --help shows the options)"
 
@@ -37,6 +38,7 @@ def command(arguments: list[str]) -> int:
         raise InvalidArgument(f"name a recipe first: {', '.join(recipe_names())}\n{USAGE}")
     recipe = load_recipe(arguments[0])
     config = parse(recipe.Config, arguments[1:], prog=f"spokeshave run {arguments[0]}", about=headline(recipe))
+    keep_large_blocks()
     recipe.run(config)
     from spokeshave.processes import leave_processes  # not before the help: it brings torch
 
