@@ -8,6 +8,7 @@ from spokeshave.communication.ternary_reduce_scatter import ternary_reduce_scatt
 from spokeshave.communication.ternary_wire import Wire as Wire
 from spokeshave.communication.terngrad import terngrad_hook as terngrad_hook
 from spokeshave.communication.terngrad_state import TernGradState as TernGradState
+from spokeshave.evaluation import evaluate as evaluate
 from spokeshave.export import export as export
 from spokeshave.export import load_safetensors as load_safetensors
 from spokeshave.measure import compare as compare
@@ -86,5 +87,4 @@ from spokeshave.threats.poisoning import poison as poison
 from spokeshave.threats.poisoning_detection import LossDetector as LossDetector
 from spokeshave.threats.robust_accuracy import robust_accuracy as robust_accuracy
 from spokeshave.train_settings import TrainSettings as TrainSettings
-from spokeshave.training import evaluate as evaluate
 from spokeshave.training import train as train
