@@ -49,7 +49,7 @@ def load_image_folder(
     root = existing_folder(path, "the image folder")
     cut = (root / "train").is_dir()
     train_root = root / "train" if cut else root
-    classes = tuple(name for name, files in _tree(train_root).items() if files)
+    classes = tuple(name for name, files in class_files(train_root).items() if files)
     if len(classes) < 2:
         raise DataError(
             f"{train_root}: expected two or more subfolders with images ({' '.join(SUFFIXES)}), one a class, "
@@ -64,7 +64,7 @@ def load_image_folder(
     return Splits(root.resolve().name, train, test, classes)
 
 
-def _tree(root: Path) -> dict[str, list[Path]]:
+def class_files(root: Path) -> dict[str, list[Path]]:
     """Give the image files of each subfolder, all in alphabetical order."""
     folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     return {
@@ -79,7 +79,7 @@ def read_tree(root: Path, classes: tuple[str, ...], height: int, width: int, cha
     Raises:
         DataError: where a class is unknown, nothing is there, or an image is damaged.
     """
-    tree = _tree(root)
+    tree = class_files(root)
     unknown = [name for name, files in tree.items() if files and name not in classes]
     if unknown:
         raise DataError(f"{root}: has classes that the training images lack: {', '.join(unknown)}; rename or move them")

@@ -65,5 +65,5 @@ MNIST_M = Source(
     folders=("mnist-m", "mnist_m", "."),
     files=tuple((_FILE, name) for name in _LISTS),
     read=read_mnist_m,
-    page="http://yaroslav.ganin.net",
+    page="https://yaroslav.ganin.net",
 )

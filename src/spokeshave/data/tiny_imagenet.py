@@ -77,5 +77,5 @@ TINY_IMAGENET = Source(
     folders=("tiny-imagenet-200",),
     files=(("classes.txt", "wnids.txt"), ("shard0.npz", "val/val_annotations.txt")),
     read=read_tiny_imagenet,
-    page="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    page="https://cs231n.stanford.edu/tiny-imagenet-200.zip",
 )
