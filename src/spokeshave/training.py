@@ -172,7 +172,7 @@ class _State:
         epoch, index = divmod(self.step, len(self.batches))
         rate = rate_at(self.settings, self.step, len(self.batches))
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("share", 1.0)
         inputs, labels = self.batches.batch(epoch, index)
         if self.transform is not None:
             inputs, labels = self.transform.transform(self.step, inputs, labels)

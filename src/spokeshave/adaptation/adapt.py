@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spokeshave.adaptation.adaptation_objective import Adaptation, Terms
+from spokeshave.adaptation.adaptation_objective import SOURCE_ONLY, Adaptation, Terms
 from spokeshave.adaptation.adapting_network import AdaptingNetwork, Statistics
 from spokeshave.adaptation.target_statistics import refresh_statistics
 from spokeshave.data import Augmentation, Batches, Split
@@ -74,6 +74,7 @@ def adapt(
     run_dir: Path | None = None,
     resume: bool = False,
     label: str = "adapting",
+    refresh: bool = True,
 ) -> Adapted:
     """Train a classifier on labelled source images so that it is right on target images.
 
@@ -85,12 +86,13 @@ def adapt(
         settings: of the training.
         feeding: of images.
         residual: learn a correction between source and target scores.
-        statistics: of batch normalization, in training; afterwards they are taken from all target images.
+        statistics: of batch normalization, in training.
         layer: whose input are the features; found where None.
         held_out: share of the source that the training's progress is seen on, in (0, 1).
         run_dir: where checkpoints go; None for none.
         resume: go on from the checkpoint in it.
         label: beside the progress bar.
+        refresh: take the statistics of batch normalization from the target at the end.
 
     Returns:
         The adapted classifier: the last iterate, never the best one on the target.
@@ -107,13 +109,16 @@ def adapt(
     drawn = feeding.batches(target, settings.seed + 1, target=True)
     network.to(batches.device)
     adapting = AdaptingNetwork(network, batches.batch(0, 0)[0][:2], layer, residual, statistics).to(batches.device)
-    objective = Adaptation(drawn, terms, settings.label_smoothing)
+    terms = terms or Terms()
+    # Without terms the target is not looked at, not even by the statistics of batch normalization.
+    objective = Adaptation(drawn, terms, settings.label_smoothing) if terms != SOURCE_ONLY or residual else None
     settings = replace(settings, keep_best=False)
     history = train(
         adapting, batches, feeding.batches(seen, 0, training=False), settings, run_dir=run_dir, resume=resume,
         label=label, objective=objective,
     )  # fmt: skip
-    refresh_statistics(network, feeding.batches(target, 0, target=True, training=False))
+    if refresh:
+        refresh_statistics(network, feeding.batches(target, 0, target=True, training=False))
     return Adapted(network.eval(), history.rows, adapting.layer)
 
 
