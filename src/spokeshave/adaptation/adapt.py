@@ -98,7 +98,8 @@ def adapt(
         The adapted classifier: the last iterate, never the best one on the target.
 
     Raises:
-        InvalidArgument: for fewer than two target images, one class only, or images of different shapes.
+        InvalidArgument: for fewer than two target images, one class only, more classes than the network has, or images
+            of different shapes.
         UnsupportedLayer: where the layer of the features is not found.
         TrainingDiverged: where the loss became NaN or infinite.
         CheckpointError: where the folder holds another run.
@@ -110,6 +111,8 @@ def adapt(
     network.to(batches.device)
     adapting = AdaptingNetwork(network, batches.batch(0, 0)[0][:2], layer, residual, statistics).to(batches.device)
     terms = terms or Terms()
+    if (most := int(source.labels.max())) >= adapting.classes:
+        raise InvalidArgument(f"network: it tells {adapting.classes} classes apart, the source has class {most}")
     # Without terms the target is not looked at, not even by the statistics of batch normalization.
     objective = Adaptation(drawn, terms, settings.label_smoothing) if terms != SOURCE_ONLY or residual else None
     settings = replace(settings, keep_best=False)

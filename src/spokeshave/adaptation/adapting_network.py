@@ -80,6 +80,7 @@ class AdaptingNetwork(nn.Module):
         with torch.no_grad(), features_of(network.eval(), self.layer) as found:
             scores = network(example)
         network.train(mode)
+        self.classes = scores.shape[1]
         self.domain_classifier = DomainClassifier(found[0].shape[1], hidden).to(example.device)
         self.residual = ResidualClassifier(scores.shape[1]).to(example.device) if residual else nn.Identity()
 

@@ -13,7 +13,7 @@ import torch
 from spokeshave.data import Split
 from spokeshave.data.data_folders import existing_folder
 from spokeshave.data.image_folder import SUFFIXES, class_files, read_images
-from spokeshave.errors import DataError
+from spokeshave.errors import DataError, InvalidArgument
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +53,12 @@ def read_domain_folders(source: Path | str, target: Path | str, size: int = 64, 
         channels: 3 for colour, where grey images get three equal planes; 1 for grey, to which colour is turned.
 
     Raises:
+        InvalidArgument: where the size or the channels are out of their range.
         DataError: where a folder is missing, the source has fewer than two classes, the target has a class that the
             source lacks, or fewer than two images.
     """
+    if size < 1 or channels not in (1, 3):
+        raise InvalidArgument(f"expected a size of at least 1 pixel and 1 or 3 channels, got {size} and {channels}")
     roots = existing_folder(source, "the source folder"), existing_folder(target, "the target folder")
     trees = [{name: files for name, files in class_files(root).items() if files} for root in roots]
     classes = tuple(trees[0])
