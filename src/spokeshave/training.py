@@ -291,10 +291,11 @@ class _State:
         saved = load_checkpoint(self.run_dir)
         # Checkpoints of old did not note them.
         earlier = {"regularizers": self.pulls, "data": self.data, **saved.facts["identity"]}
-        changed = [k for k, v in self._identity().items() if earlier.get(k) != v]
+        identity = self._identity()
+        changed = [k for k in {**earlier, **identity} if earlier.get(k) != identity.get(k)]
         if changed:
             was = {k: earlier.get(k) for k in changed}
-            now = {k: self._identity()[k] for k in changed}
+            now = {k: identity.get(k) for k in changed}
             raise CheckpointError(
                 f"{self.run_dir} was made with other settings: {was} there, {now} now; "
                 "use the same settings to resume, or another folder to start anew"
