@@ -26,7 +26,7 @@ from spokeshave.threats.robust_accuracy import transfer_accuracies
 from spokeshave.threats.working_zones import WorkingZones
 
 Seeds = Sequence[Mapping[str, Verdict]]
-"""What every seed found: name of an arm -> its verdict."""
+"""What every seed found: name of an arm -> its verdict; ensembles are judged by AutoAttack in the first seed only."""
 _SHOWN = 8
 _Scores = Callable[[Verdict], list[float]]
 
@@ -149,16 +149,18 @@ def _kinds(plan: RowPlan, seeds: Seeds) -> list[tuple[str, _Scores, list[float]]
 
 
 def _mean(seeds: Seeds, arm: str, scores: _Scores) -> tuple[float, ...]:
-    return tuple(mean(column) for column in zip(*(scores(one[arm]) for one in seeds), strict=True))
+    found = [scores(one[arm]) for one in seeds]
+    return tuple(mean(column) for column in zip(*filter(None, found), strict=True))
 
 
 def _above(plan: RowPlan, seeds: Seeds, arm: str, scores: _Scores) -> list[str]:
-    """At each strength, over the seeds: the best is the one whose mean is the best."""
+    """At each strength, over the seeds that have scores: the best is the one whose mean is the best."""
     cells = []
     singles = {one: _mean(seeds, one, scores) for one in single_names(plan)}
     for column in range(len(scores(seeds[0][arm]))):
         best = max(singles, key=lambda one, column=column: singles[one][column])
-        gaps = [100 * (scores(one[arm])[column] - scores(one[best])[column]) for one in seeds]
+        both = [(scores(one[arm]), scores(one[best])) for one in seeds]
+        gaps = [100 * (own[column] - other[column]) for own, other in both if own]
         spread = f" ± {stdev(gaps):.1f}" if len(gaps) > 1 else ""
         cells.append(f"{mean(gaps):+.1f}{spread}".replace("-", "−"))
     return cells

@@ -37,7 +37,7 @@ class RowPlan:
         augment: of the training images.
         validation: images held out of the training split.
         images: of the test split that FGSM and PGD attack, the first ones.
-        judged: of these, the first that AutoAttack attacks.
+        judged: of these, the first that AutoAttack attacks; ensembles in the first seed only.
         pgd_steps: of the PGD that networks are judged by.
         parts: of AutoAttack; all of the standard but in a smoke run, as are `queries` of Square.
     """
