@@ -1,5 +1,13 @@
 """The public names of Spokeshave: the one list, read by `__init__.py` and by type checkers."""
 
+from spokeshave.adaptation.adapt import adapt as adapt
+from spokeshave.adaptation.adaptation_objective import Adaptation as Adaptation
+from spokeshave.adaptation.adaptation_objective import Term as Term
+from spokeshave.adaptation.adaptation_objective import Terms as Terms
+from spokeshave.adaptation.correlation_alignment import coral_distance as coral_distance
+from spokeshave.adaptation.gradient_reversal import reverse_gradient as reverse_gradient
+from spokeshave.adaptation.maximum_mean_discrepancy import squared_mmd as squared_mmd
+from spokeshave.adaptation.sliced_wasserstein import sliced_wasserstein as sliced_wasserstein
 from spokeshave.communication.bfloat16_hook import bfloat16_hook as bfloat16_hook
 from spokeshave.communication.digit_packing import Pack as Pack
 from spokeshave.communication.ternary_codes import Deviation as Deviation
