@@ -108,4 +108,6 @@ class AdaptingNetwork(nn.Module):
                 answers = self.network(torch.cat([images, target])).split(sizes)
                 features = found[0].split(sizes)
         domains = [self.domain_classifier(reverse_gradient(one, scale)) for one in features]
-        return TwoDomains(*features, self.residual(answers[0]), *answers, *domains)
+        return TwoDomains(
+            features[0], features[1], self.residual(answers[0]), answers[0], answers[1], domains[0], domains[1]
+        )

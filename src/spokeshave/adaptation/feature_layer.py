@@ -3,8 +3,9 @@
 The layer is found by running the network once: the last linear or convolutional layer that gives one number a class.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -32,10 +33,12 @@ def last_layer(network: nn.Module, example: Float[Tensor, "b *image"]) -> str:
         '2'
     """
     ran: list[tuple[str, int]] = []
+
+    def note(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        return lambda _module, _inputs, output: ran.append((name, output.shape[1]))
+
     handles = [
-        layer.register_forward_hook(lambda _m, _i, output, name=name: ran.append((name, output.shape[1])))
-        for name, layer in network.named_modules()
-        if isinstance(layer, _KINDS)
+        layer.register_forward_hook(note(name)) for name, layer in network.named_modules() if isinstance(layer, _KINDS)
     ]
     try:
         with torch.no_grad(), evaluating(network):

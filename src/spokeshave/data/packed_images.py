@@ -1,6 +1,7 @@
 """Encoded images back to back in one array of bytes, in an .npz file: JPEG files without a file each."""
 
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -29,7 +30,7 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
             if missing:
                 raise DataError(f"{path}: expected arrays {', '.join(names)}, {', '.join(missing)} missing")
             return {name: archive[name] for name in names}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is not a whole .npz file: {error}; copy or make it again") from error
 
 
