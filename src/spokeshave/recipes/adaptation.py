@@ -144,7 +144,8 @@ def run(config: Config) -> dict[str, Any]:
         quantities=QUANTITIES,
         layers={"Network": network_rows({plan.network.value: first.networks[headline]}, first.example())},
         charts=[
-            feature_chart(f"Features: {words}", seen[name][0], seen[name][1], first.seed) for name, words in shown.items()
+            feature_chart(f"Features: {words}", seen[name][0], seen[name][1], first.seed)
+            for name, words in shown.items()
         ],
         tables=[
             confusion_table(f"Target images: {words}", seen[name][1], domains.classes)
