@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,7 +24,6 @@ from spokeshave.adaptation.gradient_reversal import ramp
 from spokeshave.adaptation.maximum_mean_discrepancy import squared_mmd
 from spokeshave.adaptation.prediction_entropy import entropy_of_mean, mean_entropy
 from spokeshave.adaptation.sliced_wasserstein import sliced_wasserstein
-from spokeshave.data import Batches
 from spokeshave.errors import InvalidArgument
 
 
@@ -89,6 +88,26 @@ class Terms:
 SOURCE_ONLY = Terms(*(Term() for _ in fields(Terms)))
 
 
+@runtime_checkable
+class TargetBatches(Protocol):
+    """What is asked of the target: batches that follow from epoch and place, as `data.Batches` gives them."""
+
+    batch_size: int
+    seed: int
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        ...
+
+    def batch(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
+        """One batch, and labels, which are never looked at."""
+        ...
+
+    def digest(self) -> str:
+        """Of all that is drawn from."""
+        ...
+
+
 class Adaptation:
     """The objective: the cross entropy of source images, and the terms, on a batch of target images beside them.
 
@@ -98,7 +117,7 @@ class Adaptation:
         label_smoothing: of the source's labels, 0..1.
     """
 
-    def __init__(self, target: Batches, terms: Terms | None = None, label_smoothing: float = 0.0) -> None:
+    def __init__(self, target: TargetBatches, terms: Terms | None = None, label_smoothing: float = 0.0) -> None:
         self.target, self.terms, self.label_smoothing = target, terms or Terms(), label_smoothing
         self._sums: dict[str, float] = {}
 
