@@ -17,6 +17,7 @@ UNTESTED_BY_NAME: dict[str, str] = {
     "training_objective.py": "a protocol and the cross entropy, which tests/test_training.py trains with",
     "recipes/adaptation_arms.py": "the arms of recipes/adaptation.py, each run in its test",
     "recipes/adaptation_figures.py": "figures of recipes/adaptation.py, checked by hand in its test",
+    "recipes/adaptation_forms.py": "forms that recipes/adaptation.py adapts, each run in its test",
     "recipes/adaptation_rows.py": "the plans of recipes/adaptation.py, run in its test",
     "recipes/force_rows.py": "the plans of recipes/force.py, run in its test",
     "recipes/group_scissor_rows.py": "the plans of recipes/group_scissor.py, run in its test",

@@ -13,10 +13,11 @@ from spokeshave.cli.main import main
 from spokeshave.cli.run import parse
 from spokeshave.errors import InvalidArgument
 from spokeshave.export import load_safetensors
-from spokeshave.models import SmallCNN, SqueezeNet
+from spokeshave.models import LeNet, SmallCNN, SqueezeNet
 from spokeshave.recipes.adaptation import Config, Row, plan_of
 from spokeshave.recipes.adaptation_arms import LABELS, ArmName, Seen, terms_of, with_classes
 from spokeshave.recipes.adaptation_figures import confusion_table, feature_chart
+from spokeshave.recipes.adaptation_forms import Form, formed, without_small_filters
 from spokeshave.recipes.adaptation_rows import ROWS, NetworkName
 from spokeshave.report.arms_record import ArmsRecord
 from spokeshave.run_output import command_line
@@ -61,6 +62,26 @@ def test_an_office_row_runs_on_another_network(tmp_path) -> None:
     assert record.config["network"] == "squeezenet" and record.layers["Network"][0]["network"] == "squeezenet"
     content = json.loads((tmp_path / "run" / "run.json").read_text())
     assert content["config"]["pretraining"]["epochs"] > 0
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_every_form_is_adapted(tmp_path, form: Form) -> None:
+    record = smoke(tmp_path, "--network", "compact", "--row", "amazon-dslr", "--form", form.value, "--arms", "full")
+    rows = record.layers["Network"]
+    assert record.row == "amazon-dslr-compact" + ("" if form is Form.DENSE else f"-{form.value}")
+    assert len(rows) == (1 if form is Form.DENSE else 2)
+    if form is not Form.DENSE:
+        assert rows[1]["parameters"] < rows[0]["parameters"]
+
+
+def test_small_filters_go() -> None:
+    network, images = LeNet(), torch.rand(2, 1, 28, 28)
+    zeroed = without_small_filters(network, 0.5, images)
+    norms = network.conv2.weight.flatten(1).norm(dim=1)
+    gone = (zeroed.conv2.weight.flatten(1).norm(dim=1) == 0).nonzero().flatten()
+    assert sorted(gone.tolist()) == sorted(norms.argsort()[:25].tolist()) and bool((norms > 0).all())
+    small = formed(network, Form.SHRUNK, images)[0]
+    assert small.get_submodule("conv2").weight.shape[0] == 35 and small(images).shape == (2, 10)
 
 
 def test_terms_of_arms() -> None:

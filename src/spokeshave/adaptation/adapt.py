@@ -1,6 +1,6 @@
 """From a network and images of two domains to a network for the second, in one call; target labels are never used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from spokeshave.adaptation.adapting_network import AdaptingNetwork, Statistics
 from spokeshave.adaptation.target_statistics import refresh_statistics
 from spokeshave.data import Augmentation, Batches, Split
 from spokeshave.errors import InvalidArgument
+from spokeshave.regularizers import Regularizer
 from spokeshave.train_settings import TrainSettings
 from spokeshave.training import train
 
@@ -75,6 +76,7 @@ def adapt(
     resume: bool = False,
     label: str = "adapting",
     refresh: bool = True,
+    regularizers: Sequence[Regularizer] = (),
 ) -> Adapted:
     """Train a classifier on labelled source images so that it is right on target images.
 
@@ -92,6 +94,7 @@ def adapt(
         run_dir: where checkpoints go; None for none.
         resume: go on from the checkpoint in it.
         label: beside the progress bar.
+        regularizers: of the training, such as what keeps zeros of a pruned network.
         refresh: take the statistics of batch normalization from the target at the end.
 
     Returns:
@@ -117,8 +120,8 @@ def adapt(
     objective = Adaptation(drawn, terms, settings.label_smoothing) if terms != SOURCE_ONLY or residual else None
     settings = replace(settings, keep_best=False)
     history = train(
-        adapting, batches, feeding.batches(seen, 0, training=False), settings, run_dir=run_dir, resume=resume,
-        label=label, objective=objective,
+        adapting, batches, feeding.batches(seen, 0, training=False), settings, regularizers, run_dir,
+        resume, label, objective=objective,
     )  # fmt: skip
     if refresh:
         refresh_statistics(network, feeding.batches(target, 0, target=True, training=False))

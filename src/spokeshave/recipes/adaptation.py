@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from spokeshave.adaptation.domain_pair import DomainPair, pair_domains
 from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, require_arms
@@ -25,6 +26,7 @@ from spokeshave.errors import InvalidArgument
 from spokeshave.processes import is_first, usable_device
 from spokeshave.recipes.adaptation_arms import SOURCE, ArmName, Walk
 from spokeshave.recipes.adaptation_figures import confusion_table, feature_chart, network_rows
+from spokeshave.recipes.adaptation_forms import Form, deployed
 from spokeshave.recipes.adaptation_rows import ROWS, NetworkName, RowPlan
 from spokeshave.run_output import command_line, refuse_finished
 
@@ -69,6 +71,8 @@ class Own(FirstArmsOptions):
     """What is compared with training on the source alone."""
     network: NetworkName | None = None
     """Network that is adapted."""
+    form: Form = Form.DENSE
+    """Adapt the network as it is, or compressed first."""
     epochs: int = 0
     """Of every training, in source images."""
     pretraining_epochs: int = 0
@@ -99,7 +103,9 @@ def plan_of(config: Config) -> RowPlan:
     if pretraining is not None and config.pretraining_epochs:
         pretraining = replace(pretraining, epochs=config.pretraining_epochs)
     settings = replace(plan.settings, epochs=config.epochs or plan.settings.epochs)
-    return replace(plan, network=config.network or plan.network, settings=settings, pretraining=pretraining)
+    return replace(
+        plan, network=config.network or plan.network, settings=settings, pretraining=pretraining, form=config.form
+    )
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -112,6 +118,9 @@ def run(config: Config) -> dict[str, Any]:
         SpokeshaveError: what is wrong with the options, the data, the run's folder or the training.
     """
     started, plan, row = time.perf_counter(), plan_of(config), config.row.value
+    # One name for all that is compared in one table of the ledger: other networks and forms are rows of their own.
+    own = [plan.network.value] if config.network else []
+    row = "-".join([row, *own, *([plan.form.value] if plan.form is not Form.DENSE else [])])
     run_dir = config.run_dir or Path("runs") / f"adaptation-{row}"
     refuse_finished(run_dir, config.resume)
     usable_device(config.device)
@@ -136,13 +145,14 @@ def run(config: Config) -> dict[str, Any]:
         title=f"Adaptation: {domains.source.name} to {domains.target.name}",
         headline=headline,
         config={
-            "network": plan.network.value, "size": plan.size, "terms": plan.terms.to_dict(), "arms": names[1:],
+            "network": plan.network.value, "form": plan.form.value, "size": plan.size,
+            "terms": plan.terms.to_dict(), "arms": names[1:],
             "batch_size": plan.batch_size, "smoke": config.smoke, "training": plan.settings.to_dict(),
             "pretraining": None if plan.pretraining is None else plan.pretraining.to_dict(),
         },
         data=f"{domains.source.name}, {domains.target.name}",
         quantities=QUANTITIES,
-        layers={"Network": network_rows({plan.network.value: first.networks[headline]}, first.example())},
+        layers={"Network": network_rows(_networks(first, headline), first.example())},
         charts=[
             feature_chart(f"Features: {words}", seen[name][0], seen[name][1], first.seed)
             for name, words in shown.items()
@@ -159,6 +169,16 @@ def run(config: Config) -> dict[str, Any]:
     if config.ledger is not None:
         write_arms_ledger(record, config.ledger)
     return asdict(record)
+
+
+def _networks(walk: Walk, arm: str) -> dict[str, nn.Module]:
+    """The dense network, and the one that was adapted as it is run."""
+    plan, network = walk.plan, walk.networks[arm]
+    dense = plan.network.make(len(walk.domains.classes), plan.size).eval()
+    if plan.form is Form.DENSE:
+        return {plan.network.value: dense}
+    name = f"{plan.network.value}, {plan.form.value}"
+    return {plan.network.value: dense, name: deployed(network, plan.form, walk.example())}
 
 
 def domains_of(plan: RowPlan, config: Config) -> DomainPair:

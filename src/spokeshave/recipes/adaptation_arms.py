@@ -27,7 +27,9 @@ from spokeshave.evaluation import Evaluation, evaluate
 from spokeshave.export import safetensors_bytes
 from spokeshave.files import atomic_write
 from spokeshave.processes import is_first
+from spokeshave.recipes.adaptation_forms import formed
 from spokeshave.recipes.adaptation_rows import RowPlan
+from spokeshave.regularizers import Regularizer
 from spokeshave.structures.groups import CONVOLUTIONS
 
 SOURCE, SOURCE_LABEL = "source-only", "trained on the source alone"
@@ -126,15 +128,15 @@ class Walk:
         plan = self.plan
         return Feeding(plan.batch_size, Normalization.per_channel(seen), None, plan.augment, self.device)
 
-    def start(self) -> nn.Module:
-        """The network that all arms of the seed begin with."""
-        classes = len(self.domains.classes)
+    def start(self) -> tuple[nn.Module, list[Regularizer]]:
+        """The network that all arms of the seed begin with, and what keeps it in its form."""
+        classes, images = len(self.domains.classes), torch.rand(2, 3, self.plan.size, self.plan.size)
         if self.pretrained is None:
             torch.manual_seed(self.seed)
-            return self.plan.network.make(classes, self.plan.size)
+            return formed(self.plan.network.make(classes, self.plan.size), self.plan.form, images)
         network = copy.deepcopy(self.pretrained.exact(0)[0]).to("cpu")
         torch.manual_seed(self.seed)
-        return with_classes(network, classes, torch.zeros(2, 3, self.plan.size, self.plan.size))
+        return formed(with_classes(network, classes, images), self.plan.form, images)
 
     def train(self, arm: str) -> Adapted:
         """Train the network of an arm, or go on where it was left."""
@@ -146,10 +148,11 @@ class Walk:
             source = target
         elif arm != SOURCE:
             terms, residual = terms_of(ArmName(arm), plan.terms), arm == ArmName.FULL_RESIDUAL.value
+        network, kept = self.start()
         return adapt(
-            self.start(), source, target, terms, settings, self.feeding, residual, Statistics.EACH,
+            network, source, target, terms, settings, self.feeding, residual, Statistics.EACH,
             run_dir=self.run_dir / f"seed-{self.seed}" / arm, resume=self.resume, label=f"{arm} (seed {self.seed})",
-            refresh=arm != SOURCE,
+            refresh=arm != SOURCE, regularizers=kept,
         )  # fmt: skip
 
     def scored(self, arm: str) -> Scored:

@@ -16,6 +16,7 @@ from spokeshave.data import Augmentation, DatasetName
 from spokeshave.data.normalization import Normalization
 from spokeshave.float_networks import FloatNetwork
 from spokeshave.models import AlexNet, CompactNet, GoogLeNet, SmallCNN, SqueezeNet
+from spokeshave.recipes.adaptation_forms import Form
 from spokeshave.train_settings import OptimizerName, TrainSettings
 
 
@@ -54,6 +55,7 @@ class RowPlan:
         batch_size: images of each domain a step.
         augment: of training images.
         pretraining: of the network, on Tiny ImageNet; None for none.
+        form: in which the network is adapted.
         probed: images of each domain that features are compared on.
     """
 
@@ -66,6 +68,7 @@ class RowPlan:
     batch_size: int = 64
     augment: Augmentation | None = None
     pretraining: TrainSettings | None = None
+    form: Form = Form.DENSE
     probed: int = 500
 
     def pretrained(self) -> FloatNetwork:
