@@ -13,11 +13,11 @@ from spokeshave.cli.main import main
 from spokeshave.cli.run import parse
 from spokeshave.errors import InvalidArgument
 from spokeshave.export import load_safetensors
-from spokeshave.models import LeNet, SmallCNN, SqueezeNet
+from spokeshave.models import CompactNet, LeNet, SmallCNN, SqueezeNet
 from spokeshave.recipes.adaptation import Config, Row, plan_of
 from spokeshave.recipes.adaptation_arms import LABELS, ArmName, Seen, terms_of, with_classes
 from spokeshave.recipes.adaptation_figures import confusion_table, feature_chart
-from spokeshave.recipes.adaptation_forms import Form, formed, without_small_filters
+from spokeshave.recipes.adaptation_forms import Form, deployed, formed, without_small_filters
 from spokeshave.recipes.adaptation_rows import ROWS, NetworkName
 from spokeshave.report.arms_record import ArmsRecord
 from spokeshave.run_output import command_line
@@ -64,14 +64,24 @@ def test_an_office_row_runs_on_another_network(tmp_path) -> None:
     assert content["config"]["pretraining"]["epochs"] > 0
 
 
-@pytest.mark.parametrize("form", list(Form))
-def test_every_form_is_adapted(tmp_path, form: Form) -> None:
-    record = smoke(tmp_path, "--network", "compact", "--row", "amazon-dslr", "--form", form.value, "--arms", "full")
+def test_a_compressed_network_is_adapted(tmp_path) -> None:
+    record = smoke(tmp_path, "--network", "compact", "--row", "amazon-dslr", "--form", "sparse", "--arms", "full")
     rows = record.layers["Network"]
-    assert record.row == "amazon-dslr-compact" + ("" if form is Form.DENSE else f"-{form.value}")
-    assert len(rows) == (1 if form is Form.DENSE else 2)
-    if form is not Form.DENSE:
-        assert rows[1]["parameters"] < rows[0]["parameters"]
+    assert record.row == "amazon-dslr-compact-sparse" and len(rows) == 2
+    assert rows[1]["parameters"] < 0.5 * rows[0]["parameters"]
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_forms_of_the_compact_network(form: Form) -> None:
+    network = CompactNet(5, 32, stages=((16, 16, 1), (16, 24, 1))).eval()
+    images = torch.rand(2, 3, 32, 32)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    made, kept = formed(network, form, images)
+    assert made(images).shape == (2, 5) and len(kept) == (form is Form.SPARSE)
+    torch.testing.assert_close(dict(network.state_dict()), before)
+    count = [sum(int(one.count_nonzero()) for one in net.parameters()) for net in (network, made)]
+    assert (count[1] < count[0]) is (form is not Form.DENSE)
+    torch.testing.assert_close(deployed(made.eval(), form, images)(images), made(images), rtol=1e-4, atol=1e-5)
 
 
 def test_small_filters_go() -> None:
