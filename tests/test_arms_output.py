@@ -11,8 +11,8 @@ from exchange_cases import history
 from spokeshave import arms_output
 from spokeshave.arms_output import Scored, print_arms, write_arms, write_arms_ledger
 from spokeshave.cli.main import main
+from spokeshave.evaluation import Evaluation
 from spokeshave.report.arms_record import ArmsRecord
-from spokeshave.training import Evaluation
 
 
 def scored(accuracy: float, stages: tuple[str, ...], **numbers: float) -> Scored:

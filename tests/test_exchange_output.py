@@ -11,9 +11,9 @@ from exchange_cases import history, made_up
 from small_road import few_digits
 from spokeshave import exchange_output
 from spokeshave.equal_budget import Pair, Trained
+from spokeshave.evaluation import Evaluation
 from spokeshave.exchange_output import mean_zero_codes, print_exchange, write_exchange, write_exchange_ledger
 from spokeshave.report.exchange_record import ExchangeRecord
-from spokeshave.training import Evaluation
 
 
 def trained(accuracy: float, codes: dict[str, float] | None = None) -> Trained:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import spokeshave.parallel_training as parallel_training
 from spokeshave.data import Batches, DatasetName, Split, load
 from spokeshave.errors import CheckpointError, InvalidArgument, TrainingDiverged
+from spokeshave.evaluation import evaluate
 from spokeshave.member_course import member_seed
 from spokeshave.models import SmallCNN
 from spokeshave.parallel_training import ParallelMAT, Together, TrainedMembers
@@ -24,7 +25,7 @@ from spokeshave.threats.gradient_attack import Attack, fgsm, pgd
 from spokeshave.threats.multi_strength import Drawing, MixedMAT
 from spokeshave.timing import using_threads
 from spokeshave.train_settings import Schedule, TrainSettings
-from spokeshave.training import evaluate, train
+from spokeshave.training import train
 
 STRENGTHS = [0.02, 0.1, 0.3]
 SETTINGS = TrainSettings(epochs=2, learning_rate=0.05, weight_decay=1e-3, schedule=Schedule.CONSTANT)

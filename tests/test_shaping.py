@@ -9,11 +9,12 @@ from rich.console import Console
 from small_road import PLAN, record_of
 from spokeshave.data import Normalization
 from spokeshave.errors import InvalidArgument, NothingChanged
+from spokeshave.evaluation import evaluate
 from spokeshave.regularizers import GroupLasso, Guide, GuidedL1, MagnitudeSchedule
 from spokeshave.run_output import print_run
 from spokeshave.shaping import shape
 from spokeshave.structures.roofline_model import MachineRates
-from spokeshave.training import evaluate, train
+from spokeshave.training import train
 
 
 def test_the_small_network_is_the_sparse_one_without_its_dead_filters(shaped, splits):

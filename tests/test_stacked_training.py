@@ -9,11 +9,11 @@ from torch.nn import functional
 
 from spokeshave.data import Batches, Split
 from spokeshave.errors import InvalidArgument
+from spokeshave.evaluation import evaluate
 from spokeshave.models import SmallCNN
 from spokeshave.stacked_training import train_stack
 from spokeshave.structures.member_stack import MemberStack
 from spokeshave.train_settings import Schedule, TrainSettings
-from spokeshave.training import evaluate
 
 MEMBERS = 3
 

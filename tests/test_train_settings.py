@@ -79,3 +79,22 @@ def test_weight_decay_can_be_given_to_some_modules():
 def test_bfloat16_is_not_emulated(monkeypatch, features, asked, device, wanted):
     monkeypatch.setattr(train_settings, "host_cpu", lambda: replace(host_cpu(), features=frozenset(features)))
     assert asked.on(torch.device(device)) is wanted
+
+
+def test_parts_that_were_trained_before_learn_slowly() -> None:
+    net = nn.ModuleDict({"body": nn.Linear(2, 3), "head": nn.Linear(3, 2), "header": nn.Linear(2, 2)})
+    settings = TrainSettings(slow=0.1, fast=("head",), weight_decay=0.01)
+    groups = make_optimizer(net, settings).param_groups
+    found = {id(one): (group["share"], group["weight_decay"]) for group in groups for one in group["params"]}
+    assert found[id(net["head"].weight)] == (1.0, 0.01) and found[id(net["head"].bias)] == (1.0, 0.0)
+    assert found[id(net["body"].weight)] == found[id(net["header"].weight)] == (0.1, 0.01)
+    assert len(found) == 6
+    with pytest.raises(InvalidArgument, match="fast: the model has no module called tail"):
+        make_optimizer(net, TrainSettings(slow=0.1, fast=("tail",)))
+    with pytest.raises(InvalidArgument, match="slow must be positive, got 0"):
+        TrainSettings(slow=0.0)
+
+
+def test_settings_without_slow_parts_are_written_as_before() -> None:
+    assert not {"slow", "fast"} & set(TrainSettings().to_dict())
+    assert TrainSettings(slow=0.5, fast=("a",)).to_dict()["slow"] == 0.5

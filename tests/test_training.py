@@ -17,10 +17,11 @@ from torch import nn
 from spokeshave.checkpoints import load_checkpoint, save_checkpoint
 from spokeshave.data import Augmentation, Batches, Split
 from spokeshave.errors import CheckpointError, FileError, TrainingDiverged
+from spokeshave.evaluation import evaluate
 from spokeshave.gradient_exchange import GradientExchange
 from spokeshave.regularizers import Freeze, GroupLasso, Solver
 from spokeshave.train_settings import OptimizerName, Precision, Schedule, TrainSettings
-from spokeshave.training import evaluate, train
+from spokeshave.training import train
 
 
 def striped(count: int = 256, seed: int = 0) -> Split:

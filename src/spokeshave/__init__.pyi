@@ -1,5 +1,13 @@
 """The public names of Spokeshave: the one list, read by `__init__.py` and by type checkers."""
 
+from spokeshave.adaptation.adapt import adapt as adapt
+from spokeshave.adaptation.adaptation_objective import Adaptation as Adaptation
+from spokeshave.adaptation.adaptation_objective import Term as Term
+from spokeshave.adaptation.adaptation_objective import Terms as Terms
+from spokeshave.adaptation.correlation_alignment import coral_distance as coral_distance
+from spokeshave.adaptation.gradient_reversal import reverse_gradient as reverse_gradient
+from spokeshave.adaptation.maximum_mean_discrepancy import squared_mmd as squared_mmd
+from spokeshave.adaptation.sliced_wasserstein import sliced_wasserstein as sliced_wasserstein
 from spokeshave.communication.bfloat16_hook import bfloat16_hook as bfloat16_hook
 from spokeshave.communication.digit_packing import Pack as Pack
 from spokeshave.communication.ternary_codes import Deviation as Deviation
@@ -8,6 +16,7 @@ from spokeshave.communication.ternary_reduce_scatter import ternary_reduce_scatt
 from spokeshave.communication.ternary_wire import Wire as Wire
 from spokeshave.communication.terngrad import terngrad_hook as terngrad_hook
 from spokeshave.communication.terngrad_state import TernGradState as TernGradState
+from spokeshave.evaluation import evaluate as evaluate
 from spokeshave.export import export as export
 from spokeshave.export import load_safetensors as load_safetensors
 from spokeshave.measure import compare as compare
@@ -86,5 +95,4 @@ from spokeshave.threats.poisoning import poison as poison
 from spokeshave.threats.poisoning_detection import LossDetector as LossDetector
 from spokeshave.threats.robust_accuracy import robust_accuracy as robust_accuracy
 from spokeshave.train_settings import TrainSettings as TrainSettings
-from spokeshave.training import evaluate as evaluate
 from spokeshave.training import train as train

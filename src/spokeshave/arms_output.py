@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from spokeshave.evaluation import Evaluation
 from spokeshave.ledger import write_row
 from spokeshave.report import PAGE_FILE
 from spokeshave.report.arms_page import arm_cells, arm_headings, shown_quantities, write_arms_page
@@ -17,7 +18,6 @@ from spokeshave.report.arms_record import Arm, ArmsRecord, Chart, spread
 from spokeshave.report.heat_table import HeatTable
 from spokeshave.report.image_gallery import Gallery
 from spokeshave.report.record_heading import code_and_machine
-from spokeshave.training import Evaluation
 
 _COLUMNS = 5
 """Numbers of an arm that fit a terminal of eighty columns."""

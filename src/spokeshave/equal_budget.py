@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from spokeshave.batch_transform import BatchTransform
 from spokeshave.data import Augmentation, Batches, ImageStandardization, Normalization, Split, Splits
+from spokeshave.evaluation import Evaluation, evaluate
 from spokeshave.gradient_exchange import GradientExchange
 from spokeshave.processes import join_processes
 from spokeshave.regularizers import Regularizer
 from spokeshave.tensor_digest import digest
 from spokeshave.train_settings import TrainSettings
-from spokeshave.training import Evaluation, evaluate, train
+from spokeshave.training import train
 
 FLOAT, EXCHANGED = "float", "ternary"
 

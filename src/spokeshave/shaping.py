@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from spokeshave.data import Augmentation, Batches, Normalization, Split, Splits
 from spokeshave.errors import InvalidArgument, NothingChanged
+from spokeshave.evaluation import Evaluation, evaluate
 from spokeshave.processes import join_processes
 from spokeshave.regularizers import Freeze, Frozen, Regularizer
 from spokeshave.regularizers.guidance import guide_notes
@@ -25,7 +26,7 @@ from spokeshave.structures.graph_tracing import trace
 from spokeshave.structures.truncation import Keep, KeepBlocks, truncate
 from spokeshave.tensorboard_log import tensorboard_log
 from spokeshave.train_settings import TrainSettings
-from spokeshave.training import Evaluation, evaluate, train
+from spokeshave.training import train
 
 STAGES = ("baseline", "ssl", "finetune", "control-ssl", "control-finetune", "prune", "control-prune")
 """The place of a stage is part of the seed of its order of images."""

@@ -16,9 +16,10 @@ from torch.nn import functional
 from spokeshave.batch_transform import BatchTransform
 from spokeshave.data import Batches
 from spokeshave.errors import InvalidArgument, TrainingDiverged
+from spokeshave.evaluation import Evaluation
 from spokeshave.structures.member_stack import MemberStack
 from spokeshave.train_settings import TrainSettings
-from spokeshave.training import Evaluation, History, train
+from spokeshave.training import History, train
 
 
 def train_stack(

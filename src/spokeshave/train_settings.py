@@ -73,6 +73,8 @@ class TrainSettings:
         steps: length of the stage in place of `epochs`; 0 for epochs.
         power: of the polynomial schedule, (1 - step / steps) ** power, positive.
         decayed: names of the modules whose weights decay; empty for all.
+        slow: factor on the learning rate of what lies outside `fast`, such as layers that were trained before, above 0.
+        fast: names of the modules that learn at the full rate, with all inside them.
     """
 
     epochs: int = 10
@@ -94,6 +96,8 @@ class TrainSettings:
     steps: int = 0
     power: float = 0.5
     decayed: tuple[str, ...] = ()
+    slow: float = 1.0
+    fast: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or not self.learning_rate > 0 or self.checkpoint_every < 0:
@@ -103,39 +107,48 @@ class TrainSettings:
             )
         if self.steps < 0 or not self.power > 0:
             raise InvalidArgument(f"steps must be at least 0, power positive; got {self.steps}, {self.power}")
+        if not self.slow > 0:
+            raise InvalidArgument(f"slow must be positive, got {self.slow}")
 
     def total_steps(self, steps_an_epoch: int) -> int:
         """Length of the stage, in steps."""
         return self.steps or self.epochs * steps_an_epoch
 
     def to_dict(self) -> dict[str, Any]:
-        """Settings as JSON values."""
-        return {k: v.value if isinstance(v, Enum) else v for k, v in asdict(self).items()}
+        """Settings as JSON values; rates of parts only where they differ, so that older checkpoints are found."""
+        left_out = ("slow", "fast") if self.slow == 1.0 else ()
+        return {k: v.value if isinstance(v, Enum) else v for k, v in asdict(self).items() if k not in left_out}
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     """Make the optimizer of a stage; weight decay is left off biases and normalization.
 
+    Each group says by `share` which part of the learning rate of a step it has.
+
     Raises:
-        InvalidArgument: where `settings.decayed` names what is no module of the model.
+        InvalidArgument: where `settings.decayed` or `settings.fast` names what is no module of the model.
     """
-    unknown = set(settings.decayed) - {name for name, _ in model.named_modules()}
-    if unknown:
-        raise InvalidArgument(f"decayed: the model has no module called {', '.join(sorted(unknown))}")
+    for option, names in (("decayed", settings.decayed), ("fast", settings.fast)):
+        unknown = set(names) - {name for name, _ in model.named_modules()}
+        if unknown:
+            raise InvalidArgument(f"{option}: the model has no module called {', '.join(sorted(unknown))}")
 
     vector = 2 if isinstance(model, MemberStack) else 1
 
     def decays(name: str, parameter: nn.Parameter) -> bool:
         return parameter.dim() > vector and (not settings.decayed or name.rpartition(".")[0] in settings.decayed)
 
+    def is_fast(name: str) -> bool:
+        return settings.slow == 1.0 or any(name == one or name.startswith(f"{one}.") for one in settings.fast)
+
+    groups = []
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    matrices = [parameter for name, parameter in trained if decays(name, parameter)]
-    vectors = [parameter for name, parameter in trained if not decays(name, parameter)]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    for share in (1.0,) if settings.slow == 1.0 else (1.0, settings.slow):
+        alike = [(name, one) for name, one in trained if is_fast(name) == (share == 1.0)]
+        for decay in (True, False):
+            members = [one for name, one in alike if decays(name, one) == decay]
+            rate = settings.weight_decay if decay else 0.0
+            groups += [{"params": members, "weight_decay": rate, "share": share}] if members else []
     if settings.optimizer is OptimizerName.SGD:
         return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
     kind = torch.optim.Adam if settings.optimizer is OptimizerName.ADAM else torch.optim.AdamW

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from spokeshave.batch_transform import BatchTransform
@@ -23,6 +22,7 @@ from spokeshave.checkpoints import Checkpoint, has_checkpoint, load_checkpoint, 
 from spokeshave.data import Batches
 from spokeshave.divergence import first_non_finite
 from spokeshave.errors import CheckpointError, TrainingDiverged
+from spokeshave.evaluation import evaluate
 from spokeshave.gradient_exchange import GradientExchange
 from spokeshave.processes import is_first, wait_for_all
 from spokeshave.progress import Progress
@@ -31,21 +31,7 @@ from spokeshave.regularizers.optimizer_hooks import settings_of
 from spokeshave.structures.factorized_layer import FactorizedLayer
 from spokeshave.structures.sparsity import sparsity
 from spokeshave.train_settings import Precision, TrainSettings, make_optimizer, rate_at
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a model scores on a split.
-
-    Attributes:
-        accuracy: share of images whose highest score is their label, 0..1.
-        loss: mean cross entropy, in nats.
-        images: number of images.
-    """
-
-    accuracy: float
-    loss: float
-    images: int
+from spokeshave.training_objective import CrossEntropy, Objective
 
 
 @dataclass
@@ -54,7 +40,8 @@ class History:
 
     Attributes:
         rows: JSON values: epoch, step, train_loss, validation_accuracy, validation_loss, learning_rate, sparsity
-            ({layer: {elements, filters, channels, shapes}}), wall_s; exchange, transform, ranks where there are such.
+            ({layer: {elements, filters, channels, shapes}}), wall_s; exchange, transform, objective, ranks where there
+            are such.
         best_epoch: of the best validation accuracy so far, with `keep_best` among those of the model's last form (rank
             clipping changes it); -1 before the first.
     """
@@ -66,34 +53,6 @@ class History:
     def best_accuracy(self) -> float:
         """Best validation accuracy so far, 0 before the first epoch."""
         return max((row["validation_accuracy"] for row in self.rows), default=0.0)
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, batches: Batches) -> Evaluation:
-    """Score a classifier on every image of a split, once, without augmentation.
-
-    Args:
-        model: left in the mode (train or eval) it was in.
-        batches: their device must be the model's.
-
-    Raises:
-        TrainingDiverged: where the scores are not finite.
-    """
-    training = model.training
-    model.eval()
-    correct, loss, images = 0, 0.0, 0
-    inputs = torch.zeros(0)
-    try:
-        for inputs, labels in batches:
-            scores = model(inputs).float()
-            correct += int((scores.argmax(1) == labels).sum())
-            loss += float(functional.cross_entropy(scores, labels, reduction="sum"))
-            images += len(labels)
-    finally:
-        model.train(training)
-    if not math.isfinite(loss):
-        raise TrainingDiverged(f"evaluation gave a loss of {loss}: {first_non_finite(model, inputs)} is not finite")
-    return Evaluation(correct / images, loss / images, images)
 
 
 def train(
@@ -108,6 +67,7 @@ def train(
     log: Callable[[dict[str, Any]], None] | None = None,
     exchange: GradientExchange | None = None,
     transform: BatchTransform | None = None,
+    objective: Objective | None = None,
 ) -> History:
     """Train a classifier in place.
 
@@ -124,6 +84,7 @@ def train(
         exchange: how workers make one gradient of theirs; None for the plain mean under `torchrun`, and for the
             gradient of the whole batch in one process.
         transform: of every batch before the network is trained on it, such as `MixedMAT`; None for none.
+        objective: what is made small, such as `Adaptation`; None for the cross entropy.
 
     Returns:
         The history, whole, also of what ran before a resume.
@@ -134,7 +95,7 @@ def train(
             `resume` is false.
         FileError: where a checkpoint cannot be written; the one before it is kept.
     """
-    state = _State(model, batches, validation, settings, regularizers, run_dir, label, exchange, transform)
+    state = _State(model, batches, validation, settings, regularizers, run_dir, label, exchange, transform, objective)
     found = run_dir is not None and has_checkpoint(run_dir)
     wait_for_all()  # no process may write a checkpoint before every process has looked for one
     if found:
@@ -176,9 +137,12 @@ class _State:
         label: str,
         exchange: GradientExchange | None,
         transform: BatchTransform | None,
+        objective: Objective | None,
     ) -> None:
         self.model, self.batches, self.validation, self.settings = model, batches, validation, settings
         self.exchange, self.transform = exchange, transform
+        self.objective = objective or CrossEntropy(settings.label_smoothing)
+        self.total = settings.total_steps(len(batches))
         self.precision = settings.precision.on(batches.device)
         self.regularizers, self.run_dir, self.label = regularizers, run_dir, label
         if settings.channels_last:
@@ -208,7 +172,7 @@ class _State:
         epoch, index = divmod(self.step, len(self.batches))
         rate = rate_at(self.settings, self.step, len(self.batches))
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("share", 1.0)
         inputs, labels = self.batches.batch(epoch, index)
         if self.transform is not None:
             inputs, labels = self.transform.transform(self.step, inputs, labels)
@@ -241,8 +205,7 @@ class _State:
         dtype = torch.float16 if self.precision is Precision.FLOAT16 else torch.bfloat16
         mixed = self.precision is not Precision.FLOAT32
         with torch.autocast(inputs.device.type, dtype, enabled=mixed):
-            scores = self.forward(inputs)
-        loss = functional.cross_entropy(scores.float(), labels, label_smoothing=self.settings.label_smoothing)
+            loss = self.objective.loss(self.forward, self.step, self.total, inputs, labels)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise self._diverged(inputs, value)
@@ -268,6 +231,8 @@ class _State:
             row["exchange"] = self.exchange.report()
         if self.transform is not None:
             row["transform"] = self.transform.report()
+        if noted := self.objective.report():
+            row["objective"] = noted
         ranks = {name: m.rank for name, m in self.model.named_modules() if isinstance(m, FactorizedLayer)}
         if ranks:
             row["ranks"] = ranks
@@ -305,6 +270,7 @@ class _State:
             tensors |= {f"regularizer.{index}.{n}": t for n, t in regularizer.state_dict().items()}
         if self.transform is not None:
             tensors |= {f"transform.{n}": t for n, t in self.transform.state_dict().items()}
+        tensors |= {f"objective.{n}": t for n, t in self.objective.state_dict().items()}
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.batches.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.batches.device)
@@ -325,10 +291,11 @@ class _State:
         saved = load_checkpoint(self.run_dir)
         # Checkpoints of old did not note them.
         earlier = {"regularizers": self.pulls, "data": self.data, **saved.facts["identity"]}
-        changed = [k for k, v in self._identity().items() if earlier.get(k) != v]
+        identity = self._identity()
+        changed = [k for k in {**earlier, **identity} if earlier.get(k) != identity.get(k)]
         if changed:
             was = {k: earlier.get(k) for k in changed}
-            now = {k: self._identity()[k] for k in changed}
+            now = {k: identity.get(k) for k in changed}
             raise CheckpointError(
                 f"{self.run_dir} was made with other settings: {was} there, {now} now; "
                 "use the same settings to resume, or another folder to start anew"
@@ -341,6 +308,7 @@ class _State:
             raise CheckpointError(f"{self.run_dir} holds another model's checkpoint: {error}") from error
         if self.transform is not None:
             self.transform.load_state_dict(saved.part("transform"))
+        self.objective.load_state_dict(saved.part("objective"))
         self.best = saved.part("best")
         optimizer = saved.part("optimizer")
         for index, parameter in enumerate(self._parameters()):
@@ -375,6 +343,7 @@ class _State:
         batches = {"images": len(self.batches.split), "batch_size": self.batches.batch_size, "order": self.batches.seed}
         exchange = {} if self.exchange is None else {"exchange": self.exchange.settings()}
         transform = {} if self.transform is None else {"transform": self.transform.settings()}
+        objective = {"objective": aim} if (aim := self.objective.settings()) else {}
         return {
             "label": self.label,
             "data": self.data,
@@ -382,6 +351,7 @@ class _State:
             **settings,
             **exchange,
             **transform,
+            **objective,
             "regularizers": self.pulls,
         }
 

@@ -17,10 +17,10 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {"checkpoints", "divergence", "progress", "gradient_exchange", "train_settings", "training", "tensorboard_log"}
     )
-    | {"batch_transform", "report"},
+    | {"batch_transform", "report", "evaluation", "training_objective"},
     frozenset({"shaping", "run_output", "road", "strength_search", "equal_budget", "exchange_output"})
     | {"arms_course", "arms_output", "float_networks"}
-    | {"member_course", "parallel_training", "stacked_training"},
+    | {"member_course", "parallel_training", "stacked_training", "adaptation"},
     frozenset({"recipes"}),
     frozenset({"cli"}),
 )

@@ -1,8 +1,10 @@
 """AlexNet: Caffe's geometry, parameters and order of pooling and normalization."""
 
+import pytest
 import torch
 from torch import nn
 
+from spokeshave.errors import InvalidArgument
 from spokeshave.models import AlexNet
 
 
@@ -34,3 +36,14 @@ def test_order_of_pooling_and_normalization():
         False: ["pool", "norm1", "pool", "norm2", "pool"],
         True: ["norm1", "pool", "norm2", "pool", "pool"],
     }
+
+
+def test_small_images_have_a_form_of_their_own() -> None:
+    net, sides = AlexNet(7, size=64).eval(), []
+    for i in range(1, 6):
+        net.get_submodule(f"conv{i}").register_forward_hook(lambda m, x, y: sides.append(y.shape[-1]))
+    with torch.no_grad():
+        assert net(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
+    assert sides == [32, 16, 8, 8, 8]
+    with pytest.raises(InvalidArgument, match="64 or 227 pixels, got 100"):
+        AlexNet(size=100)

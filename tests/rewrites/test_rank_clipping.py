@@ -11,6 +11,7 @@ from gloo_workers import run_workers
 from network_zoo import build
 from spokeshave.data import Batches, DatasetName, Normalization, Split, load
 from spokeshave.errors import CheckpointError, InvalidArgument, TrainingDiverged, UnsupportedLayer
+from spokeshave.evaluation import evaluate
 from spokeshave.export import export
 from spokeshave.regularizers import Regularizer
 from spokeshave.rewrites import shrink, to_sparse
@@ -18,7 +19,7 @@ from spokeshave.rewrites.rank_clipping import Measured, RankClipping
 from spokeshave.rewrites.verification import relative_error
 from spokeshave.structures.factorized_layer import FactorizedLayer
 from spokeshave.train_settings import TrainSettings
-from spokeshave.training import evaluate, train
+from spokeshave.training import train
 
 
 def network() -> nn.Sequential:

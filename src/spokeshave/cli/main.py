@@ -26,6 +26,7 @@ SUBCOMMANDS: dict[str, str] = {
     "map-crossbar": "map_crossbar",
     "map-truenorth": "map_truenorth",
     "compress": "compress",
+    "adapt": "adapt_folders",
     "doctor": "doctor",
     "where": "where",
 }
@@ -108,7 +109,7 @@ def _complain(message: str, advice: str = "") -> None:
 
 
 def _how_to_go_on(words: list[str]) -> str:
-    if not words or words[0] not in ("run", "compress"):
+    if not words or words[0] not in ("run", "compress", "adapt"):
         return ""
     again = words if "--resume" in words else [*words, "--resume"]
     return f"to go on from the last checkpoint: {shlex.join(['spokeshave', *again])}"

@@ -104,12 +104,12 @@ def command(arguments: list[str]) -> int:
     )
     import torch
 
+    from spokeshave.evaluation import evaluate
     from spokeshave.export import load_safetensors
     from spokeshave.files import atomic_write, require_writable
     from spokeshave.models.named_model import load_model
     from spokeshave.report.crossbar_page import CrossbarRun, write_crossbar_page
     from spokeshave.report.page import PAGE_FILE
-    from spokeshave.training import evaluate
 
     shape, chip = parse_shape(options.input), chip_of(options)
     if options.draws < 1 or options.images < 0 or (options.data and not options.sweep):
@@ -237,8 +237,8 @@ def variation_sweep(
         variations: relative sigmas.
         draws: of all devices at each, at least 1; a perfect device needs one.
     """
+    from spokeshave.evaluation import evaluate
     from spokeshave.report.crossbar_page import VariationPoint
-    from spokeshave.training import evaluate
 
     points = []
     for variation in variations:

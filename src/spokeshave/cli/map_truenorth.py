@@ -247,8 +247,8 @@ def measure(
     """
     import torch
 
+    from spokeshave.evaluation import evaluate
     from spokeshave.report.deployed_accuracy import DeployedAccuracy
-    from spokeshave.training import evaluate
 
     found = []
     for draw in range(draws):

@@ -5,10 +5,12 @@ is then held in memory as uint8, n x c x h x w bytes.
 """
 
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 
 from spokeshave.data.data_folders import existing_folder
 from spokeshave.data.splits import Split, Splits
@@ -47,22 +49,22 @@ def load_image_folder(
     root = existing_folder(path, "the image folder")
     cut = (root / "train").is_dir()
     train_root = root / "train" if cut else root
-    classes = tuple(name for name, files in _tree(train_root).items() if files)
+    classes = tuple(name for name, files in class_files(train_root).items() if files)
     if len(classes) < 2:
         raise DataError(
             f"{train_root}: expected two or more subfolders with images ({' '.join(SUFFIXES)}), one a class, "
             f"got {list(classes) or 'none'}; give the folder just above the class folders"
         )
-    train = _read_tree(train_root, classes, height, width, channels)
+    train = read_tree(train_root, classes, height, width, channels)
     test_root = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None) if cut else None
     if test_root is None:
         train, test = train.hold_out(test_share, seed)
     else:
-        test = _read_tree(test_root, classes, height, width, channels)
+        test = read_tree(test_root, classes, height, width, channels)
     return Splits(root.resolve().name, train, test, classes)
 
 
-def _tree(root: Path) -> dict[str, list[Path]]:
+def class_files(root: Path) -> dict[str, list[Path]]:
     """Give the image files of each subfolder, all in alphabetical order."""
     folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     return {
@@ -71,34 +73,54 @@ def _tree(root: Path) -> dict[str, list[Path]]:
     }
 
 
-def _read_tree(root: Path, classes: tuple[str, ...], height: int, width: int, channels: int) -> Split:
-    tree = _tree(root)
+def read_tree(root: Path, classes: tuple[str, ...], height: int, width: int, channels: int) -> Split:
+    """Read a folder with a subfolder for each class.
+
+    Raises:
+        DataError: where a class is unknown, nothing is there, or an image is damaged.
+    """
+    tree = class_files(root)
     unknown = [name for name, files in tree.items() if files and name not in classes]
     if unknown:
         raise DataError(f"{root}: has classes that the training images lack: {', '.join(unknown)}; rename or move them")
     files = [(file, classes.index(name)) for name, found in tree.items() for file in found]
     if not files:
         raise DataError(f"{root}: expected subfolders with images ({' '.join(SUFFIXES)}), one a class, got none")
-    images = _read_images((file for file, _ in files), len(files), height, width, channels)
+    images = read_images(((str(file), file) for file, _ in files), len(files), height, width, channels)
     return Split(torch.from_numpy(images), torch.tensor([label for _, label in files], dtype=torch.int64))
 
 
-def _read_images(files: Iterable[Path], count: int, height: int, width: int, channels: int) -> np.ndarray:
+def read_images(
+    files: Iterable[tuple[str, Path | BytesIO]], count: int, height: int, width: int, channels: int
+) -> UInt8[np.ndarray, "n c h w"]:
+    """Decode images, scale each to cover the wanted size and crop it in the middle.
+
+    Args:
+        files: how each is called in messages, and where its bytes are.
+        count: how many there are.
+        height: in pixels, of every image.
+        width: likewise.
+        channels: 3 for RGB, 1 for grey.
+
+    Raises:
+        DataError: where one is damaged, or has more than 8 bits a channel.
+    """
     from PIL import Image, ImageOps  # 0.1 s that `import spokeshave` should not cost
 
     images = np.empty((count, channels, height, width), np.uint8)
-    for position, file in enumerate(files):
+    for position, (name, file) in enumerate(files):
         try:
             with Image.open(file) as opened:
                 if opened.mode.startswith(("I", "F")):
                     raise DataError(
-                        f"{file}: expected 8 bits a channel, got Pillow mode {opened.mode}; convert it first"
+                        f"{name}: expected 8 bits a channel, got Pillow mode {opened.mode}; convert it first"
                     )
                 upright = ImageOps.exif_transpose(opened).convert("RGB" if channels == 3 else "L")
                 fitted = ImageOps.fit(upright, (width, height), method=Image.Resampling.BILINEAR)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            size = file.stat().st_size if isinstance(file, Path) else len(file.getvalue())
             raise DataError(
-                f"{file} ({file.stat().st_size} bytes) cannot be read as an image: {error}; repair or remove the file"
+                f"{name} ({size} bytes) cannot be read as an image: {error}; repair or remove the file"
             ) from error
         images[position] = np.asarray(fitted).reshape(height, width, channels).transpose(2, 0, 1)
     return images

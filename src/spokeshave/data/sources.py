@@ -22,6 +22,12 @@ class DatasetName(StrEnum):
     SVHN = "svhn"
     USPS = "usps"
     RS130 = "rs130"
+    MNIST_M = "mnist-m"
+    TINY_IMAGENET = "tiny-imagenet"
+    AMAZON = "amazon"
+    CALTECH10 = "caltech10"
+    DSLR = "dslr"
+    WEBCAM = "webcam"
 
 
 @dataclass(frozen=True)

@@ -2,30 +2,38 @@
 
 Krizhevsky et al., NIPS 2012. SSL's "AlexNet" (Table 4) and the authors' published sparse weights are CaffeNet's; force
 regularization uses BVLC AlexNet. Five convolutions: 96@11x11/4, 256@5x5 (2 groups), 384@3x3, 384@3x3 (2), 256@3x3 (2).
-Departs from the paper: nothing known.
+Departs from the paper: nothing known; a form for images of 64 pixels has a smaller first stride and fc6.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from spokeshave.errors import InvalidArgument
+
 
 class AlexNet(nn.Module):
-    """AlexNet for 227 x 227 colour images.
+    """AlexNet for colour images.
 
     Args:
         classes: number of outputs.
         norm_before_pool: false for CaffeNet, true for BVLC AlexNet.
+        size: height and width of images: 227, or 64, where conv1 has a stride of 2 and fc6 is fed 4 x 4 pixels.
+
+    Raises:
+        InvalidArgument: for another size.
 
     Example:
         >>> [tuple(AlexNet(10).get_submodule(f"conv{i}").weight.shape) for i in (2, 4)]
         [(256, 48, 5, 5), (384, 192, 3, 3)]
     """
 
-    def __init__(self, classes: int = 1000, norm_before_pool: bool = False) -> None:
+    def __init__(self, classes: int = 1000, norm_before_pool: bool = False, size: int = 227) -> None:
         super().__init__()
+        if size not in (64, 227):
+            raise InvalidArgument(f"size: AlexNet expected 64 or 227 pixels, got {size}; resize images")
         self.norm_before_pool = norm_before_pool
-        self.conv1 = nn.Conv2d(3, 96, 11, stride=4)
+        self.conv1 = nn.Conv2d(3, 96, 11, stride=4) if size == 227 else nn.Conv2d(3, 96, 11, stride=2, padding=5)
         self.conv2 = nn.Conv2d(96, 256, 5, padding=2, groups=2)
         self.conv3 = nn.Conv2d(256, 384, 3, padding=1)
         self.conv4 = nn.Conv2d(384, 384, 3, padding=1, groups=2)
@@ -33,7 +41,7 @@ class AlexNet(nn.Module):
         self.norm1 = nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)
         self.norm2 = nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)
         self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
-        self.fc6 = nn.Linear(256 * 6 * 6, 4096)
+        self.fc6 = nn.Linear(256 * (6 if size == 227 else 4) ** 2, 4096)
         self.drop6 = nn.Dropout(0.5)
         self.fc7 = nn.Linear(4096, 4096)
         self.drop7 = nn.Dropout(0.5)

@@ -21,6 +21,7 @@ from torch import nn
 from spokeshave.data import Augmentation, Batches, DatasetName, Normalization, Split, Splits, load
 from spokeshave.data.image_folder import load_image_folder
 from spokeshave.errors import InvalidArgument, NothingChanged, RewriteError, TrainingDiverged
+from spokeshave.evaluation import evaluate
 from spokeshave.measure import measure
 from spokeshave.models.named_model import load_model
 from spokeshave.processes import usable_device
@@ -32,7 +33,7 @@ from spokeshave.strength_search import Try, choose, search
 from spokeshave.structures.groups import CONVOLUTIONS, GroupKind
 from spokeshave.structures.truncation import Keep, truncate
 from spokeshave.train_settings import OptimizerName, TrainSettings
-from spokeshave.training import evaluate, train
+from spokeshave.training import train
 
 PAPER: dict[str, dict[str, Any]] = {}  # your own model: no published row
 

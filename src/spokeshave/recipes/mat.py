@@ -20,6 +20,7 @@ from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, close_course, 
 from spokeshave.arms_output import Scored, write_arms
 from spokeshave.equal_budget import Course
 from spokeshave.errors import InvalidArgument
+from spokeshave.evaluation import Evaluation
 from spokeshave.processes import usable_cores
 from spokeshave.recipes.mat_arms import LABELS, PLAIN, PLAIN_LABEL, ArmName, Walk, single_names, stages_of, words
 from spokeshave.recipes.mat_figures import attacked_images, charts, comparisons, transfer, zones
@@ -30,7 +31,6 @@ from spokeshave.threats.autoattack import Part
 from spokeshave.threats.ensemble import Combine
 from spokeshave.threats.gradient_attack import InnerAttack
 from spokeshave.threats.multi_strength import Drawing
-from spokeshave.training import Evaluation
 from spokeshave.worker_processes import do_in_processes
 
 PAPER: dict[str, dict[str, Any]] = {row: {} for row in ("mnist", "cifar10", "mnist-fgsm", "cifar10-fgsm")}

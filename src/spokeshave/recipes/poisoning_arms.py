@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from spokeshave.arms_output import Scored
 from spokeshave.data import Split
 from spokeshave.equal_budget import Course
+from spokeshave.evaluation import Evaluation
 from spokeshave.files import atomic_write
 from spokeshave.processes import is_first
 from spokeshave.recipes.poisoning_rows import RowPlan
@@ -37,7 +38,6 @@ from spokeshave.threats.poisoning import damage, poison
 from spokeshave.threats.poisoning_detection import Detector, LossDetector, losses
 from spokeshave.threats.spectral_signatures import SpectralDetector
 from spokeshave.timing import median_and_spread
-from spokeshave.training import Evaluation
 
 CLEAN, CLEAN_LABEL = "clean", "the victim without poison"
 _VALIDATED = 500

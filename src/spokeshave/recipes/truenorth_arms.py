@@ -17,6 +17,7 @@ from torch import Tensor
 from spokeshave.arms_output import Scored
 from spokeshave.data import Batches
 from spokeshave.equal_budget import Course
+from spokeshave.evaluation import Evaluation, evaluate
 from spokeshave.export import safetensors_bytes
 from spokeshave.files import atomic_write
 from spokeshave.processes import is_first
@@ -27,7 +28,6 @@ from spokeshave.report.connection_probabilities import probabilities_by_layer
 from spokeshave.targets.truenorth.deployed_network import TrueNorth
 from spokeshave.targets.truenorth.tea_layer import Synapses
 from spokeshave.targets.truenorth.tea_network import TeaNetwork
-from spokeshave.training import Evaluation, evaluate
 
 SIDE = 16
 """Copies, and spikes per frame, up to which accuracies are measured."""

@@ -1,0 +1,91 @@
+"""What the last layer of any classifier is fed: its features, without taking the network apart.
+
+The layer is found by running the network once: the last linear or convolutional layer that gives one number a class.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from spokeshave.errors import InvalidArgument, UnsupportedLayer
+from spokeshave.timing import evaluating
+
+_KINDS = (nn.Linear, nn.Conv2d)
+
+
+def last_layer(network: nn.Module, example: Float[Tensor, "b *image"]) -> str:
+    """Name the layer that makes scores of features.
+
+    Args:
+        network: gives logits; left as it was.
+        example: a batch that it takes.
+
+    Raises:
+        UnsupportedLayer: where no linear or convolutional layer gives as many channels as there are classes.
+        InvalidArgument: where the network does not give logits of shape (b, classes).
+
+    Example:
+        >>> last_layer(nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 3)), torch.zeros(1, 2))
+        '2'
+    """
+    ran: list[tuple[str, int]] = []
+
+    def note(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        return lambda _module, _inputs, output: ran.append((name, output.shape[1]))
+
+    handles = [
+        layer.register_forward_hook(note(name)) for name, layer in network.named_modules() if isinstance(layer, _KINDS)
+    ]
+    try:
+        with torch.no_grad(), evaluating(network):
+            scores = network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not isinstance(scores, Tensor) or scores.dim() != 2:
+        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise InvalidArgument(f"{type(network).__name__}: expected logits of shape (images, classes), got {got}")
+    found = [name for name, channels in ran if channels == scores.shape[1]]
+    if not found:
+        raise UnsupportedLayer(
+            f"{type(network).__name__}: no linear or convolutional layer gives {scores.shape[1]} numbers, as many as "
+            "there are classes; name the layer whose input are the features"
+        )
+    return found[-1]
+
+
+@contextmanager
+def features_of(network: nn.Module, layer: str) -> Iterator[list[Tensor]]:
+    """Collect what a layer is fed, batch by batch, while the network runs.
+
+    Args:
+        network: any.
+        layer: name of the layer; its input is averaged over pixels where it has such.
+
+    Yields:
+        A list, to which each forward pass adds features of shape (b, features).
+
+    Raises:
+        InvalidArgument: where the network has no such layer.
+    """
+    named = dict(network.named_modules())
+    if layer not in named:
+        raise InvalidArgument(
+            f"{type(network).__name__} has no layer {layer!r}; its layers are {', '.join(filter(None, named))}"
+        )
+    found: list[Tensor] = []
+
+    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        # Of a linear layer the last axis are features, of a convolution the second, then pixels.
+        given = inputs[0]
+        found.append(given if given.dim() == 2 else given.flatten(2).mean(2))
+
+    handle = named[layer].register_forward_pre_hook(hook)
+    try:
+        yield found
+    finally:
+        handle.remove()

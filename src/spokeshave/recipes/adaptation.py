@@ -1,0 +1,216 @@
+"""A compact network, and domains: labelled source images, unlabelled target images, a network for the target.
+
+Wu, Wen, Afzal, Zhang, Chen, Li: A Compact DNN: Approaching GoogLeNet-Level Accuracy of Classification and Domain
+Adaptation, CVPR 2017: a network of Conv-M modules; features that do not tell domains apart, whose distributions are
+close, and answers that are adapted.
+Departs from the paper: only its abstract was at hand: layers, terms, weights and trainings are chosen here, networks
+are pretrained on half of Tiny ImageNet, and images have 64 pixels.
+"""
+
+import time
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from spokeshave.adaptation.domain_pair import DomainPair, pair_domains
+from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, require_arms
+from spokeshave.arms_output import print_arms, write_arms, write_arms_ledger
+from spokeshave.data import DatasetName, Split, Splits, load
+from spokeshave.equal_budget import Course
+from spokeshave.errors import InvalidArgument
+from spokeshave.processes import is_first, usable_device
+from spokeshave.recipes.adaptation_arms import SOURCE, ArmName, Walk
+from spokeshave.recipes.adaptation_figures import confusion_table, feature_chart, network_rows
+from spokeshave.recipes.adaptation_forms import Form, deployed
+from spokeshave.recipes.adaptation_rows import ROWS, NetworkName, RowPlan
+from spokeshave.run_output import command_line, refuse_finished
+
+PAPER: dict[str, dict[str, Any]] = {}
+"""Of the paper no number could be read."""
+QUANTITIES = {
+    "source_error_share": "error on the source",
+    "probe_share": "a fresh probe tells domains apart",
+    "information": "information of target answers, nats",
+    "neighbourhood": "density of target answers",
+}
+
+
+class Row(Enum):
+    """Source and target: digits, or two of the four domains of Office-Caltech10."""
+
+    DEMO = "demo"
+    MNIST_USPS = "mnist-usps"
+    USPS_MNIST = "usps-mnist"
+    MNIST_MNISTM = "mnist-mnistm"
+    AMAZON_CALTECH = "amazon-caltech"
+    AMAZON_DSLR = "amazon-dslr"
+    AMAZON_WEBCAM = "amazon-webcam"
+    CALTECH_AMAZON = "caltech-amazon"
+    CALTECH_DSLR = "caltech-dslr"
+    CALTECH_WEBCAM = "caltech-webcam"
+    DSLR_AMAZON = "dslr-amazon"
+    DSLR_CALTECH = "dslr-caltech"
+    DSLR_WEBCAM = "dslr-webcam"
+    WEBCAM_AMAZON = "webcam-amazon"
+    WEBCAM_CALTECH = "webcam-caltech"
+    WEBCAM_DSLR = "webcam-dslr"
+
+
+@dataclass(frozen=True)
+class Own(FirstArmsOptions):
+    """Options that are the recipe's own; 0 or nothing means what the row has."""
+
+    arms: tuple[ArmName, ...] = (
+        ArmName.ADVERSARIAL, ArmName.MMD, ArmName.ENTROPY, ArmName.FULL, ArmName.TARGET,
+    )  # fmt: skip
+    """What is compared with training on the source alone."""
+    network: NetworkName | None = None
+    """Network that is adapted."""
+    form: Form = Form.DENSE
+    """Adapt the network as it is, or compressed first."""
+    epochs: int = 0
+    """Of every training, in source images."""
+    pretraining_epochs: int = 0
+    """Of the pretraining on Tiny ImageNet."""
+
+
+@dataclass(frozen=True)
+class Config(ArmsOptions, Own):
+    """Options of the adaptation recipe; 0 or nothing means what the row has."""
+
+    row: Row = Row.DEMO
+    """Source and target."""
+
+
+def plan_of(config: Config) -> RowPlan:
+    """The plan of a row, with what the options change.
+
+    Raises:
+        InvalidArgument: for a number out of its range, no seed, no arm, or another data set.
+    """
+    plan = ROWS[config.row.value]()
+    if min(config.epochs, config.pretraining_epochs) < 0:
+        raise InvalidArgument(f"expected epochs of at least 0, got {config.epochs} and {config.pretraining_epochs}")
+    if config.data is not None:
+        raise InvalidArgument("data: a row names both domains; use `spokeshave adapt` for two folders of your own")
+    require_arms(config.seeds, config.arms)
+    pretraining = plan.pretraining
+    if pretraining is not None and config.pretraining_epochs:
+        pretraining = replace(pretraining, epochs=config.pretraining_epochs)
+    settings = replace(plan.settings, epochs=config.epochs or plan.settings.epochs)
+    return replace(
+        plan, network=config.network or plan.network, settings=settings, pretraining=pretraining, form=config.form
+    )
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Adapt a network from one domain to another in every way, and compare.
+
+    Returns:
+        The run's record as JSON values; nothing in all processes but the first.
+
+    Raises:
+        SpokeshaveError: what is wrong with the options, the data, the run's folder or the training.
+    """
+    started, plan, row = time.perf_counter(), plan_of(config), config.row.value
+    # One name for all that is compared in one table of the ledger: other networks and forms are rows of their own.
+    own = [plan.network.value] if config.network else []
+    row = "-".join([row, *own, *([plan.form.value] if plan.form is not Form.DENSE else [])])
+    run_dir = config.run_dir or Path("runs") / f"adaptation-{row}"
+    refuse_finished(run_dir, config.resume)
+    usable_device(config.device)
+    domains = domains_of(plan, config)
+    names = [SOURCE, *(arm.value for arm in config.arms if arm is not ArmName.TARGET or _has_test(domains))]
+    pretrained = _pretraining(plan, config, run_dir)
+    walks = [Walk(plan, domains, run_dir, pretrained, seed, config.resume, config.device) for seed in config.seeds]
+    seeds = {walk.seed: {name: walk.scored(name) for name in names} for walk in walks}
+    if not is_first():
+        return {}
+    first, headline = walks[0], ArmName.FULL.value if ArmName.FULL in config.arms else names[-1]
+    shown = {SOURCE: "source only", headline: headline}
+    seen = {
+        name: [first.see(first.networks[name], split) for split in (domains.source.test, domains.target.test)]
+        for name in shown
+    }
+    record = write_arms(
+        seeds,
+        run_dir,
+        recipe="adaptation",
+        row=row,
+        title=f"Adaptation: {domains.source.name} to {domains.target.name}",
+        headline=headline,
+        config={
+            "network": plan.network.value, "form": plan.form.value, "size": plan.size,
+            "terms": plan.terms.to_dict(), "arms": names[1:],
+            "batch_size": plan.batch_size, "smoke": config.smoke, "training": plan.settings.to_dict(),
+            "pretraining": None if plan.pretraining is None else plan.pretraining.to_dict(),
+        },
+        data=f"{domains.source.name}, {domains.target.name}",
+        quantities=QUANTITIES,
+        layers={"Network": network_rows(_networks(first, headline), first.example())},
+        charts=[
+            feature_chart(f"Features: {words}", seen[name][0], seen[name][1], first.seed)
+            for name, words in shown.items()
+        ],
+        tables=[
+            confusion_table(f"Target images: {words}", seen[name][1], domains.classes)
+            for name, words in shown.items()
+        ],
+        paper=PAPER.get(row),
+        command=command_line(["spokeshave", "run", "adaptation"], config),
+        started=started,
+    )  # fmt: skip
+    print_arms(record, run_dir, Console())
+    if config.ledger is not None:
+        write_arms_ledger(record, config.ledger)
+    return asdict(record)
+
+
+def _networks(walk: Walk, arm: str) -> dict[str, nn.Module]:
+    """The dense network, and the one that was adapted as it is run."""
+    plan, network = walk.plan, walk.networks[arm]
+    dense = plan.network.make(len(walk.domains.classes), plan.size).eval()
+    if plan.form is Form.DENSE:
+        return {plan.network.value: dense}
+    name = f"{plan.network.value}, {plan.form.value}"
+    return {plan.network.value: dense, name: deployed(network, plan.form, walk.example())}
+
+
+def domains_of(plan: RowPlan, config: Config) -> DomainPair:
+    """Source and target of a row; in a smoke run a few embedded digits."""
+    channels = 3
+    if config.smoke or plan.target is None:
+        digits = load(DatasetName.DIGITS)
+        if config.smoke:
+            digits = Splits(digits.name, _first(digits.train, 64), _first(digits.test, 32), digits.classes)
+        dimmed = Splits("dimmed digits", _dimmed(digits.train), _dimmed(digits.test), digits.classes)
+        return pair_domains(digits, dimmed, plan.size, channels)
+    source, target = (load(name, config.data_dir) for name in (plan.source, plan.target))
+    return pair_domains(source, target, plan.size, channels)
+
+
+def _pretraining(plan: RowPlan, config: Config, run_dir: Path) -> Course | None:
+    if plan.pretraining is None or config.smoke:
+        return None
+    start = plan.pretrained()
+    splits = load(start.data, config.data_dir)
+    return Course(start.budget(splits), splits, run_dir, config.resume, config.device)
+
+
+def _has_test(domains: DomainPair) -> bool:
+    """Whether training on target images leaves others to test on."""
+    return domains.target.train.images is not domains.target.test.images
+
+
+def _dimmed(split: Split) -> Split:
+    """Of half the contrast, on a grey ground."""
+    return Split((split.images.float() * 0.4 + 90).to(torch.uint8), split.labels)
+
+
+def _first(split: Split, count: int) -> Split:
+    return split.subset(torch.arange(min(count, len(split))))

@@ -1,0 +1,218 @@
+"""The arms of recipe `adaptation`: the network trained on the source alone, with each term, with all, on the target.
+
+All arms of a seed start from the same weights, take as many steps and see the same source batches.
+"""
+
+import copy
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from spokeshave.adaptation.adapt import Adapted, Feeding, adapt
+from spokeshave.adaptation.adaptation_objective import SOURCE_ONLY, Term, Terms
+from spokeshave.adaptation.adapting_network import Statistics
+from spokeshave.adaptation.domain_pair import DomainPair
+from spokeshave.adaptation.domain_probe import probe_domains
+from spokeshave.adaptation.feature_layer import features_of, last_layer
+from spokeshave.adaptation.label_free_selection import Selector, selection_score
+from spokeshave.arms_output import Scored
+from spokeshave.data import Batches, Split
+from spokeshave.data.normalization import Normalization
+from spokeshave.equal_budget import Course
+from spokeshave.evaluation import Evaluation, evaluate
+from spokeshave.export import safetensors_bytes
+from spokeshave.files import atomic_write
+from spokeshave.processes import is_first
+from spokeshave.recipes.adaptation_forms import formed
+from spokeshave.recipes.adaptation_rows import RowPlan
+from spokeshave.regularizers import Regularizer
+from spokeshave.structures.groups import CONVOLUTIONS
+
+SOURCE, SOURCE_LABEL = "source-only", "trained on the source alone"
+
+
+class ArmName(Enum):
+    """What a network is trained with beside the labels of the source."""
+
+    ADVERSARIAL = "adversarial"
+    MMD = "mmd"
+    CORAL = "coral"
+    WASSERSTEIN = "wasserstein"
+    ENTROPY = "entropy"
+    FULL = "full"
+    FULL_RESIDUAL = "full-residual"
+    TARGET = "target"
+
+
+LABELS = {
+    ArmName.ADVERSARIAL: "a domain classifier behind a reversed gradient",
+    ArmName.MMD: "kernel mean discrepancy of features and answers",
+    ArmName.CORAL: "distance of covariances of features",
+    ArmName.WASSERSTEIN: "sliced Wasserstein distance of features",
+    ArmName.ENTROPY: "entropy of target answers, and their balance",
+    ArmName.FULL: "invariance, divergence and prediction together",
+    ArmName.FULL_RESIDUAL: "the same, with a residual classifier",
+    ArmName.TARGET: "trained on labelled target images: not adaptation, but the aim",
+}
+_ALONE = {ArmName.CORAL: Term(1.0), ArmName.WASSERSTEIN: Term(1.0)}
+"""Weights of terms that the full method leaves out."""
+
+
+def terms_of(arm: ArmName, full: Terms) -> Terms:
+    """The terms of an arm.
+
+    Args:
+        arm: any but `TARGET`.
+        full: of the full method.
+
+    Example:
+        >>> terms_of(ArmName.MMD, Terms()).mmd.weight, terms_of(ArmName.MMD, Terms()).adversarial.weight
+        (0.3, 0.0)
+    """
+    if arm in (ArmName.FULL, ArmName.FULL_RESIDUAL):
+        return full
+    names = ("entropy", "diversity") if arm is ArmName.ENTROPY else (arm.value,)
+    return replace(SOURCE_ONLY, **{name: _ALONE.get(arm, getattr(full, name)) for name in names})
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Features and answers of a network on one domain.
+
+    Attributes:
+        features: what its last layer was fed.
+        logits: its answers.
+        labels: the true classes.
+    """
+
+    features: Tensor
+    logits: Tensor
+    labels: Tensor
+
+
+class Walk:
+    """One seed of a row.
+
+    Args:
+        plan: of the row.
+        domains: source and target, in one shape.
+        run_dir: of the run.
+        pretrained: the course of the pretraining; None where networks start from drawn weights.
+        seed: of weights and batches.
+        resume: go on from checkpoints.
+        device: of the training.
+    """
+
+    def __init__(
+        self,
+        plan: RowPlan,
+        domains: DomainPair,
+        run_dir: Path,
+        pretrained: Course | None,
+        seed: int,
+        resume: bool = False,
+        device: str = "cpu",
+    ) -> None:
+        self.plan, self.domains, self.run_dir, self.pretrained = plan, domains, run_dir, pretrained
+        self.seed, self.resume, self.device = seed, resume, device
+        self.networks: dict[str, nn.Module] = {}
+
+    @cached_property
+    def feeding(self) -> Feeding:
+        """Images of both domains, normalized by the statistics of the source, or of what the network has seen first."""
+        seen = self.domains.source.train if self.pretrained is None else self.pretrained.training
+        plan = self.plan
+        return Feeding(plan.batch_size, Normalization.per_channel(seen), None, plan.augment, self.device)
+
+    def start(self) -> tuple[nn.Module, list[Regularizer]]:
+        """The network that all arms of the seed begin with, and what keeps it in its form."""
+        classes, images = len(self.domains.classes), torch.rand(2, 3, self.plan.size, self.plan.size)
+        if self.pretrained is None:
+            torch.manual_seed(self.seed)
+            return formed(self.plan.network.make(classes, self.plan.size), self.plan.form, images)
+        network = copy.deepcopy(self.pretrained.exact(0)[0]).to("cpu")
+        torch.manual_seed(self.seed)
+        return formed(with_classes(network, classes, images), self.plan.form, images)
+
+    def train(self, arm: str) -> Adapted:
+        """Train the network of an arm, or go on where it was left."""
+        plan, domains = self.plan, self.domains
+        settings = replace(plan.settings, seed=1000 * (1 + self.seed))
+        source, target, residual = domains.source.train, domains.target.train, False
+        terms = SOURCE_ONLY
+        if arm == ArmName.TARGET.value:
+            source = target
+        elif arm != SOURCE:
+            terms, residual = terms_of(ArmName(arm), plan.terms), arm == ArmName.FULL_RESIDUAL.value
+        network, kept = self.start()
+        return adapt(
+            network, source, target, terms, settings, self.feeding, residual, Statistics.EACH,
+            run_dir=self.run_dir / f"seed-{self.seed}" / arm, resume=self.resume, label=f"{arm} (seed {self.seed})",
+            refresh=arm != SOURCE, regularizers=kept,
+        )  # fmt: skip
+
+    def scored(self, arm: str) -> Scored:
+        """The network of an arm on test images of the target, and how alike it finds the domains."""
+        made = self.train(arm)
+        network = self.networks[arm] = made.network
+        self._keep(arm, network)
+        test = evaluate(network, self._batches(self.domains.target.test))
+        last = made.history[-1]
+        held_out = Evaluation(last["validation_accuracy"], last["validation_loss"], 0)
+        seen = [self.see(network, split) for split in (self.domains.source.test, self.domains.target.test)]
+        unlabelled = self.see(network, self.domains.target.train)
+        numbers = {
+            "source_error_share": 1 - evaluate(network, self._batches(self.domains.source.test)).accuracy,
+            "probe_share": probe_domains(seen[0].features, seen[1].features, self.seed).accuracy,
+            "information": selection_score(unlabelled.logits, Selector.INFORMATION),
+            "neighbourhood": selection_score(unlabelled.logits, Selector.NEIGHBOURHOOD),
+        }
+        label = SOURCE_LABEL if arm == SOURCE else LABELS[ArmName(arm)]
+        return Scored(label, held_out, test, numbers, {arm: made.history})
+
+    def example(self) -> Tensor:
+        """One image as networks are fed."""
+        return self._batches(self.domains.source.test).batch(0, 0)[0][:1]
+
+    @torch.no_grad()
+    def see(self, network: nn.Module, split: Split) -> Seen:
+        """Features and answers for the first images of a split."""
+        few = split.subset(torch.arange(min(self.plan.probed, len(split))))
+        batches = self._batches(few)
+        layer = last_layer(network, batches.batch(0, 0)[0][:2])
+        with features_of(network.eval(), layer) as found:
+            logits = torch.cat([network(images) for images, _ in batches])
+        return Seen(torch.cat(found).cpu(), logits.cpu(), few.labels)
+
+    def _batches(self, split: Split) -> Batches:
+        return self.feeding.batches(split, 0, training=False)
+
+    def _keep(self, arm: str, network: nn.Module) -> None:
+        if is_first():
+            path = self.run_dir / f"seed-{self.seed}" / "weights" / f"{arm}.safetensors"
+            atomic_write(path, safetensors_bytes(network))
+
+
+def with_classes(network: nn.Module, classes: int, example: Tensor) -> nn.Module:
+    """Give a network a new last layer, for other classes; in place.
+
+    Args:
+        network: gives logits.
+        classes: number of the new ones.
+        example: a batch that it takes.
+    """
+    name = last_layer(network, example)
+    old, made = network.get_submodule(name), None
+    if isinstance(old, nn.Linear):
+        made = nn.Linear(old.in_features, classes)
+    elif isinstance(old, CONVOLUTIONS):
+        made = nn.Conv2d(old.in_channels, classes, 1)
+    assert made is not None and made.bias is not None
+    nn.init.normal_(made.weight, std=0.01)
+    nn.init.zeros_(made.bias)
+    network.set_submodule(name, made)
+    return network

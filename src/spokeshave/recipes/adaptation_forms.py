@@ -1,0 +1,85 @@
+"""Forms in which recipe `adaptation` adapts a network: as it is, or compressed first by the rewrites of this package.
+
+Compression comes before the adaptation: the target is seen by the network that will run there.
+"""
+
+import copy
+from enum import Enum
+
+import torch
+from torch import Tensor, nn
+
+from spokeshave.adaptation.feature_layer import last_layer
+from spokeshave.regularizers import Freeze, Frozen, Regularizer
+from spokeshave.rewrites import low_rank, prune, shrink, to_sparse
+from spokeshave.structures.groups import CONVOLUTIONS
+
+FILTERS, ZEROS, ERROR = 0.3, 0.8, 0.1
+"""Share of filters that go, share of single weights that become zero, relative error of a factorized layer."""
+
+
+class Form(Enum):
+    """What is adapted."""
+
+    DENSE = "dense"
+    SHRUNK = "shrunk"
+    """Without the filters of the smallest norms."""
+    LOW_RANK = "low-rank"
+    """Layers as products of two thinner ones."""
+    SPARSE = "sparse"
+    """The smallest weights zero, and kept so; run by `to_sparse`."""
+
+
+def formed(network: nn.Module, form: Form, example: Tensor) -> tuple[nn.Module, list[Regularizer]]:
+    """Compress a network.
+
+    Args:
+        network: gives logits; left as it is.
+        form: that it gets.
+        example: a batch that it takes.
+
+    Returns:
+        The network in its form, and what keeps it there while it is trained.
+    """
+    if form is Form.DENSE:
+        return network, []
+    if form is Form.SHRUNK:
+        return shrink(without_small_filters(network, FILTERS, example), example)[0], []
+    if form is Form.LOW_RANK:
+        return low_rank(network, example, max_error=ERROR)[0], []
+    pruned, _ = prune(network, ZEROS)
+    return pruned, [Freeze(pruned, Frozen.ELEMENTS)]
+
+
+def deployed(network: nn.Module, form: Form, example: Tensor) -> nn.Module:
+    """The network as it is run after its training: sparse ones as generated code.
+
+    Args:
+        network: trained.
+        form: that it has.
+        example: a batch that it takes.
+    """
+    return to_sparse(network, example)[0] if form is Form.SPARSE else network
+
+
+@torch.no_grad()
+def without_small_filters(network: nn.Module, share: float, example: Tensor) -> nn.Module:
+    """A copy in which the filters of the smallest norms of each convolution are zero, for `shrink` to take out.
+
+    Args:
+        network: left as it is; its last layer, which has a filter for each class, is spared.
+        share: of the filters of a convolution, 0..1; at least one stays.
+        example: a batch that the network takes.
+    """
+    copied = copy.deepcopy(network)
+    last = last_layer(copied, example)
+    for name, layer in copied.named_modules():
+        if name == last or not isinstance(layer, (*CONVOLUTIONS, nn.ConvTranspose2d)):
+            continue
+        weight = layer.weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else layer.weight
+        count = min(len(weight) - 1, round(share * len(weight)))
+        small = weight.flatten(1).norm(dim=1).argsort()[:count]
+        weight[small] = 0
+        if layer.bias is not None:
+            layer.bias[small] = 0
+    return copied

@@ -1,0 +1,140 @@
+"""The recipe of adaptation through the real command line: every arm, resuming, options, figures; its parts by hand."""
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from spokeshave.adaptation.adaptation_objective import SOURCE_ONLY, Terms
+from spokeshave.cli.main import main
+from spokeshave.cli.run import parse
+from spokeshave.errors import InvalidArgument
+from spokeshave.export import load_safetensors
+from spokeshave.models import CompactNet, LeNet, SmallCNN, SqueezeNet
+from spokeshave.recipes.adaptation import Config, Row, plan_of
+from spokeshave.recipes.adaptation_arms import LABELS, ArmName, Seen, terms_of, with_classes
+from spokeshave.recipes.adaptation_figures import confusion_table, feature_chart
+from spokeshave.recipes.adaptation_forms import Form, deployed, formed, without_small_filters
+from spokeshave.recipes.adaptation_rows import ROWS, NetworkName
+from spokeshave.report.arms_record import ArmsRecord
+from spokeshave.run_output import command_line
+
+
+def smoke(tmp_path: Path, *options: str) -> ArmsRecord:
+    words = ["run", "adaptation", "--smoke", "--epochs", "2", "--run-dir", str(tmp_path / "run"), *options]
+    assert main(words) == 0
+    return ArmsRecord.load(tmp_path / "run")
+
+
+def test_rows_and_arms_are_whole() -> None:
+    assert set(ROWS) == {row.value for row in Row} and set(LABELS) == set(ArmName)
+    office = [plan for plan in (make() for make in ROWS.values()) if plan.pretraining is not None]
+    assert len({(plan.source, plan.target) for plan in office}) == 12
+    for plan in office:
+        assert plan.pretrained().network().training
+
+
+def test_a_smoke_run_compares_every_arm_and_resume_repeats_it(tmp_path, capsys) -> None:
+    arms = [arm.value for arm in ArmName]
+    record = smoke(tmp_path, "--arms", *arms)
+    assert [arm.name for arm in record.arms] == ["source-only", *arms] and record.headline == "full"
+    for arm in record.arms:
+        share, error = arm.number("probe_share"), arm.number("source_error_share")
+        assert share is not None and 0 <= share <= 1 and error is not None and 0 <= error <= 1
+    assert [chart.title for chart in record.charts] == ["Features: source only", "Features: full"]
+    assert [len(table.values) for table in record.tables] == [10, 10]
+    assert record.layers["Network"][0]["parameters"] == sum(
+        p.numel() for p in SmallCNN(3, 28, 32, 128, 10, True).parameters()
+    )
+    load_safetensors(
+        SmallCNN(3, 28, 32, 128, 10, batch_norm=True), tmp_path / "run" / "seed-0" / "weights" / "full.safetensors"
+    )
+    assert "page:" in capsys.readouterr().out and (tmp_path / "run" / "report.html").stat().st_size > 20_000
+    again = smoke(tmp_path, "--arms", *arms, "--resume")
+    assert [arm.errors for arm in again.arms] == [arm.errors for arm in record.arms]
+
+
+def test_an_office_row_runs_on_another_network(tmp_path) -> None:
+    record = smoke(tmp_path, "--row", "amazon-webcam", "--network", "squeezenet", "--arms", "full")
+    assert record.config["network"] == "squeezenet" and record.layers["Network"][0]["network"] == "squeezenet"
+    content = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert content["config"]["pretraining"]["epochs"] > 0
+
+
+def test_a_compressed_network_is_adapted(tmp_path) -> None:
+    record = smoke(tmp_path, "--network", "compact", "--row", "amazon-dslr", "--form", "sparse", "--arms", "full")
+    rows = record.layers["Network"]
+    assert record.row == "amazon-dslr-compact-sparse" and len(rows) == 2
+    assert rows[1]["parameters"] < 0.5 * rows[0]["parameters"]
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_forms_of_the_compact_network(form: Form) -> None:
+    network = CompactNet(5, 32, stages=((16, 16, 1), (16, 24, 1))).eval()
+    images = torch.rand(2, 3, 32, 32)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    made, kept = formed(network, form, images)
+    assert made(images).shape == (2, 5) and len(kept) == (form is Form.SPARSE)
+    torch.testing.assert_close(dict(network.state_dict()), before)
+    count = [sum(int(one.count_nonzero()) for one in net.parameters()) for net in (network, made)]
+    assert (count[1] < count[0]) is (form is not Form.DENSE)
+    torch.testing.assert_close(deployed(made.eval(), form, images)(images), made(images), rtol=1e-4, atol=1e-5)
+
+
+def test_small_filters_go() -> None:
+    network, images = LeNet(), torch.rand(2, 1, 28, 28)
+    zeroed = without_small_filters(network, 0.5, images)
+    norms = network.conv2.weight.flatten(1).norm(dim=1)
+    gone = (zeroed.conv2.weight.flatten(1).norm(dim=1) == 0).nonzero().flatten()
+    assert sorted(gone.tolist()) == sorted(norms.argsort()[:25].tolist()) and bool((norms > 0).all())
+    small = formed(network, Form.SHRUNK, images)[0]
+    assert small.get_submodule("conv2").weight.shape[0] == 35 and small(images).shape == (2, 10)
+
+
+def test_terms_of_arms() -> None:
+    full = Terms()
+    assert terms_of(ArmName.FULL, full) == terms_of(ArmName.FULL_RESIDUAL, full) == full
+    for arm in (ArmName.ADVERSARIAL, ArmName.MMD, ArmName.CORAL, ArmName.WASSERSTEIN):
+        terms = terms_of(arm, full)
+        assert getattr(terms, arm.value).weight > 0
+        assert replace(terms, **{arm.value: getattr(SOURCE_ONLY, arm.value)}) == SOURCE_ONLY
+    assert terms_of(ArmName.ENTROPY, full).diversity.weight > 0 == terms_of(ArmName.ENTROPY, full).mmd.weight
+
+
+def test_options_change_the_plan_and_wrong_ones_are_refused() -> None:
+    plan = plan_of(Config(row=Row.AMAZON_DSLR, epochs=3, pretraining_epochs=2, network=NetworkName.ALEXNET))
+    assert plan.settings.epochs == 3 and plan.network is NetworkName.ALEXNET
+    assert plan.pretraining is not None and plan.pretraining.epochs == 2
+    from spokeshave.data import DatasetName
+
+    for options in ({"epochs": -1}, {"seeds": ()}, {"arms": ()}, {"data": DatasetName.MNIST}):
+        with pytest.raises(InvalidArgument):
+            plan_of(Config(**options))
+
+
+def test_the_recorded_command_repeats_the_run() -> None:
+    config = Config(row=Row.USPS_MNIST, seeds=(1, 2), arms=(ArmName.MMD, ArmName.FULL), resume=True)
+    words = shlex.split(command_line(["spokeshave", "run", "adaptation"], config))
+    assert parse(Config, words[3:], "spokeshave run adaptation", "") == replace(config, resume=False)
+
+
+@pytest.mark.parametrize("network", [SmallCNN(3, 28), SqueezeNet(10, 32)])
+def test_a_new_last_layer_has_the_classes(network: torch.nn.Module) -> None:
+    images = torch.rand(2, 3, 28, 28)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    assert with_classes(network, 4, images)(images).shape == (2, 4)
+    changed = {name for name, tensor in network.state_dict().items() if tensor.shape != before[name].shape}
+    assert len(changed) == 2
+
+
+def test_tables_and_pictures_by_hand() -> None:
+    logits = torch.eye(3)[torch.tensor([0, 0, 1, 2])]
+    seen = Seen(torch.randn(4, 5), logits, torch.tensor([0, 1, 1, 2]))
+    table = confusion_table("some", seen, ["a", "b", "c"])
+    assert table.values == [[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]
+    chart = feature_chart("some", seen, seen, 0)
+    assert [curve.label for curve in chart.curves] == ["source", "target"]
+    assert all(len(curve.xs) == len(curve.ys) == 4 and curve.points for curve in chart.curves)
