@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 
 from spokeshave.cli.mapping_options import require_files
+from spokeshave.large_blocks import keep_large_blocks
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -100,6 +101,7 @@ def command(arguments: list[str]) -> int:
     from spokeshave.files import atomic_write, require_writable
     from spokeshave.train_settings import OptimizerName, TrainSettings
 
+    keep_large_blocks()
     require_files(weights=options.weights)
     require_writable(options.run_dir)
     terms = terms_of(options)
