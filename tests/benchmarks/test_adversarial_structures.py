@@ -20,8 +20,8 @@ def test_the_largest_sum_of_bytes_alive_is_counted_and_what_was_there_before_is_
 
 def test_resident_memory_rises_with_what_is_touched() -> None:
     before = high_water()
-    touched = torch.ones(16 * 2**20)
-    assert high_water() - before > 0.9 * touched.nbytes
+    touched = torch.ones(2**29)  # more than any test before it can have left to this process
+    assert high_water() - before > 0.5 * touched.nbytes
 
 
 def test_images_fit_the_network() -> None:

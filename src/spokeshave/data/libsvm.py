@@ -36,8 +36,11 @@ _DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
 }
 """End of a file's name -> what gives its text; the form that LIBSVM offers last."""
 
-_LINE = re.compile(rb"[-+]?\d{1,18}(?:[ \t]++\d{1,18}:[ \t]*+[-+.\deE]++)*+")
-"""The shape of a line: 18 digits stay within int64; possessive (`++`), so that what has another shape fails at once."""
+_LINE = re.compile(rb"[-+]?\d{1,18}(?:[ \t]++\d{1,18}+:[ \t]*+[-+.\deE]++)*")
+"""The shape of a line: 18 digits stay within int64; possessive (`++`), so that what has another shape fails at once.
+
+Not so the whole repetition: Python before 3.11.5 then takes half a pair for a match.
+"""
 _LABEL = re.compile(rb"[-+]?\d{1,18}(?!\S)")
 _PAIR = re.compile(rb"[ \t]*(\d{1,18}):[ \t]*(\S+)")
 _REMEMBERED = 1 << 16

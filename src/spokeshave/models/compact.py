@@ -34,6 +34,7 @@ class CompactNet(nn.Module):
         InvalidArgument: for another size.
 
     Example:
+        >>> import torch
         >>> model = CompactNet(10, size=32).eval()
         >>> model(torch.zeros(1, 3, 32, 32)).shape, sum(p.numel() for p in CompactNet().parameters())
         (torch.Size([1, 10]), 4077504)
