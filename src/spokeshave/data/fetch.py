@@ -118,8 +118,10 @@ def unpack(archive: Path, folder: Path) -> None:
         with tarfile.open(archive, "r:*") as tar:
             for member in tar:
                 _require_harmless(member, folder, archive)
-            # Before 3.11.4 there are no filters; what they refuse beside, such as modes, does no harm to a data set.
-            tar.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+            if hasattr(tarfile, "data_filter"):
+                tar.extractall(folder, filter="data")
+            else:  # before Python 3.11.4; what the filter refuses beside, such as modes, does no harm to a data set
+                tar.extractall(folder)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(f"{archive} cannot be unpacked: {error}; remove it and download it again") from error
 

@@ -133,10 +133,7 @@ def run(config: Config) -> dict[str, Any]:
         return {}
     first, headline = walks[0], ArmName.FULL.value if ArmName.FULL in config.arms else names[-1]
     shown = {SOURCE: "source only", headline: headline}
-    seen = {
-        name: [first.see(first.networks[name], split) for split in (domains.source.test, domains.target.test)]
-        for name in shown
-    }
+    seen = {name: first.both(first.networks[name]) for name in shown}
     record = write_arms(
         seeds,
         run_dir,

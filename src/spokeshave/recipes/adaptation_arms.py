@@ -19,6 +19,7 @@ from spokeshave.adaptation.domain_pair import DomainPair
 from spokeshave.adaptation.domain_probe import probe_domains
 from spokeshave.adaptation.feature_layer import features_of, last_layer
 from spokeshave.adaptation.label_free_selection import Selector, selection_score
+from spokeshave.adaptation.target_statistics import refresh_statistics
 from spokeshave.arms_output import Scored
 from spokeshave.data import Batches, Split
 from spokeshave.data.normalization import Normalization
@@ -163,7 +164,7 @@ class Walk:
         test = evaluate(network, self._batches(self.domains.target.test))
         last = made.history[-1]
         held_out = Evaluation(last["validation_accuracy"], last["validation_loss"], 0)
-        seen = [self.see(network, split) for split in (self.domains.source.test, self.domains.target.test)]
+        seen = self.both(network)
         unlabelled = self.see(network, self.domains.target.train)
         numbers = {
             "source_error_share": 1 - evaluate(network, self._batches(self.domains.source.test)).accuracy,
@@ -173,6 +174,12 @@ class Walk:
         }
         label = SOURCE_LABEL if arm == SOURCE else LABELS[ArmName(arm)]
         return Scored(label, held_out, test, numbers, {arm: made.history})
+
+    def both(self, network: nn.Module) -> list[Seen]:
+        """Test images of the source and of the target, each under the statistics of its own domain, as in training."""
+        at_home = copy.deepcopy(network)
+        refresh_statistics(at_home, self._batches(self.domains.source.train))
+        return [self.see(at_home, self.domains.source.test), self.see(network, self.domains.target.test)]
 
     def example(self) -> Tensor:
         """One image as networks are fed."""
