@@ -34,7 +34,7 @@ def test_rows_and_arms_are_whole() -> None:
     office = [plan for plan in (make() for make in ROWS.values()) if plan.pretraining is not None]
     assert len({(plan.source, plan.target) for plan in office}) == 12
     for plan in office:
-        assert plan.pretrained().network().training
+        assert plan.pretrained(200).network().training
 
 
 def test_a_smoke_run_compares_every_arm_and_resume_repeats_it(tmp_path, capsys) -> None:
@@ -62,6 +62,11 @@ def test_an_office_row_runs_on_another_network(tmp_path) -> None:
     assert record.config["network"] == "squeezenet" and record.layers["Network"][0]["network"] == "squeezenet"
     content = json.loads((tmp_path / "run" / "run.json").read_text())
     assert content["config"]["pretraining"]["epochs"] > 0
+
+
+def test_a_network_whose_last_layer_has_another_name(tmp_path) -> None:
+    record = smoke(tmp_path, "--row", "amazon-dslr", "--network", "small", "--arms", "full-residual")
+    assert record.row == "amazon-dslr-small" and len(record.arms) == 2
 
 
 def test_a_compressed_network_is_adapted(tmp_path) -> None:

@@ -194,8 +194,8 @@ def domains_of(plan: RowPlan, config: Config) -> DomainPair:
 def _pretraining(plan: RowPlan, config: Config, run_dir: Path) -> Course | None:
     if plan.pretraining is None or config.smoke:
         return None
-    start = plan.pretrained()
-    splits = load(start.data, config.data_dir)
+    splits = load(DatasetName.TINY_IMAGENET, config.data_dir)
+    start = plan.pretrained(len(splits.classes))
     return Course(start.budget(splits), splits, run_dir, config.resume, config.device)
 
 

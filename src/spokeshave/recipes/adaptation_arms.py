@@ -150,6 +150,9 @@ class Walk:
         elif arm != SOURCE:
             terms, residual = terms_of(ArmName(arm), plan.terms), arm == ArmName.FULL_RESIDUAL.value
         network, kept = self.start()
+        if settings.slow != 1.0:  # what was not trained before learns at the full rate
+            head = last_layer(network, torch.zeros(2, 3, plan.size, plan.size))
+            settings = replace(settings, fast=("domain_classifier", "residual", f"network.{head}"))
         return adapt(
             network, source, target, terms, settings, self.feeding, residual, Statistics.EACH,
             run_dir=self.run_dir / f"seed-{self.seed}" / arm, resume=self.resume, label=f"{arm} (seed {self.seed})",

@@ -71,12 +71,13 @@ class RowPlan:
     form: Form = Form.DENSE
     probed: int = 500
 
-    def pretrained(self) -> FloatNetwork:
-        """The network and its training on Tiny ImageNet."""
+    def pretrained(self, classes: int) -> FloatNetwork:
+        """The network and its training on Tiny ImageNet, of so many classes as are there."""
         assert self.pretraining is not None
         return FloatNetwork(
-            f"{self.network.value}-{self.size}", partial(self.network.make, 100, self.size), DatasetName.TINY_IMAGENET,
-            self.pretraining, Normalization.per_channel, Augmentation(pad=self.size // 8, flip=True), 2000,
+            f"{self.network.value}-{self.size}", partial(self.network.make, classes, self.size),
+            DatasetName.TINY_IMAGENET, self.pretraining, Normalization.per_channel,
+            Augmentation(pad=self.size // 8, flip=True), 2000,
         )  # fmt: skip
 
 
@@ -85,7 +86,7 @@ _DIGITS = TrainSettings(
     channels_last=True, checkpoint_every=200,
 )  # fmt: skip
 _OFFICE = TrainSettings(
-    epochs=30, learning_rate=0.01, weight_decay=5e-4, slow=0.1, fast=("domain_classifier", "network.fc"),
+    epochs=30, learning_rate=0.01, weight_decay=5e-4, slow=0.1,
     channels_last=True,
 )  # fmt: skip
 _PRETRAINING = TrainSettings(
