@@ -74,6 +74,37 @@ def test_a_smoke_run_makes_every_poison_and_table(tmp_path: Path, capsys: pytest
     assert [arm.errors for arm in again.arms] == [arms[name].errors for name in (CLEAN, "flip", "generator")]
 
 
+def test_a_resumed_run_measures_again_only_what_is_damaged(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    options = ("--arms", "flip", "direct", "generator")
+    first = smoke(tmp_path, "demo", *options)
+    said = capsys.readouterr().out
+    assert "seed 0, generator:" in said and "seed 0, 2 steps, 10 % poison:" in said
+    again = smoke(tmp_path, "demo", "--resume", *options)
+    assert "seed 0," not in capsys.readouterr().out
+    assert [arm.numbers for arm in again.arms] == [arm.numbers for arm in first.arms]
+    assert again.layers == first.layers
+    folder = tmp_path / "demo" / "seed-0"
+    (folder / "poisons" / "generator.safetensors").write_bytes(b"damaged")
+    (folder / "found" / "2-steps-10-poison.json").write_text("{")
+    mended = smoke(tmp_path, "demo", "--resume", *options)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("seed 0,")]
+    assert ["generator" in lines[0], "2 steps" in lines[1], len(lines)] == [True, True, 2]
+    assert [arm.errors for arm in mended.arms] == [arm.errors for arm in first.arms]
+    assert mended.layers == first.layers
+    other = smoke(tmp_path, "demo", "--resume", "--arms", "direct", "--poisons", "3", "--skip")
+    assert "seed 0, direct:" in capsys.readouterr().out and other.config["poisons"] == 3
+
+
+def test_seeds_side_by_side_find_the_same(tmp_path: Path) -> None:
+    words = ["run", "poisoning", "--row", "demo", "--arms", "flip", "direct", "--poisons", "4", "--skip"]
+    words += ["--seeds", "0", "1"]
+    for workers in ("1", "2"):
+        assert main([*words, "--workers", workers, "--run-dir", str(tmp_path / workers / "run")]) == 0
+    alone, together = (ArmsRecord.load(tmp_path / workers / "run") for workers in ("1", "2"))
+    assert [arm.errors for arm in together.arms] == [arm.errors for arm in alone.arms]
+    assert together.layers == alone.layers and len(together.arms[0].errors) == 2
+
+
 def test_all_networks_are_scored_on_the_same_images(tmp_path: Path) -> None:
     config = Config(smoke=True, run_dir=tmp_path / "demo")
     plan = plan_of(config)

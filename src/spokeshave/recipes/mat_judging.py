@@ -4,18 +4,16 @@ What was found stays in the run's folder, so that a run that is resumed does not
 has wrong as it is counts as wrong; ensembles are attacked whole, through what they answer together.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from spokeshave.data import Split
 from spokeshave.equal_budget import Course
-from spokeshave.files import atomic_write
+from spokeshave.kept_results import kept_or_made
 from spokeshave.recipes.mat_rows import RowPlan
 from spokeshave.tensor_digest import digest
 from spokeshave.threats.autoattack import AutoAttack
@@ -98,22 +96,13 @@ def judge(network: nn.Module, plan: RowPlan, course: Course, seed: int, arm: str
         "parts": [part.value for part in plan.parts],
         "queries": plan.queries,
     }
-    if path.exists():
-        kept = _kept(path, key)
-        if kept is not None:
-            return kept
-    found = _judge(network.eval(), plan, course, seed, path.parent / "autoattack", curve)
-    atomic_write(path, json.dumps({"key": key, "verdict": asdict(found)}))
-    return found
-
-
-def _kept(path: Path, key: dict[str, Any]) -> Verdict | None:
-    """What a file holds, where it is of the same network and settings; a damaged one is measured anew."""
-    try:
-        content = json.loads(path.read_text())
-        return Verdict(**content["verdict"]) if content["key"] == key else None
-    except (ValueError, KeyError, TypeError):
-        return None
+    return kept_or_made(
+        path,
+        key,
+        lambda: _judge(network.eval(), plan, course, seed, path.parent / "autoattack", curve),
+        asdict,
+        lambda kept: Verdict(**kept),
+    )
 
 
 def _judge(network: nn.Module, plan: RowPlan, course: Course, seed: int, folder: Path, curve: bool) -> Verdict:

@@ -8,14 +8,16 @@ known, so that the speed-up in its abstract is the only published number.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, close_course, open_course, require_arms
 from spokeshave.arms_output import Scored, write_arms
+from spokeshave.equal_budget import Course
 from spokeshave.errors import InvalidArgument
-from spokeshave.processes import is_first
+from spokeshave.processes import is_first, usable_cores
 from spokeshave.recipes.poisoning_arms import CLEAN, ArmName, Walk
 from spokeshave.recipes.poisoning_rows import ROWS, RowPlan
 from spokeshave.recipes.poisoning_tables import (
@@ -32,9 +34,12 @@ from spokeshave.recipes.poisoning_tables import (
     shown,
 )
 from spokeshave.run_output import command_line
+from spokeshave.worker_processes import do_in_processes
 
 # "Up to", of MNIST or CIFAR-10: the abstract does not say which.
 PAPER: dict[str, dict[str, Any]] = {"mnist": {"times_faster": 239.38}, "cifar10": {"times_faster": 239.38}}
+Table = Callable[[Walk], dict[str, Numbers]]
+"""Makes a table of one seed."""
 QUANTITIES = {
     "seconds": "seconds a poison",
     "times_faster": "times faster than differences",
@@ -76,6 +81,8 @@ class Own(FirstArmsOptions):
     """Shares of poison in these, of the clean images."""
     skip: bool = False
     """Only the arms: no retraining on many poisons, no poison that hides."""
+    workers: int = 0
+    """Processes that work side by side on a CPU; one a core by default."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +100,10 @@ def plan_of(config: Config) -> RowPlan:
         InvalidArgument: for a number out of its range, no seed or no arm.
     """
     plan = ROWS[config.row.value]()
-    if min(config.poisons, config.differences, *config.steps, *config.lambdas, 0) < 0:
+    if min(config.poisons, config.differences, config.workers, *config.steps, *config.lambdas, 0) < 0:
         raise InvalidArgument(
-            "expected poisons, differences, steps and lambdas of at least 0, got "
-            f"{config.poisons}, {config.differences}, {config.steps} and {config.lambdas}"
+            "expected poisons, differences, workers, steps and lambdas of at least 0, got "
+            f"{config.poisons}, {config.differences}, {config.workers}, {config.steps} and {config.lambdas}"
         )
     if not all(0 < share <= 1 for share in config.shares):
         raise InvalidArgument(f"shares: expected above 0 and at most 1, got {config.shares}")
@@ -124,14 +131,15 @@ def run(config: Config) -> dict[str, Any]:
     """
     started, plan, row = time.perf_counter(), plan_of(config), config.row.value
     course = open_course(config, "poisoning", plan.start())
+    tables = {SEEN: detectors_table}
+    tables |= {} if config.skip else {RETRAINED: retrained_table, HIDING: hiding_table}
+    _do_in_processes(config, plan, course, tables)
     walks = {seed: Walk(plan, course, seed) for seed in config.seeds}
     seeds = {seed: walk.arms(config.arms) for seed, walk in walks.items()}
     if not is_first():
         return {}
-    kinds = {SEEN: detectors_table}
-    kinds |= {} if config.skip else {RETRAINED: retrained_table, HIDING: hiding_table}
-    tables = {title: [make(walk) for walk in walks.values()] for title, make in kinds.items()}
-    seeds = {seed: _noted(seeds[seed], tables, place) for place, seed in enumerate(seeds)}
+    found = {title: [make(walk) for walk in walks.values()] for title, make in tables.items()}
+    seeds = {seed: _noted(seeds[seed], found, place) for place, seed in enumerate(seeds)}
     names = list(next(iter(seeds.values())))
     record = write_arms(
         seeds,
@@ -148,14 +156,37 @@ def run(config: Config) -> dict[str, Any]:
         },
         data=course.splits.name,
         quantities=QUANTITIES,
-        layers={title: shown(found, "") for title, found in tables.items()},
-        charts=roc_charts(next(iter(walks.values()))) + hiding_charts(tables.get(HIDING, [])),
+        layers={title: shown(rows, "") for title, rows in found.items()},
+        charts=roc_charts(next(iter(walks.values()))) + hiding_charts(found.get(HIDING, [])),
         galleries=[poison_gallery(next(iter(walks.values())))],
         paper=PAPER.get(row),
         command=command_line(["spokeshave", "run", "poisoning"], config),
         started=started,
     )  # fmt: skip
     return close_course(record, course, config)
+
+
+def _do_in_processes(config: Config, plan: RowPlan, course: Course, tables: dict[str, Table]) -> None:
+    """Make and measure side by side where there is more than one core; the run's folder then holds what was found."""
+    workers = config.workers or usable_cores()
+    if workers == 1 or config.device != "cpu" or config.smoke:
+        return
+    arms = [(seed, None) for seed in config.seeds]
+    others = [(seed, make) for make in tables.values() for seed in config.seeds if make is not detectors_table]
+    for jobs in (arms, others):
+        labels = [f"seed {seed}" for seed, _ in jobs]
+        do_in_processes(_part, (config, plan, course), jobs, labels, workers)
+
+
+def _part(shared: tuple[Config, RowPlan, Course], job: tuple[int, Table | None], tell: Callable[[Any], None]) -> None:
+    config, plan, course = shared
+    seed, make = job
+    walk = Walk(plan, course, seed)
+    if make is None:
+        walk.arms(config.arms)
+        detectors_table(walk)
+    else:
+        make(walk)
 
 
 def _noted(arms: dict[str, Scored], tables: dict[str, list[dict[str, Numbers]]], place: int) -> dict[str, Scored]:

@@ -7,25 +7,27 @@ validation image in a hundred suspicious.
 """
 
 import copy
+import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from spokeshave.arms_output import Scored
 from spokeshave.data import Split
 from spokeshave.equal_budget import Course
 from spokeshave.evaluation import Evaluation
-from spokeshave.files import atomic_write
+from spokeshave.kept_results import kept_or_made
 from spokeshave.processes import is_first
+from spokeshave.recipes.poisoning_kept import ImagesAndLabels, Made, poisons_kept_or_made
 from spokeshave.recipes.poisoning_rows import RowPlan
+from spokeshave.tensor_digest import digest
 from spokeshave.threats.activation_clustering import ClusteringDetector
 from spokeshave.threats.image_autoencoder import pretrain
 from spokeshave.threats.joint_detection import AnyDetector
@@ -42,7 +44,9 @@ from spokeshave.timing import median_and_spread
 CLEAN, CLEAN_LABEL = "clean", "the victim without poison"
 _VALIDATED = 500
 """Validation images that networks are tried on, poisoned or not."""
-ImagesAndLabels = tuple[Tensor, Tensor]
+Measured = TypeVar("Measured")
+Way = Callable[[Tensor, Tensor], ImagesAndLabels]
+"""From base images and their labels to poisons and theirs."""
 
 
 class ArmName(Enum):
@@ -84,15 +88,6 @@ class DetectorName(Enum):
     CLUSTERING = "activation clustering"
 
 
-@dataclass(frozen=True, eq=False)
-class Made:
-    """Poisons of one arm, and what they did."""
-
-    images: Tensor
-    labels: Tensor
-    accuracies: Tensor
-
-
 class Walk:
     """One seed of a row.
 
@@ -105,7 +100,9 @@ class Walk:
     def __init__(self, plan: RowPlan, course: Course, seed: int) -> None:
         self.plan, self.course, self.seed = plan, course, seed
         self.made: dict[ArmName, Made] = {}
-        self.generator_s = 0.0
+        self._ways: dict[ArmName, Way] = {}
+        self._folder = course.run_dir / f"seed-{seed}"
+        self._generator_s = 0.0
 
     @cached_property
     def _trained(self) -> tuple[nn.Module, list[dict[str, Any]]]:
@@ -180,20 +177,23 @@ class Walk:
         held_out, test = self._unpoisoned(self.tried), self._unpoisoned(self.tests)
         self.clean = test.accuracy
         scored = {CLEAN: Scored(CLEAN_LABEL, held_out, test, {}, {"victim": self._trained[1]})}
-        ways = {name: self._way(name) for name in names}
-        seconds = {}
-        for name in names:
-            started = time.perf_counter()
-            images, labels = ways[name](*self._bases_of(name))
-            seconds[name] = [(time.perf_counter() - started) / len(labels)]
-            after = damage(self.victim, images, labels, self.tests, self.plan.budget)
-            self.made[name] = Made(images, labels, after.accuracies)
-            self._keep(name)
-            self.say(f"{name.value}: accuracy {float(after.accuracies.mean()):.2%}, {seconds[name][0]:.2g} s a poison")
-        seconds |= self._seconds(ways)
+        self.made = {name: self._kept_or_made(name) for name in names}
+        turns = [name for name in _IN_TURNS if name in names]
+        seconds = {name.value: [made.seconds] for name, made in self.made.items()}
+        seconds |= self.found(f"seconds of {_words(turns)}", lambda: self._seconds(turns))
         for name in names:
             scored[name.value] = self._scored(name, seconds)
         return scored
+
+    def found(self, what: str, measure: Callable[[], dict[str, Measured]]) -> dict[str, Measured]:
+        """Numbers by their names, measured once and read again by a run that is resumed.
+
+        Args:
+            what: they are, in words; with the row and the seed all that they depend on.
+            measure: them.
+        """
+        path = self._folder / "found" / f"{re.sub('[^a-z0-9.]+', '-', what.lower())}.json"
+        return kept_or_made(path, {**self._key, "what": what}, measure, dict, dict)
 
     def filtered(self, made: Made, detector: Detector) -> float:
         """Mean accuracy where suspicious poisons are left out, and the victim stays as it was."""
@@ -210,7 +210,32 @@ class Walk:
         before = damage(self.victim, *_first(self.bases, 1), given, self.plan.budget).before
         return Evaluation(before, float(losses(self.victim, *given).mean()), len(given[1]))
 
-    def _scored(self, name: ArmName, seconds: dict[ArmName, list[float]]) -> Scored:
+    @cached_property
+    def _key(self) -> dict[str, Any]:
+        """What everything that is measured depends on, beside what itself is called."""
+        splits = self.course.splits
+        data = {"images": splits.train.images, "labels": splits.train.labels}
+        data |= {"test_images": splits.test.images, "test_labels": splits.test.labels}
+        # These choose what is measured; what does not depend on them need not be measured again.
+        plan = replace(self.plan, lambdas=(), steps=(), shares=())
+        return {"plan": repr(plan), "seed": self.seed, "victim": digest(self.victim.state_dict()), "data": digest(data)}
+
+    def _kept_or_made(self, name: ArmName) -> Made:
+        bases = self._bases_of(name)
+
+        def make() -> Made:
+            way, started = self._way(name), time.perf_counter()
+            images, labels = way(*bases)
+            seconds = (time.perf_counter() - started) / len(labels)
+            accuracies = damage(self.victim, images, labels, self.tests, self.plan.budget).accuracies
+            self.say(f"{name.value}: accuracy {float(accuracies.mean()):.2%}, {seconds:.2g} s a poison")
+            training_s = self._generator_s if name is ArmName.GENERATOR else 0.0
+            return Made(images, labels, accuracies, seconds, training_s)
+
+        path = self._folder / "poisons" / f"{name.value}.safetensors"
+        return poisons_kept_or_made(path, {**self._key, "arm": name.value}, bases, make)
+
+    def _scored(self, name: ArmName, seconds: dict[str, list[float]]) -> Scored:
         made, numbers = self.made[name], {}
         for detector in (DetectorName.LOSS, DetectorName.BOTH):
             found = self.detectors[detector].judge(*self.tests, made.images, made.labels)
@@ -218,15 +243,16 @@ class Walk:
             numbers |= {f"{key}_area": found.area, f"{key}_found_share": found.found_share}
             numbers[f"{key}_filtered_error_share"] = 1 - self.filtered(made, self.detectors[detector])
         if name is not ArmName.FLIP:
-            numbers["seconds"], numbers["seconds_spread"] = median_and_spread(seconds[name])
-            if ArmName.DIFFERENCES in seconds and name in _IN_TURNS:
-                ratios = [a / b for a, b in zip(seconds[ArmName.DIFFERENCES], seconds[name], strict=True)]
+            own, slowest = seconds[name.value], seconds.get(ArmName.DIFFERENCES.value)
+            numbers["seconds"], numbers["seconds_spread"] = median_and_spread(own)
+            if slowest and name in _IN_TURNS:
+                ratios = [a / b for a, b in zip(slowest, own, strict=True)]
                 numbers["times_faster"], numbers["times_faster_spread"] = median_and_spread(ratios)
         if name is ArmName.GENERATOR:
-            numbers["training_s"] = self.generator_s
-            if ArmName.DIRECT in seconds:
-                saved = median_and_spread(seconds[ArmName.DIRECT])[0] - numbers["seconds"]
-                numbers |= {"break_even": self.generator_s / saved} if saved > 0 else {}
+            numbers["training_s"] = made.training_s
+            if ArmName.DIRECT.value in seconds:
+                saved = median_and_spread(seconds[ArmName.DIRECT.value])[0] - numbers["seconds"]
+                numbers |= {"break_even": made.training_s / saved} if saved > 0 else {}
         tried = damage(self.victim, made.images, made.labels, self.tried, self.plan.budget).mean
         label = LABELS[name]
         label += f" ({len(made.labels)} poisons)" if len(made.labels) < self.plan.poisons else ""
@@ -237,20 +263,15 @@ class Walk:
             numbers,
         )
 
-    def _keep(self, name: ArmName) -> None:
-        """Leave the poisons in the run's folder, beside what they were made of."""
-        made, bases = self.made[name], self._bases_of(name)
-        tensors = {"images": made.images, "labels": made.labels, "accuracies": made.accuracies}
-        tensors |= {"base_images": bases[0], "base_labels": bases[1]}
-        path = self.course.run_dir / f"seed-{self.seed}" / "poisons" / f"{name.value}.safetensors"
-        if is_first():
-            atomic_write(path, save({key: value.cpu().clone() for key, value in tensors.items()}))
-
     def _bases_of(self, name: ArmName) -> ImagesAndLabels:
         return _first(self.bases, self.plan.differences if name is ArmName.DIFFERENCES else self.plan.poisons)
 
-    def _way(self, name: ArmName) -> Callable[[Tensor, Tensor], ImagesAndLabels]:
-        """From base images and their labels to poisons and theirs."""
+    def _way(self, name: ArmName) -> Way:
+        if name not in self._ways:
+            self._ways[name] = self._made_way(name)
+        return self._ways[name]
+
+    def _made_way(self, name: ArmName) -> Way:
         plan, few = self.plan, _first(self.known, self.plan.paper_normal)
         some = _first(self.known, plan.normal)
         if name is ArmName.FLIP:
@@ -275,7 +296,7 @@ class Walk:
 
     def _direct(
         self, normal: ImagesAndLabels, how: Ascent, budget: PoisonBudget, method: PoisonMethod = PoisonMethod.EXACT
-    ) -> Callable[[Tensor, Tensor], ImagesAndLabels]:
+    ) -> Way:
         def climb(images: Tensor, labels: Tensor) -> ImagesAndLabels:
             made = poison(self.victim, images, labels, *normal, budget, method, how, seed=self.seed)
             return made.images, made.labels
@@ -294,7 +315,7 @@ class Walk:
         started = time.perf_counter()
         generator = PoisonGenerator(copy.deepcopy(self.autoencoder), self.plan.budget)
         generator.fit(self.victim, *self.known, *normal, replace(self.plan.generator, seed=self.seed))
-        self.generator_s = time.perf_counter() - started
+        self._generator_s = time.perf_counter() - started
         return generator.eval()
 
     def _each_alone(self, images: Tensor, labels: Tensor, normal: ImagesAndLabels) -> ImagesAndLabels:
@@ -310,10 +331,10 @@ class Walk:
         """Labels of poisons."""
         return self.plan.budget.labels_for(labels, len(self.course.splits.classes))
 
-    def _seconds(self, ways: dict[ArmName, Callable[[Tensor, Tensor], ImagesAndLabels]]) -> dict[ArmName, list[float]]:
+    def _seconds(self, turns: Sequence[ArmName]) -> dict[str, list[float]]:
         """Seconds a poison, turn by turn; of finite differences for one poison, of the others for all."""
-        turns = [name for name in _IN_TURNS if name in ways]
-        found: dict[ArmName, list[float]] = {name: [] for name in turns}
+        found: dict[str, list[float]] = {name.value: [] for name in turns}
+        ways = {name: self._way(name) for name in turns}  # a generator is trained before
         for _ in range(_TURNS):
             for name in turns:
                 images, labels = _first(self._bases_of(name), 1 if name is ArmName.DIFFERENCES else self.plan.poisons)
@@ -321,9 +342,13 @@ class Walk:
                 while time.perf_counter() - started < _LEAST_S:
                     ways[name](images, labels)
                     calls += 1
-                found[name].append((time.perf_counter() - started) / calls / len(labels))
+                found[name.value].append((time.perf_counter() - started) / calls / len(labels))
         return found
 
 
 def _first(labelled: ImagesAndLabels, count: int) -> ImagesAndLabels:
     return labelled[0][:count], labelled[1][:count]
+
+
+def _words(names: Sequence[ArmName]) -> str:
+    return ", ".join(name.value for name in names)

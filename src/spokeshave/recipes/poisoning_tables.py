@@ -5,20 +5,21 @@ seeds, with its standard deviation where there are several.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import mean
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from spokeshave.recipes.poisoning_arms import DetectorName, ImagesAndLabels, Made, Walk
+from spokeshave.recipes.poisoning_arms import DetectorName, Walk
+from spokeshave.recipes.poisoning_kept import ImagesAndLabels, Made
 from spokeshave.report.arms_record import Chart, Curve, spread
 from spokeshave.report.image_gallery import Gallery, gallery
 from spokeshave.threats.detection_scores import roc_curve
 from spokeshave.threats.evasive_poison import Doubt, WatchedGenerator, both, distance_doubt, evade, loss_doubt
-from spokeshave.threats.poison_budget import PoisonBudget
 from spokeshave.threats.poison_filter import PoisonFilter
 from spokeshave.threats.poisoning import Damage, damage, poison
 
@@ -44,45 +45,45 @@ def clean_of(found: Damage) -> float:
 
 def retrained_table(walk: Walk) -> dict[str, Numbers]:
     """Accuracies after retraining without poison, with wrong labels, joint poison, its filtered rest, and elsewhere."""
-    found, seeds = {}, (walk.seed + 100, walk.seed + 200)  # orders that the attacker has not rehearsed
+    lengths = {f"{steps} steps, {100 * share:g} % poison": (steps, share) for steps in walk.plan.steps
+               for share in walk.plan.shares}  # fmt: skip
+    return {name: walk.found(name, partial(_retrained, walk, name, *how)) for name, how in lengths.items()}
+
+
+def _retrained(walk: Walk, name: str, steps: int, share: float) -> Numbers:
+    seeds = (walk.seed + 100, walk.seed + 200)  # orders that the attacker has not rehearsed
     plan, clean = walk.plan, (walk.known[0][: walk.plan.training], walk.known[1][: walk.plan.training])
-    detectors = {name: PoisonFilter(walk.detectors[name]) for name in (DetectorName.LOSS, DetectorName.BOTH)}
-    for steps in plan.steps:
-        budget = plan.together(steps)
+    budget = plan.together(steps)
 
-        def after(
-            model: nn.Module, poisons: ImagesAndLabels, training: ImagesAndLabels = clean, budget: PoisonBudget = budget
-        ) -> Damage:
-            return damage(model, *poisons, walk.tests, budget, training=training, seeds=seeds)
+    def after(poisons: ImagesAndLabels, training: ImagesAndLabels = clean) -> Damage:
+        return damage(walk.victim, *poisons, walk.tests, budget, training=training, seeds=seeds)
 
-        for share in plan.shares:
-            count = max(1, round(share * len(clean[1])))
-            bases = walk.fed(walk.course.training, slice(len(walk.known[1]), len(walk.known[1]) + count))
-            normal = (walk.known[0][: plan.many], walk.known[1][: plan.many])
-            flipped = bases[0], budget.labels_for(bases[1], len(walk.course.splits.classes))
-            how = plan.joint_ascent(steps)
-            made = poison(walk.victim, *bases, *normal, budget, how=how, training=clean, seed=walk.seed)
-            joint = made.images, made.labels
-            wrong, worse = after(walk.victim, flipped), after(walk.victim, joint)
-            row = {"none_share": clean_of(wrong), "flip_share": wrong.mean, "joint_share": worse.mean}
-            for name, poison_filter in detectors.items():
-                for kind, poisons in (("flip", flipped), ("joint", joint)):
-                    whole = torch.cat([clean[0], poisons[0]]), torch.cat([clean[1], poisons[1]])
-                    left = poison_filter.tensors(*whole)
-                    # What is left is trained on as it is; which images are called poison makes no difference.
-                    kept = after(walk.victim, (left[0][:1], left[1][:1]), (left[0][1:], left[1][1:]))
-                    row[f"{kind}_filtered_by_{name.name.lower()}_share"] = kept.mean
-            few = (walk.tests[0][:_ELSEWHERE], walk.tests[1][:_ELSEWHERE])
-            elsewhere = damage(walk.other, *joint, few, budget, training=clean, seeds=seeds[:1])
-            row |= {"elsewhere_none_share": clean_of(elsewhere), "elsewhere_joint_share": elsewhere.mean}
-            found[f"{steps} steps, {100 * share:g} % poison"] = row
-            walk.say(f"{steps} steps, {share:.0%} poison: {_words(row)}")
-    return found
+    count = max(1, round(share * len(clean[1])))
+    bases = walk.fed(walk.course.training, slice(len(walk.known[1]), len(walk.known[1]) + count))
+    normal = (walk.known[0][: plan.many], walk.known[1][: plan.many])
+    flipped = bases[0], budget.labels_for(bases[1], len(walk.course.splits.classes))
+    how = plan.joint_ascent(steps)
+    made = poison(walk.victim, *bases, *normal, budget, how=how, training=clean, seed=walk.seed)
+    joint = made.images, made.labels
+    wrong, worse = after(flipped), after(joint)
+    row = {"none_share": clean_of(wrong), "flip_share": wrong.mean, "joint_share": worse.mean}
+    for detector in (DetectorName.LOSS, DetectorName.BOTH):
+        for kind, poisons in (("flip", flipped), ("joint", joint)):
+            whole = torch.cat([clean[0], poisons[0]]), torch.cat([clean[1], poisons[1]])
+            left = PoisonFilter(walk.detectors[detector]).tensors(*whole)
+            # What is left is trained on as it is; which images are called poison makes no difference.
+            kept = after((left[0][:1], left[1][:1]), (left[0][1:], left[1][1:]))
+            row[f"{kind}_filtered_by_{detector.name.lower()}_share"] = kept.mean
+    few = (walk.tests[0][:_ELSEWHERE], walk.tests[1][:_ELSEWHERE])
+    elsewhere = damage(walk.other, *joint, few, budget, training=clean, seeds=seeds[:1])
+    row |= {"elsewhere_none_share": clean_of(elsewhere), "elsewhere_joint_share": elsewhere.mean}
+    walk.say(f"{name}: {_words(row)}")
+    return row
 
 
 def hiding_table(walk: Walk) -> dict[str, Numbers]:
     """Accuracy and what is caught of poison that weighs damage against detection, for each lambda."""
-    plan, found = walk.plan, {}
+    plan = walk.plan
     normal = (walk.known[0][: plan.normal], walk.known[1][: plan.normal])
     by_loss = loss_doubt(walk.victim, _BELOW * walk.detectors[DetectorName.LOSS].limit)
     most_loss, farthest = (_BELOW * limit for limit in walk.joint_detector.limits)
@@ -93,36 +94,46 @@ def hiding_table(walk: Walk) -> dict[str, Numbers]:
         made = evade(walk.victim, *walk.bases, *normal, doubt, strength, budget, plan.evasion, seed=walk.seed)
         return made.images, made.labels
 
+    attackers: dict[str, Callable[[float], ImagesAndLabels]] = {
+        "direct, hides from the loss": partial(direct, by_loss),
+        "direct, hides from loss and distance": partial(direct, by_both),
+        "true label, hides from loss and distance": partial(direct, by_both, flip=False),
+        "generator, hides from the loss": lambda strength: _generated(walk, by_loss, strength, normal),
+    }
+
+    def measured(name: str, hide: Callable[[float], ImagesAndLabels], strength: float) -> Numbers:
+        images, labels = hide(strength)
+        accuracies = damage(walk.victim, images, labels, walk.tests, plan.budget).accuracies
+        made, row = Made(images, labels, accuracies), {"accuracy_share": float(accuracies.mean())}
+        for detector in (DetectorName.LOSS, DetectorName.BOTH):
+            judged = walk.detectors[detector].judge(*walk.tests, images, labels)
+            key = detector.name.lower()
+            row |= {f"{key}_area": judged.area, f"{key}_caught_share": judged.caught_share}
+            row[f"{key}_filtered_share"] = walk.filtered(made, walk.detectors[detector])
+        walk.say(f"{name}: {_words(row)}")
+        return row
+
+    found = {}
     for strength in plan.lambdas:
-        for who, (images, labels) in (
-            ("direct, hides from the loss", direct(by_loss, strength)),
-            ("direct, hides from loss and distance", direct(by_both, strength)),
-            ("true label, hides from loss and distance", direct(by_both, strength, flip=False)),
-            ("generator, hides from the loss", _generated(walk, by_loss, strength, normal)),
-        ):
-            accuracies = damage(walk.victim, images, labels, walk.tests, plan.budget).accuracies
-            made, row = Made(images, labels, accuracies), {"accuracy_share": float(accuracies.mean())}
-            for name in (DetectorName.LOSS, DetectorName.BOTH):
-                judged = walk.detectors[name].judge(*walk.tests, images, labels)
-                key = name.name.lower()
-                row |= {f"{key}_area": judged.area, f"{key}_caught_share": judged.caught_share}
-                row[f"{key}_filtered_share"] = walk.filtered(made, walk.detectors[name])
-            found[f"{who}, lambda {strength:g}"] = row
-            walk.say(f"{who}, lambda {strength:g}: {_words(row)}")
+        for who, hide in attackers.items():
+            name = f"{who}, lambda {strength:g}"
+            found[name] = walk.found(name, partial(measured, name, hide, strength))
     return found
 
 
 def detectors_table(walk: Walk) -> dict[str, Numbers]:
     """Area and found share of every detector for every arm."""
-    found = {}
-    for name, detector in walk.detectors.items():
+
+    def measured(name: DetectorName) -> Numbers:
         row = {}
         for arm, made in walk.made.items():
-            judged = detector.judge(*walk.tests, made.images, made.labels)
+            judged = walk.detectors[name].judge(*walk.tests, made.images, made.labels)
             row |= {f"{arm.value}_area": judged.area, f"{arm.value}_found_share": judged.found_share}
-        found[name.value] = row
         walk.say(f"{name.value}: {_words(row)}")
-    return found
+        return row
+
+    arms = ", ".join(arm.value for arm in walk.made)
+    return {name.value: walk.found(f"{name.value} on {arms}", partial(measured, name)) for name in walk.detectors}
 
 
 def shown(tables: Sequence[Mapping[str, Numbers]], first: str) -> list[dict[str, Any]]:
