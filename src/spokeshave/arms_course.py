@@ -15,7 +15,7 @@ from spokeshave.data import DatasetName, load
 from spokeshave.equal_budget import Course
 from spokeshave.errors import InvalidArgument
 from spokeshave.float_networks import FloatNetwork
-from spokeshave.processes import usable_device
+from spokeshave.processes import usable_cores, usable_device
 from spokeshave.report.arms_record import ArmsRecord
 from spokeshave.road import small_digits
 from spokeshave.run_output import refuse_finished
@@ -82,6 +82,16 @@ def open_course(config: ArmsOptions, recipe: str, start: FloatNetwork) -> Course
     usable_device(config.device)
     splits = small_digits(start.data) if config.smoke else load(config.data or start.data, config.data_dir)
     return Course(start.budget(splits, config.smoke), splits, run_dir, config.resume, config.device)
+
+
+def processes_of(config: ArmsOptions, workers: int) -> int:
+    """Processes that train and measure side by side; 1 on an accelerator, and in a smoke run.
+
+    Args:
+        config: the options.
+        workers: that are asked for; 0 for one a core.
+    """
+    return 1 if config.device != "cpu" or config.smoke else workers or usable_cores()
 
 
 def close_course(record: ArmsRecord, course: Course, config: ArmsOptions) -> dict[str, Any]:

@@ -57,6 +57,15 @@ def test_a_smoke_run_compares_every_arm_and_resume_repeats_it(tmp_path, capsys) 
     assert [arm.errors for arm in again.arms] == [arm.errors for arm in record.arms]
 
 
+def test_arms_side_by_side_find_the_same(tmp_path) -> None:
+    words = ["run", "adaptation", "--epochs", "1", "--arms", "full", "--seeds", "0", "1"]
+    for workers in ("1", "2"):
+        assert main([*words, "--workers", workers, "--run-dir", str(tmp_path / workers)]) == 0
+    alone, together = (ArmsRecord.load(tmp_path / workers) for workers in ("1", "2"))
+    assert [arm.errors for arm in together.arms] == [arm.errors for arm in alone.arms]
+    assert [arm.numbers for arm in together.arms] == [arm.numbers for arm in alone.arms]
+
+
 def test_an_office_row_runs_on_another_network(tmp_path) -> None:
     record = smoke(tmp_path, "--row", "amazon-webcam", "--network", "squeezenet", "--arms", "full")
     assert record.config["network"] == "squeezenet" and record.layers["Network"][0]["network"] == "squeezenet"
@@ -115,7 +124,7 @@ def test_options_change_the_plan_and_wrong_ones_are_refused() -> None:
     assert plan.pretraining is not None and plan.pretraining.epochs == 2
     from spokeshave.data import DatasetName
 
-    for options in ({"epochs": -1}, {"seeds": ()}, {"arms": ()}, {"data": DatasetName.MNIST}):
+    for options in ({"epochs": -1}, {"workers": -1}, {"seeds": ()}, {"arms": ()}, {"data": DatasetName.MNIST}):
         with pytest.raises(InvalidArgument):
             plan_of(Config(**options))
 

@@ -8,6 +8,7 @@ are pretrained on half of Tiny ImageNet, and images have 64 pixels.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -18,7 +19,7 @@ from rich.console import Console
 from torch import nn
 
 from spokeshave.adaptation.domain_pair import DomainPair, pair_domains
-from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, require_arms
+from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, processes_of, require_arms
 from spokeshave.arms_output import print_arms, write_arms, write_arms_ledger
 from spokeshave.data import DatasetName, Split, Splits, load
 from spokeshave.equal_budget import Course
@@ -29,6 +30,7 @@ from spokeshave.recipes.adaptation_figures import confusion_table, feature_chart
 from spokeshave.recipes.adaptation_forms import Form, deployed
 from spokeshave.recipes.adaptation_rows import ROWS, NetworkName, RowPlan
 from spokeshave.run_output import command_line, refuse_finished
+from spokeshave.worker_processes import do_in_processes
 
 PAPER: dict[str, dict[str, Any]] = {}
 """Of the paper no number could be read."""
@@ -77,6 +79,8 @@ class Own(FirstArmsOptions):
     """Of every training, in source images."""
     pretraining_epochs: int = 0
     """Of the pretraining on Tiny ImageNet."""
+    workers: int = 0
+    """Processes that train side by side on a CPU; one a core by default."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,11 @@ def plan_of(config: Config) -> RowPlan:
         InvalidArgument: for a number out of its range, no seed, no arm, or another data set.
     """
     plan = ROWS[config.row.value]()
-    if min(config.epochs, config.pretraining_epochs) < 0:
-        raise InvalidArgument(f"expected epochs of at least 0, got {config.epochs} and {config.pretraining_epochs}")
+    if min(config.epochs, config.pretraining_epochs, config.workers) < 0:
+        raise InvalidArgument(
+            "expected epochs and workers of at least 0, got "
+            f"{config.epochs}, {config.pretraining_epochs} and {config.workers}"
+        )
     if config.data is not None:
         raise InvalidArgument("data: a row names both domains; use `spokeshave adapt` for two folders of your own")
     require_arms(config.seeds, config.arms)
@@ -127,7 +134,8 @@ def run(config: Config) -> dict[str, Any]:
     domains = domains_of(plan, config)
     names = [SOURCE, *(arm.value for arm in config.arms if arm is not ArmName.TARGET or _has_test(domains))]
     pretrained = _pretraining(plan, config, run_dir)
-    walks = [Walk(plan, domains, run_dir, pretrained, seed, config.resume, config.device) for seed in config.seeds]
+    resume = _train_in_processes(config, plan, domains, run_dir, pretrained, names) or config.resume
+    walks = [Walk(plan, domains, run_dir, pretrained, seed, resume, config.device) for seed in config.seeds]
     seeds = {walk.seed: {name: walk.scored(name) for name in names} for walk in walks}
     if not is_first():
         return {}
@@ -166,6 +174,31 @@ def run(config: Config) -> dict[str, Any]:
     if config.ledger is not None:
         write_arms_ledger(record, config.ledger)
     return asdict(record)
+
+
+def _train_in_processes(
+    config: Config, plan: RowPlan, domains: DomainPair, run_dir: Path, pretrained: Course | None, names: list[str]
+) -> bool:
+    """Train arms and seeds side by side; what processes leave in the run's folder is found there afterwards.
+
+    Returns:
+        Whether there was more than one process to do it.
+    """
+    workers = processes_of(config, config.workers)
+    if workers == 1:
+        return False
+    if pretrained is not None:
+        pretrained.exact(0)  # once, not by each
+    walks = [Walk(plan, domains, run_dir, pretrained, seed, config.resume, config.device) for seed in config.seeds]
+    pairs = [(walk.seed, name) for walk in walks for name in names]
+    labels = [f"{name} (seed {seed})" for seed, name in pairs]
+    do_in_processes(_part, {walk.seed: walk for walk in walks}, pairs, labels, workers)
+    return True
+
+
+def _part(walks: dict[int, Walk], job: tuple[int, str], tell: Callable[[Any], None]) -> None:
+    seed, arm = job
+    walks[seed].train(arm)
 
 
 def _networks(walk: Walk, arm: str) -> dict[str, nn.Module]:

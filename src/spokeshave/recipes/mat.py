@@ -16,12 +16,11 @@ from typing import Any
 
 from rich.console import Console
 
-from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, close_course, open_course, require_arms
+from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, close_course, open_course, processes_of, require_arms
 from spokeshave.arms_output import Scored, write_arms
 from spokeshave.equal_budget import Course
 from spokeshave.errors import InvalidArgument
 from spokeshave.evaluation import Evaluation
-from spokeshave.processes import usable_cores
 from spokeshave.recipes.mat_arms import LABELS, PLAIN, PLAIN_LABEL, ArmName, Walk, single_names, stages_of, words
 from spokeshave.recipes.mat_figures import attacked_images, charts, comparisons, transfer, zones
 from spokeshave.recipes.mat_judging import Verdict, judge
@@ -214,8 +213,8 @@ def _in_processes(config: Config, plan: RowPlan, course: Course, names: list[str
     Returns:
         Whether there was more than one process to do it.
     """
-    workers = config.workers or usable_cores()
-    if workers == 1 or config.device != "cpu" or config.smoke:
+    workers = processes_of(config, config.workers)
+    if workers == 1:
         return False
     stages = list(dict.fromkeys(stage for name in names for stage in stages_of(plan, name)))
     for judging, jobs in ((False, stages), (True, names)):

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, close_course, open_course, require_arms
+from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, close_course, open_course, processes_of, require_arms
 from spokeshave.arms_output import Scored, write_arms
 from spokeshave.equal_budget import Course
 from spokeshave.errors import InvalidArgument
-from spokeshave.processes import is_first, usable_cores
+from spokeshave.processes import is_first
 from spokeshave.recipes.poisoning_arms import CLEAN, ArmName, Walk
 from spokeshave.recipes.poisoning_rows import ROWS, RowPlan
 from spokeshave.recipes.poisoning_tables import (
@@ -168,8 +168,8 @@ def run(config: Config) -> dict[str, Any]:
 
 def _do_in_processes(config: Config, plan: RowPlan, course: Course, tables: dict[str, Table]) -> None:
     """Make and measure side by side where there is more than one core; the run's folder then holds what was found."""
-    workers = config.workers or usable_cores()
-    if workers == 1 or config.device != "cpu" or config.smoke:
+    workers = processes_of(config, config.workers)
+    if workers == 1:
         return
     arms = [(seed, None) for seed in config.seeds]
     others = [(seed, make) for make in tables.values() for seed in config.seeds if make is not detectors_table]
