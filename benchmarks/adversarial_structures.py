@@ -5,7 +5,8 @@
 Speed: four SmallCNNs, each trained adversarially at its own strength (FGSM with a random start), one after the other
 with all threads and with the number of threads that is fastest, in processes, and as one stacked network. All take
 turns; seconds of wall time, from the call of `fit` to its end, so with the start of processes. A member trains for as
-many steps as take `member_s` seconds in turn. Images are random: time does not depend on what they show.
+many steps as take `member_s` seconds in turn. Images are random: time does not depend on what they show. This process
+keeps the memory that steps free, as the commands and the processes of members do.
 Memory: one network, trained on clean images, at one strength and on all, each in a fresh process: bytes of weights,
 momentum and the largest sum of tensors alive in a step, counted at torch's allocator, and the peak of resident memory
 above what it was before the first step. A step sees 128 images; those trained adversarially see them clean and
@@ -30,6 +31,7 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
 from spokeshave.data import Batches, Split
+from spokeshave.large_blocks import keep_large_blocks
 from spokeshave.ledger import write_row
 from spokeshave.models import SmallCNN
 from spokeshave.parallel_training import ParallelMAT, Together
@@ -239,6 +241,7 @@ def verdict(met: bool) -> str:
 def main(options: Options) -> None:
     """Measure, print, and write a row."""
     console, began = Console(highlight=False), time.perf_counter()
+    keep_large_blocks()
     results: dict[str, Any] = {"speed": [], "memory": {}}
     for kind in options.networks:
         if options.memory:
