@@ -151,8 +151,8 @@ def _cifar10() -> RowPlan:
         paper=Ascent(rounds=7, step=10 / 255, decay=False, probe=1 / 255), evasion=replace(HIDING_ASCENT, rounds=20),
         generator=GeneratorTraining(rounds=200, batch_size=16, normal_batch=128, chunk=16),
         hiding=GeneratorTraining(rounds=100, batch_size=16, normal_batch=128, chunk=16), images=1000,
-        joint=replace(_JOINT, rounds=10, orders=1), joint_long=replace(_JOINT_LONG, rounds=10),
-        lambdas=(0.0, 1.0, 10.0),
+        long=replace(_LONG, rounds=20), joint=replace(_JOINT, rounds=10, orders=1),
+        joint_long=replace(_JOINT_LONG, rounds=10), shares=(0.03,), lambdas=(0.0, 10.0),
     )  # fmt: skip
 
 
