@@ -3,6 +3,7 @@
 Arms are ways to treat one float network; `equal_budget` trains it, `arms_output` writes what was found.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -15,10 +16,11 @@ from spokeshave.data import DatasetName, load
 from spokeshave.equal_budget import Course
 from spokeshave.errors import InvalidArgument
 from spokeshave.float_networks import FloatNetwork
-from spokeshave.processes import usable_cores, usable_device
+from spokeshave.processes import torchrun_place, usable_cores, usable_device
 from spokeshave.report.arms_record import ArmsRecord
 from spokeshave.road import small_digits
 from spokeshave.run_output import refuse_finished
+from spokeshave.worker_processes import Work, do_in_processes
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,27 @@ def open_course(config: ArmsOptions, recipe: str, start: FloatNetwork) -> Course
     return Course(start.budget(splits, config.smoke), splits, run_dir, config.resume, config.device)
 
 
-def processes_of(config: ArmsOptions, workers: int) -> int:
-    """Processes that train and measure side by side; 1 on an accelerator, and in a smoke run.
+def do_side_by_side(
+    config: ArmsOptions, workers: int, work: Work, shared: object, jobs: Sequence[tuple[str, Any]]
+) -> bool:
+    """Do jobs in processes that share the cores, where there are several; what they find, they leave in files.
 
     Args:
         config: the options.
-        workers: that are asked for; 0 for one a core.
+        workers: processes that are asked for; 0 for one a core.
+        work: see `do_in_processes`.
+        shared: what every job needs.
+        jobs: each with its name.
+
+    Returns:
+        Whether they were done; not with one process, on an accelerator, under torchrun and in a smoke run.
     """
-    return 1 if config.device != "cpu" or config.smoke else workers or usable_cores()
+    workers = workers or usable_cores()
+    if workers == 1 or config.device != "cpu" or config.smoke or torchrun_place()[1] > 1:
+        return False
+    threads = max(1, usable_cores() // min(workers, max(1, len(jobs))))
+    do_in_processes(work, shared, [job for _, job in jobs], [name for name, _ in jobs], workers, threads)
+    return True
 
 
 def close_course(record: ArmsRecord, course: Course, config: ArmsOptions) -> dict[str, Any]:

@@ -4,23 +4,33 @@ A result stands beside a key, all that it depends on. One of another key, or in 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
 from spokeshave.files import atomic_write
+from spokeshave.processes import is_first
+from spokeshave.tensor_digest import digest
 
 Result = TypeVar("Result")
+Tensors = dict[str, Tensor]
+_DAMAGED = (OSError, SafetensorError, ValueError, KeyError, TypeError)
+"""What reading a file that is missing, cut short or of another form leads to."""
 
 
 def kept_or_made(
     path: Path,
-    key: dict[str, Any],
+    key: Mapping[str, Any],
     make: Callable[[], Result],
     to_json: Callable[[Result], Any],
     from_json: Callable[[Any], Result],
+    look: bool = True,
 ) -> Result:
-    """What a file holds under a key; else it is made, and the file written.
+    """What a file holds under a key; else it is made, and the first process writes the file.
 
     Args:
         path: of the file, JSON.
@@ -28,6 +38,7 @@ def kept_or_made(
         make: the result.
         to_json: of the result, what the file takes.
         from_json: the other way; may raise `ValueError`, `KeyError` or `TypeError` for what it cannot be.
+        look: into the file; else the result is made in any case.
 
     Raises:
         FileError: where the file cannot be written.
@@ -38,13 +49,53 @@ def kept_or_made(
         >>> [kept_or_made(path, {"seed": seed}, lambda seed=seed: seed, int, int) for seed in (1, 1, 2)]
         [1, 1, 2]
     """
-    key = json.loads(json.dumps(key))  # as the file gives it back: tuples are lists
-    try:
-        content = json.loads(path.read_text())
-        if content["key"] == key:
-            return from_json(content["result"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    if look:
+        try:
+            content = json.loads(path.read_text())
+            if content["key"] == _as_read(key):
+                return from_json(content["result"])
+        except _DAMAGED:
+            pass
     result = make()
-    atomic_write(path, json.dumps({"key": key, "result": to_json(result)}))
+    if is_first():
+        atomic_write(path, json.dumps({"key": key, "result": to_json(result)}))
     return result
+
+
+def kept_or_made_tensors(
+    path: Path, key: Mapping[str, Any], make: Callable[[], tuple[Tensors, dict[str, float]]], look: bool = True
+) -> tuple[Tensors, dict[str, float]]:
+    """The same for tensors and a few numbers, in a file of safetensors.
+
+    Args:
+        path: of the file.
+        key: JSON values.
+        make: the tensors and the numbers.
+        look: into the file; else they are made in any case.
+
+    Returns:
+        Both; tensors from a file are on the CPU.
+
+    Raises:
+        FileError: where the file cannot be written.
+    """
+    if look:
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = json.loads((file.metadata() or {})["about"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            if about["key"] == _as_read(key) and about["digest"] == digest(tensors):
+                return tensors, {name: float(value) for name, value in about["numbers"].items()}
+        except _DAMAGED:
+            pass
+    tensors, numbers = make()
+    if is_first():
+        kept = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        about = {"key": key, "digest": digest(kept), "numbers": numbers}
+        atomic_write(path, save(kept, {"about": json.dumps(about)}))
+    return tensors, numbers
+
+
+def _as_read(key: Mapping[str, Any]) -> Any:
+    """A key as a file gives it back: tuples are lists."""
+    return json.loads(json.dumps(key))

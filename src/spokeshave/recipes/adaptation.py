@@ -19,7 +19,7 @@ from rich.console import Console
 from torch import nn
 
 from spokeshave.adaptation.domain_pair import DomainPair, pair_domains
-from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, processes_of, require_arms
+from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, do_side_by_side, require_arms
 from spokeshave.arms_output import print_arms, write_arms, write_arms_ledger
 from spokeshave.data import DatasetName, Split, Splits, load
 from spokeshave.equal_budget import Course
@@ -30,7 +30,6 @@ from spokeshave.recipes.adaptation_figures import confusion_table, feature_chart
 from spokeshave.recipes.adaptation_forms import Form, deployed
 from spokeshave.recipes.adaptation_rows import ROWS, NetworkName, RowPlan
 from spokeshave.run_output import command_line, refuse_finished
-from spokeshave.worker_processes import do_in_processes
 
 PAPER: dict[str, dict[str, Any]] = {}
 """Of the paper no number could be read."""
@@ -184,16 +183,11 @@ def _train_in_processes(
     Returns:
         Whether there was more than one process to do it.
     """
-    workers = processes_of(config, config.workers)
-    if workers == 1:
-        return False
     if pretrained is not None:
-        pretrained.exact(0)  # once, not by each
+        pretrained.exact(0)  # once, not by each process
     walks = [Walk(plan, domains, run_dir, pretrained, seed, config.resume, config.device) for seed in config.seeds]
-    pairs = [(walk.seed, name) for walk in walks for name in names]
-    labels = [f"{name} (seed {seed})" for seed, name in pairs]
-    do_in_processes(_part, {walk.seed: walk for walk in walks}, pairs, labels, workers)
-    return True
+    pairs = [(f"{name} (seed {walk.seed})", (walk.seed, name)) for walk in walks for name in names]
+    return do_side_by_side(config, config.workers, _part, {walk.seed: walk for walk in walks}, pairs)
 
 
 def _part(walks: dict[int, Walk], job: tuple[int, str], tell: Callable[[Any], None]) -> None:

@@ -16,7 +16,14 @@ from typing import Any
 
 from rich.console import Console
 
-from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, close_course, open_course, processes_of, require_arms
+from spokeshave.arms_course import (
+    ArmsOptions,
+    FirstArmsOptions,
+    close_course,
+    do_side_by_side,
+    open_course,
+    require_arms,
+)
 from spokeshave.arms_output import Scored, write_arms
 from spokeshave.equal_budget import Course
 from spokeshave.errors import InvalidArgument
@@ -30,7 +37,6 @@ from spokeshave.threats.autoattack import Part
 from spokeshave.threats.ensemble import Combine
 from spokeshave.threats.gradient_attack import InnerAttack
 from spokeshave.threats.multi_strength import Drawing
-from spokeshave.worker_processes import do_in_processes
 
 PAPER: dict[str, dict[str, Any]] = {row: {} for row in ("mnist", "cifar10", "mnist-fgsm", "cifar10-fgsm")}
 """Of the paper no number could be read."""
@@ -213,14 +219,11 @@ def _in_processes(config: Config, plan: RowPlan, course: Course, names: list[str
     Returns:
         Whether there was more than one process to do it.
     """
-    workers = processes_of(config, config.workers)
-    if workers == 1:
-        return False
     stages = list(dict.fromkeys(stage for name in names for stage in stages_of(plan, name)))
     for judging, jobs in ((False, stages), (True, names)):
-        pairs = [(judging, seed, job) for seed in config.seeds for job in jobs]
-        labels = [f"{job} (seed {seed})" for _, seed, job in pairs]
-        do_in_processes(_part, (config, plan, course), pairs, labels, workers)
+        pairs = [(f"{job} (seed {seed})", (judging, seed, job)) for seed in config.seeds for job in jobs]
+        if not do_side_by_side(config, config.workers, _part, (config, plan, course), pairs):
+            return False
     return True
 
 

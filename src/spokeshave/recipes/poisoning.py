@@ -13,7 +13,14 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, close_course, open_course, processes_of, require_arms
+from spokeshave.arms_course import (
+    ArmsOptions,
+    FirstArmsOptions,
+    close_course,
+    do_side_by_side,
+    open_course,
+    require_arms,
+)
 from spokeshave.arms_output import Scored, write_arms
 from spokeshave.equal_budget import Course
 from spokeshave.errors import InvalidArgument
@@ -34,7 +41,6 @@ from spokeshave.recipes.poisoning_tables import (
     shown,
 )
 from spokeshave.run_output import command_line
-from spokeshave.worker_processes import do_in_processes
 
 # "Up to", of MNIST or CIFAR-10: the abstract does not say which.
 PAPER: dict[str, dict[str, Any]] = {"mnist": {"times_faster": 239.38}, "cifar10": {"times_faster": 239.38}}
@@ -133,7 +139,13 @@ def run(config: Config) -> dict[str, Any]:
     course = open_course(config, "poisoning", plan.start())
     tables = {SEEN: detectors_table}
     tables |= {} if config.skip else {RETRAINED: retrained_table, HIDING: hiding_table}
-    _do_in_processes(config, plan, course, tables)
+    jobs: list[tuple[str, tuple[int, Table | None]]] = [(f"seed {seed}", (seed, None)) for seed in config.seeds]
+    if do_side_by_side(config, config.workers, _part, (config, plan, course), jobs):
+        # Detectors are shown all arms at once, and times are taken with nothing else beside: here, afterwards.
+        others = {title: make for title, make in tables.items() if title != SEEN}
+        jobs = [(f"seed {seed}, {title}", (seed, make)) for title, make in others.items() for seed in config.seeds]
+        do_side_by_side(config, config.workers, _part, (config, plan, course), jobs)
+        course.resume = True  # for what processes have made just now
     walks = {seed: Walk(plan, course, seed) for seed in config.seeds}
     seeds = {seed: walk.arms(config.arms) for seed, walk in walks.items()}
     if not is_first():
@@ -166,27 +178,15 @@ def run(config: Config) -> dict[str, Any]:
     return close_course(record, course, config)
 
 
-def _do_in_processes(config: Config, plan: RowPlan, course: Course, tables: dict[str, Table]) -> None:
-    """Make and measure side by side where there is more than one core; the run's folder then holds what was found."""
-    workers = processes_of(config, config.workers)
-    if workers == 1:
-        return
-    arms = [(seed, None) for seed in config.seeds]
-    others = [(seed, make) for make in tables.values() for seed in config.seeds if make is not detectors_table]
-    for jobs in (arms, others):
-        labels = [f"seed {seed}" for seed, _ in jobs]
-        do_in_processes(_part, (config, plan, course), jobs, labels, workers)
-
-
 def _part(shared: tuple[Config, RowPlan, Course], job: tuple[int, Table | None], tell: Callable[[Any], None]) -> None:
+    """Make the poisons of a seed, or one of its tables; they stay in the run's folder."""
     config, plan, course = shared
-    seed, make = job
+    seed, table = job
     walk = Walk(plan, course, seed)
-    if make is None:
-        walk.arms(config.arms)
-        detectors_table(walk)
+    if table is None:
+        walk.make(config.arms)
     else:
-        make(walk)
+        table(walk)
 
 
 def _noted(arms: dict[str, Scored], tables: dict[str, list[dict[str, Numbers]]], place: int) -> dict[str, Scored]:

@@ -9,8 +9,8 @@ validation image in a hundred suspicious.
 import copy
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any, TypeVar
@@ -23,9 +23,9 @@ from spokeshave.arms_output import Scored
 from spokeshave.data import Split
 from spokeshave.equal_budget import Course
 from spokeshave.evaluation import Evaluation
-from spokeshave.kept_results import kept_or_made
+from spokeshave.kept_results import kept_or_made, kept_or_made_tensors
+from spokeshave.ledger import describe_versions
 from spokeshave.processes import is_first
-from spokeshave.recipes.poisoning_kept import ImagesAndLabels, Made, poisons_kept_or_made
 from spokeshave.recipes.poisoning_rows import RowPlan
 from spokeshave.tensor_digest import digest
 from spokeshave.threats.activation_clustering import ClusteringDetector
@@ -45,6 +45,7 @@ CLEAN, CLEAN_LABEL = "clean", "the victim without poison"
 _VALIDATED = 500
 """Validation images that networks are tried on, poisoned or not."""
 Measured = TypeVar("Measured")
+ImagesAndLabels = tuple[Tensor, Tensor]
 Way = Callable[[Tensor, Tensor], ImagesAndLabels]
 """From base images and their labels to poisons and theirs."""
 
@@ -88,6 +89,23 @@ class DetectorName(Enum):
     CLUSTERING = "activation clustering"
 
 
+@dataclass(frozen=True, eq=False)
+class Made:
+    """Poisons of one arm, what they did, and what they cost.
+
+    Attributes:
+        images: the poisons.
+        labels: that they carry.
+        accuracies: of the victim after each of them.
+        seconds: that making one took, perhaps beside other seeds.
+    """
+
+    images: Tensor
+    labels: Tensor
+    accuracies: Tensor
+    seconds: float = 0.0
+
+
 class Walk:
     """One seed of a row.
 
@@ -102,7 +120,6 @@ class Walk:
         self.made: dict[ArmName, Made] = {}
         self._ways: dict[ArmName, Way] = {}
         self._folder = course.run_dir / f"seed-{seed}"
-        self._generator_s = 0.0
 
     @cached_property
     def _trained(self) -> tuple[nn.Module, list[dict[str, Any]]]:
@@ -175,9 +192,8 @@ class Walk:
     def arms(self, names: Sequence[ArmName]) -> dict[str, Scored]:
         """The clean victim, then these arms, each timed against finite differences where they are among them."""
         held_out, test = self._unpoisoned(self.tried), self._unpoisoned(self.tests)
-        self.clean = test.accuracy
         scored = {CLEAN: Scored(CLEAN_LABEL, held_out, test, {}, {"victim": self._trained[1]})}
-        self.made = {name: self._kept_or_made(name) for name in names}
+        self.make(names)
         turns = [name for name in _IN_TURNS if name in names]
         seconds = {name.value: [made.seconds] for name, made in self.made.items()}
         seconds |= self.found(f"seconds of {_words(turns)}", lambda: self._seconds(turns))
@@ -185,15 +201,28 @@ class Walk:
             scored[name.value] = self._scored(name, seconds)
         return scored
 
-    def found(self, what: str, measure: Callable[[], dict[str, Measured]]) -> dict[str, Measured]:
+    def make(self, names: Sequence[ArmName]) -> None:
+        """The poisons of these arms, or those that an earlier run has made."""
+        self.made = {name: self._kept_or_made(name) for name in names}
+
+    @cached_property
+    def clean(self) -> float:
+        """Accuracy of the victim on the images of the test split."""
+        return self._unpoisoned(self.tests).accuracy
+
+    def found(
+        self, what: str, measure: Callable[[], dict[str, Measured]], given: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Measured]:
         """Numbers by their names, measured once and read again by a run that is resumed.
 
         Args:
-            what: they are, in words; with the row and the seed all that they depend on.
+            what: they are, in words.
             measure: them.
+            given: tensors that they depend on beside the row, the seed and the victim.
         """
-        path = self._folder / "found" / f"{re.sub('[^a-z0-9.]+', '-', what.lower())}.json"
-        return kept_or_made(path, {**self._key, "what": what}, measure, dict, dict)
+        path = self._folder / "found" / f"{re.sub('[^a-z0-9.+]+', '-', what.lower())}.json"
+        key = {**self._key, "what": what, "given": digest(given or {})}
+        return kept_or_made(path, key, measure, dict, dict, self.course.resume)
 
     def filtered(self, made: Made, detector: Detector) -> float:
         """Mean accuracy where suspicious poisons are left out, and the victim stays as it was."""
@@ -218,22 +247,25 @@ class Walk:
         data |= {"test_images": splits.test.images, "test_labels": splits.test.labels}
         # These choose what is measured; what does not depend on them need not be measured again.
         plan = replace(self.plan, lambdas=(), steps=(), shares=())
-        return {"plan": repr(plan), "seed": self.seed, "victim": digest(self.victim.state_dict()), "data": digest(data)}
+        key = {"plan": repr(plan), "seed": self.seed, "victim": digest(self.victim.state_dict()), "data": digest(data)}
+        return {**key, "versions": describe_versions()}
 
     def _kept_or_made(self, name: ArmName) -> Made:
         bases = self._bases_of(name)
 
-        def make() -> Made:
+        def make() -> tuple[dict[str, Tensor], dict[str, float]]:
             way, started = self._way(name), time.perf_counter()
             images, labels = way(*bases)
             seconds = (time.perf_counter() - started) / len(labels)
             accuracies = damage(self.victim, images, labels, self.tests, self.plan.budget).accuracies
             self.say(f"{name.value}: accuracy {float(accuracies.mean()):.2%}, {seconds:.2g} s a poison")
-            training_s = self._generator_s if name is ArmName.GENERATOR else 0.0
-            return Made(images, labels, accuracies, seconds, training_s)
+            made = {"images": images, "labels": labels, "accuracies": accuracies}
+            return {**made, "base_images": bases[0], "base_labels": bases[1]}, {"seconds": seconds}
 
         path = self._folder / "poisons" / f"{name.value}.safetensors"
-        return poisons_kept_or_made(path, {**self._key, "arm": name.value}, bases, make)
+        tensors, numbers = kept_or_made_tensors(path, {**self._key, "arm": name.value}, make, self.course.resume)
+        images, labels, accuracies = (tensors[key].to(self.course.device) for key in ("images", "labels", "accuracies"))
+        return Made(images, labels, accuracies, numbers["seconds"])
 
     def _scored(self, name: ArmName, seconds: dict[str, list[float]]) -> Scored:
         made, numbers = self.made[name], {}
@@ -249,10 +281,10 @@ class Walk:
                 ratios = [a / b for a, b in zip(slowest, own, strict=True)]
                 numbers["times_faster"], numbers["times_faster_spread"] = median_and_spread(ratios)
         if name is ArmName.GENERATOR:
-            numbers["training_s"] = made.training_s
+            numbers["training_s"] = self.generator[1]
             if ArmName.DIRECT.value in seconds:
                 saved = median_and_spread(seconds[ArmName.DIRECT.value])[0] - numbers["seconds"]
-                numbers |= {"break_even": made.training_s / saved} if saved > 0 else {}
+                numbers |= {"break_even": self.generator[1] / saved} if saved > 0 else {}
         tried = damage(self.victim, made.images, made.labels, self.tried, self.plan.budget).mean
         label = LABELS[name]
         label += f" ({len(made.labels)} poisons)" if len(made.labels) < self.plan.poisons else ""
@@ -286,7 +318,7 @@ class Walk:
             return self._direct(some, plan.long, replace(plan.budget, flip=False))
         if name is ArmName.SURROGATE:
             return lambda images, labels: self._each_alone(images, labels, few)
-        generator = self._generator(_first(self.known, plan.many))
+        generator, _ = self.generator
 
         @torch.no_grad()
         def generate(images: Tensor, labels: Tensor) -> ImagesAndLabels:
@@ -311,12 +343,22 @@ class Walk:
         pretrain(network, self.known[0], steps=500 if self.plan.generator.rounds > 2 else 2, seed=self.seed)
         return network
 
-    def _generator(self, normal: ImagesAndLabels) -> PoisonGenerator:
-        started = time.perf_counter()
-        generator = PoisonGenerator(copy.deepcopy(self.autoencoder), self.plan.budget)
-        generator.fit(self.victim, *self.known, *normal, replace(self.plan.generator, seed=self.seed))
-        self._generator_s = time.perf_counter() - started
-        return generator.eval()
+    @cached_property
+    def generator(self) -> tuple[PoisonGenerator, float]:
+        """One for all images, and the seconds that its training took, perhaps beside other seeds."""
+        kept = PoisonGenerator(self.plan.autoencoder().to(self.course.device), self.plan.budget)
+
+        def make() -> tuple[dict[str, Tensor], dict[str, float]]:
+            network = copy.deepcopy(self.autoencoder)
+            started, made = time.perf_counter(), PoisonGenerator(network, self.plan.budget)
+            training = replace(self.plan.generator, seed=self.seed)
+            made.fit(self.victim, *self.known, *_first(self.known, self.plan.many), training)
+            return dict(made.state_dict()), {"seconds": time.perf_counter() - started}
+
+        path = self._folder / "generator.safetensors"
+        weights, numbers = kept_or_made_tensors(path, {**self._key, "generator": True}, make, self.course.resume)
+        kept.load_state_dict(weights)
+        return kept.eval(), numbers["seconds"]
 
     def _each_alone(self, images: Tensor, labels: Tensor, normal: ImagesAndLabels) -> ImagesAndLabels:
         """A generator for each image, as in the authors' script."""

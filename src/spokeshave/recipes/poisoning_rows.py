@@ -145,7 +145,7 @@ def _cifar10() -> RowPlan:
     colours = {"mean": (0.491, 0.482, 0.447), "std": (0.247, 0.243, 0.262)}
     network = partial(SmallCNN, 3, 32, 16, **colours)
     return RowPlan(
-        "poisoned-cnn", network, partial(SmallCNN, 3, 32, 16, batch_norm=True, **colours), DatasetName.CIFAR10,
+        "poisoned-cnn", network, partial(SmallCNN, 3, 32, 24, batch_norm=True, **colours), DatasetName.CIFAR10,
         replace(_SGD, epochs=10, learning_rate=0.03, weight_decay=5e-4), ConvAutoencoder,
         budget=PoisonBudget(lr=0.01), poisons=40, differences=2, normal=128,
         paper=Ascent(rounds=7, step=10 / 255, decay=False, probe=1 / 255), evasion=replace(HIDING_ASCENT, rounds=20),

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spokeshave.recipes.poisoning_arms import DetectorName, Walk
-from spokeshave.recipes.poisoning_kept import ImagesAndLabels, Made
+from spokeshave.recipes.poisoning_arms import DetectorName, ImagesAndLabels, Made, Walk
 from spokeshave.report.arms_record import Chart, Curve, spread
 from spokeshave.report.image_gallery import Gallery, gallery
 from spokeshave.threats.detection_scores import roc_curve
@@ -47,7 +46,8 @@ def retrained_table(walk: Walk) -> dict[str, Numbers]:
     """Accuracies after retraining without poison, with wrong labels, joint poison, its filtered rest, and elsewhere."""
     lengths = {f"{steps} steps, {100 * share:g} % poison": (steps, share) for steps in walk.plan.steps
                for share in walk.plan.shares}  # fmt: skip
-    return {name: walk.found(name, partial(_retrained, walk, name, *how)) for name, how in lengths.items()}
+    given = walk.other.state_dict()
+    return {name: walk.found(name, partial(_retrained, walk, name, *how), given) for name, how in lengths.items()}
 
 
 def _retrained(walk: Walk, name: str, steps: int, share: float) -> Numbers:
@@ -132,8 +132,10 @@ def detectors_table(walk: Walk) -> dict[str, Numbers]:
         walk.say(f"{name.value}: {_words(row)}")
         return row
 
-    arms = ", ".join(arm.value for arm in walk.made)
-    return {name.value: walk.found(f"{name.value} on {arms}", partial(measured, name)) for name in walk.detectors}
+    given = {
+        f"{arm.value} {what}": getattr(made, what) for arm, made in walk.made.items() for what in ("images", "labels")
+    }
+    return {name.value: walk.found(name.value, partial(measured, name), given) for name in walk.detectors}
 
 
 def shown(tables: Sequence[Mapping[str, Numbers]], first: str) -> list[dict[str, Any]]:
