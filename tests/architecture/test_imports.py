@@ -9,7 +9,7 @@ from spokeshave.optional import EXTRAS
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "files", "optional", "processes", "tensor_digest", "user_cache"})
-    | {"worker_processes", "large_blocks"},
+    | {"worker_processes", "large_blocks", "kept_results"},
     frozenset({"structures", "data", "models", "timing", "jit"}),
     frozenset({"regularizers", "rewrites", "measure", "dense_runtimes", "export", "ledger", "targets", "communication"})
     | {"threats"},
