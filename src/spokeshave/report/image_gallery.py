@@ -21,7 +21,7 @@ from spokeshave.report.svg_parts import svg_drawing, svg_text
 
 _SIDE, _GAP, _CAPTION, _TOP = 56.0, 10.0, 16.0, 4.0
 """Px of an image, between images, of the caption below, above the first row."""
-_LETTER, _WIDEST_NAME = 6.6, 150.0
+_LETTER, _BOLD_LETTER, _WIDEST_NAME = 6.6, 7.4, 150.0
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -128,9 +128,10 @@ def gallery_figure(content: Gallery) -> Figure:
     """
     captions = [len(picture.caption) for row in content.rows for picture in row.pictures]
     step = max(_SIDE, _LETTER * max(captions)) + _GAP
-    name = min(_WIDEST_NAME, 8 + _LETTER * max(len(row.label) for row in content.rows))
+    longest = 8 + _BOLD_LETTER * max(len(row.label) for row in content.rows)
+    name = min(_WIDEST_NAME, longest)
     # A name too long for its column stands above its row.
-    above = 18.0 if any(8 + _LETTER * len(row.label) > _WIDEST_NAME for row in content.rows) else 0.0
+    above = 18.0 if longest > _WIDEST_NAME else 0.0
     left, high = (0.0 if above else name), _SIDE + _CAPTION + _GAP + above
     parts = []
     for place, row in enumerate(content.rows):
