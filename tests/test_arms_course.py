@@ -1,12 +1,12 @@
 """What recipes of arms share: the order of their options, and what is refused before any work."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
 
 import pytest
 
-from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, open_course
+from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, do_side_by_side, open_course
 from spokeshave.errors import CheckpointError, InvalidArgument
 from spokeshave.float_networks import lenet
 from spokeshave.recipes import force, group_scissor, one_level
@@ -50,3 +50,23 @@ def test_finished_runs_and_unusable_devices_are_refused_first(tmp_path: Path) ->
     (tmp_path / "run" / "run.json").write_text("{}")
     with pytest.raises(CheckpointError, match="already holds a finished run"):
         open_course(Config(run_dir=tmp_path / "run", smoke=True), "made-up", lenet())
+
+
+def _mark(folder: Path, name: str, tell: object) -> None:
+    (folder / name).write_text("done")
+
+
+def test_jobs_go_side_by_side_only_where_nothing_else_shares_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [(name, name) for name in ("first", "second")]
+    config = Config()
+    for changed in ({"smoke": True}, {"device": "cuda"}):
+        assert not do_side_by_side(replace(config, **changed), 2, _mark, tmp_path, jobs)
+    assert not do_side_by_side(config, 1, _mark, tmp_path, jobs)
+    with monkeypatch.context() as torchrun:
+        torchrun.setenv("WORLD_SIZE", "2")
+        assert not do_side_by_side(config, 2, _mark, tmp_path, jobs)
+    assert not list(tmp_path.iterdir())
+    assert do_side_by_side(config, 2, _mark, tmp_path, jobs)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
