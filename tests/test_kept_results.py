@@ -29,7 +29,8 @@ def test_a_result_is_made_once_for_each_key(tmp_path: Path) -> None:
 def test_what_is_damaged_is_made_anew(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "found.json"
     path.write_text(damage)
-    assert kept_or_made(path, {"seed": 1}, lambda: 2.5, float, float) == 2.5
+    with pytest.warns(RuntimeWarning, match="found.json is damaged .* measured anew"):
+        assert kept_or_made(path, {"seed": 1}, lambda: 2.5, float, float) == 2.5
     assert json.loads(path.read_text())["result"] == 2.5
 
 
@@ -52,7 +53,8 @@ def test_tensors_are_kept_with_their_numbers(tmp_path: Path) -> None:
     for damage in (lambda: path.write_bytes(b"x"), lambda: path.write_bytes(path.read_bytes()[:-4]),
                    lambda: save_file(load_file(path), path), lambda: path.write_bytes(_flipped(path))):  # fmt: skip
         damage()
-        assert ask(2)[0]["images"].tolist() == [[1.0] * 3] * 2
+        with pytest.warns(RuntimeWarning, match="damaged"):
+            assert ask(2)[0]["images"].tolist() == [[1.0] * 3] * 2
     assert made == [1, 2, 2, 2, 2, 2, 2]
 
 

@@ -4,6 +4,7 @@ A result stands beside a key, all that it depends on. One of another key, or in 
 """
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from spokeshave.tensor_digest import digest
 Result = TypeVar("Result")
 Tensors = dict[str, Tensor]
 _DAMAGED = (OSError, SafetensorError, ValueError, KeyError, TypeError)
-"""What reading a file that is missing, cut short or of another form leads to."""
+"""What reading a file that is cut short, altered or of another form leads to."""
 
 
 def kept_or_made(
@@ -35,7 +36,7 @@ def kept_or_made(
     Args:
         path: of the file, JSON.
         key: JSON values.
-        make: the result.
+        make: the result, never None.
         to_json: of the result, what the file takes.
         from_json: the other way; may raise `ValueError`, `KeyError` or `TypeError` for what it cannot be.
         look: into the file; else the result is made in any case.
@@ -49,13 +50,14 @@ def kept_or_made(
         >>> [kept_or_made(path, {"seed": seed}, lambda seed=seed: seed, int, int) for seed in (1, 1, 2)]
         [1, 1, 2]
     """
-    if look:
-        try:
-            content = json.loads(path.read_text())
-            if content["key"] == _as_read(key):
-                return from_json(content["result"])
-        except _DAMAGED:
-            pass
+
+    def read() -> Result | None:
+        content = json.loads(path.read_text())
+        return from_json(content["result"]) if content["key"] == _as_read(key) else None
+
+    kept = _read_if_whole(path, read) if look else None
+    if kept is not None:
+        return kept
     result = make()
     if is_first():
         atomic_write(path, json.dumps({"key": key, "result": to_json(result)}))
@@ -79,21 +81,37 @@ def kept_or_made_tensors(
     Raises:
         FileError: where the file cannot be written.
     """
-    if look:
-        try:
-            with safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {})["about"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-            if about["key"] == _as_read(key) and about["digest"] == digest(tensors):
-                return tensors, {name: float(value) for name, value in about["numbers"].items()}
-        except _DAMAGED:
-            pass
+
+    def read() -> tuple[Tensors, dict[str, float]] | None:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["about"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        if about["digest"] != digest(tensors):
+            raise ValueError("its tensors are not those that were written")
+        numbers = {name: float(value) for name, value in about["numbers"].items()}
+        return (tensors, numbers) if about["key"] == _as_read(key) else None
+
+    kept = _read_if_whole(path, read) if look else None
+    if kept is not None:
+        return kept
     tensors, numbers = make()
     if is_first():
-        kept = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-        about = {"key": key, "digest": digest(kept), "numbers": numbers}
-        atomic_write(path, save(kept, {"about": json.dumps(about)}))
+        copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        about = {"key": key, "digest": digest(copies), "numbers": numbers}
+        atomic_write(path, save(copies, {"about": json.dumps(about)}))
     return tensors, numbers
+
+
+def _read_if_whole(path: Path, read: Callable[[], Result | None]) -> Result | None:
+    """What a file holds; nothing, and a warning, where it is there but damaged."""
+    if not path.exists():
+        return None
+    try:
+        return read()
+    except _DAMAGED as error:
+        reason = f"{type(error).__name__}: {error}"
+        warnings.warn(f"{path} is damaged ({reason}); it is measured anew", RuntimeWarning, stacklevel=3)
+        return None
 
 
 def _as_read(key: Mapping[str, Any]) -> Any:

@@ -69,7 +69,8 @@ def test_a_smoke_run_compares_every_arm_and_resume_repeats_it(tmp_path: Path, ca
     assert "resume" in capsys.readouterr().err
     judged = tmp_path / "run" / "seed-0" / "judged" / "mixed.json"
     judged.write_text(judged.read_text()[:50])  # as a full disk might leave it: measured anew
-    again = smoke(tmp_path / "run", "--strengths", "0.1", "0.2", "--resume")
+    with pytest.warns(RuntimeWarning, match="mixed.json is damaged"):
+        again = smoke(tmp_path / "run", "--strengths", "0.1", "0.2", "--resume")
     assert [arm.numbers for arm in again.arms] == [arm.numbers for arm in record.arms]
     assert json.loads(judged.read_text())["result"]["pgd"][0] > 0
 

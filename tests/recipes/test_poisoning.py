@@ -87,7 +87,9 @@ def test_a_resumed_run_measures_again_only_what_is_damaged(tmp_path: Path, capsy
     folder = tmp_path / "demo" / "seed-0"
     (folder / "poisons" / "generator.safetensors").write_bytes(b"damaged")
     (folder / "found" / "2-steps-10-poison.json").write_text("{")
-    mended = smoke(tmp_path, "demo", "--resume", *options)
+    with pytest.warns(RuntimeWarning, match="damaged") as warned:
+        mended = smoke(tmp_path, "demo", "--resume", *options)
+    assert len(warned) == 2
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("seed 0,")]
     assert ["generator" in lines[0], "2 steps" in lines[1], len(lines)] == [True, True, 2]
     assert [arm.errors for arm in mended.arms] == [arm.errors for arm in first.arms]

@@ -118,7 +118,6 @@ class Walk:
     def __init__(self, plan: RowPlan, course: Course, seed: int) -> None:
         self.plan, self.course, self.seed = plan, course, seed
         self.made: dict[ArmName, Made] = {}
-        self._ways: dict[ArmName, Way] = {}
         self._folder = course.run_dir / f"seed-{seed}"
 
     @cached_property
@@ -299,11 +298,6 @@ class Walk:
         return _first(self.bases, self.plan.differences if name is ArmName.DIFFERENCES else self.plan.poisons)
 
     def _way(self, name: ArmName) -> Way:
-        if name not in self._ways:
-            self._ways[name] = self._made_way(name)
-        return self._ways[name]
-
-    def _made_way(self, name: ArmName) -> Way:
         plan, few = self.plan, _first(self.known, self.plan.paper_normal)
         some = _first(self.known, plan.normal)
         if name is ArmName.FLIP:
