@@ -109,13 +109,15 @@ def train(
         with Progress(label, total, state.step, quiet=not is_first()) as progress:
             while state.step < total:
                 progress.advance(state.train_step())
-                if state.step % len(batches) == 0 or state.step == total:
-                    row = state.end_epoch()
+                ended = state.step % len(batches) == 0 or state.step == total
+                row = state.end_epoch() if ended else None
+                every = settings.checkpoint_every
+                if state.step == total or (state.step % every == 0 if every else ended):
+                    state.save()
+                if row is not None:
                     progress.row(row)
                     if log is not None:
                         log(row)
-                elif settings.checkpoint_every and state.step % settings.checkpoint_every == 0:
-                    state.save()
     finally:
         state.detach()
     if settings.keep_best and state.best:
@@ -213,7 +215,7 @@ class _State:
         return value
 
     def end_epoch(self) -> dict[str, Any]:
-        """Validate, note a row, write a checkpoint."""
+        """Validate, and note a row."""
         score = evaluate(self.model, self.validation)
         steps = (self.step - 1) % len(self.batches) + 1  # fewer where `settings.steps` end inside an epoch
         row = {
@@ -242,7 +244,6 @@ class _State:
                 self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         self.history.rows.append(row)
         self.loss_sum.zero_()
-        self.save()
         return row
 
     def best_accuracy(self) -> float:

@@ -5,6 +5,7 @@ Images stay as uint8 in the order of their source files; every cut is a pure fun
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -27,11 +28,15 @@ class Split:
 
     images: UInt8[Tensor, "n c h w"]
     labels: Int64[Tensor, " n"]
+    dtype: ClassVar[torch.dtype] = torch.uint8
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
-        if images.ndim != 4 or images.dtype != torch.uint8:
-            raise DataError(f"images must be uint8 of shape (n, c, h, w), got {images.dtype} of {tuple(images.shape)}")
+        if images.ndim != 4 or images.dtype != self.dtype:
+            wanted = str(self.dtype).removeprefix("torch.")
+            raise DataError(
+                f"images must be {wanted} of shape (n, c, h, w), got {images.dtype} of {tuple(images.shape)}"
+            )
         if labels.ndim != 1 or labels.dtype != torch.int64:
             raise DataError(f"labels must be int64 of shape (n,), got {labels.dtype} of {tuple(labels.shape)}")
         if len(images) != len(labels):

@@ -25,7 +25,7 @@ from spokeshave.data import DatasetName, Split, Splits, load
 from spokeshave.equal_budget import Course
 from spokeshave.errors import InvalidArgument
 from spokeshave.processes import is_first, usable_device
-from spokeshave.recipes.adaptation_arms import SOURCE, ArmName, Walk
+from spokeshave.recipes.adaptation_arms import SOURCE, ArmName, Walk, frozen_maps
 from spokeshave.recipes.adaptation_figures import confusion_table, feature_chart, network_rows
 from spokeshave.recipes.adaptation_forms import Form, deployed
 from spokeshave.recipes.adaptation_rows import ROWS, NetworkName, RowPlan
@@ -73,7 +73,9 @@ class Own(FirstArmsOptions):
     network: NetworkName | None = None
     """Network that is adapted."""
     form: Form = Form.DENSE
-    """Adapt the network as it is, or compressed first."""
+    """Adapt the network as it is, or compressed first; a compressed one as a whole."""
+    whole: bool = False
+    """Train all layers of a pretrained network, not those behind its last pooling alone."""
     epochs: int = 0
     """Of every training, in source images."""
     pretraining_epochs: int = 0
@@ -108,10 +110,12 @@ def plan_of(config: Config) -> RowPlan:
     pretraining = plan.pretraining
     if pretraining is not None and config.pretraining_epochs:
         pretraining = replace(pretraining, epochs=config.pretraining_epochs)
-    settings = replace(plan.settings, epochs=config.epochs or plan.settings.epochs)
+    settings = replace(plan.settings, epochs=config.epochs, steps=0) if config.epochs else plan.settings
+    frozen = plan.frozen and not config.whole and not config.smoke and config.form is Form.DENSE
     return replace(
-        plan, network=config.network or plan.network, settings=settings, pretraining=pretraining, form=config.form
-    )
+        plan, network=config.network or plan.network, settings=settings, pretraining=pretraining, form=config.form,
+        frozen=frozen, augment=None if frozen else plan.augment,
+    )  # fmt: skip
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -125,7 +129,7 @@ def run(config: Config) -> dict[str, Any]:
     """
     started, plan, row = time.perf_counter(), plan_of(config), config.row.value
     # One name for all that is compared in one table of the ledger: other networks and forms are rows of their own.
-    own = [plan.network.value] if config.network else []
+    own = [*([plan.network.value] if config.network else []), *(["whole"] if config.whole else [])]
     row = "-".join([row, *own, *([plan.form.value] if plan.form is not Form.DENSE else [])])
     run_dir = config.run_dir or Path("runs") / f"adaptation-{row}"
     refuse_finished(run_dir, config.resume)
@@ -133,14 +137,20 @@ def run(config: Config) -> dict[str, Any]:
     domains = domains_of(plan, config)
     names = [SOURCE, *(arm.value for arm in config.arms if arm is not ArmName.TARGET or _has_test(domains))]
     pretrained = _pretraining(plan, config, run_dir)
-    resume = _train_in_processes(config, plan, domains, run_dir, pretrained, names) or config.resume
-    walks = [Walk(plan, domains, run_dir, pretrained, seed, resume, config.device) for seed in config.seeds]
+    maps = frozen_maps(plan, domains, pretrained, config.device) if plan.frozen and pretrained is not None else None
+
+    def walks_of(resume: bool) -> list[Walk]:
+        return [Walk(plan, domains, run_dir, pretrained, seed, resume, config.device, maps) for seed in config.seeds]
+
+    walks = walks_of(config.resume)
+    if _train_in_processes(config, walks, names):
+        walks = walks_of(resume=True)
     seeds = {walk.seed: {name: walk.scored(name) for name in names} for walk in walks}
     if not is_first():
         return {}
     first, headline = walks[0], ArmName.FULL.value if ArmName.FULL in config.arms else names[-1]
     shown = {SOURCE: "source only", headline: headline}
-    seen = {name: first.both(first.networks[name]) for name in shown}
+    seen = {name: first.both(name) for name in shown}
     record = write_arms(
         seeds,
         run_dir,
@@ -149,7 +159,7 @@ def run(config: Config) -> dict[str, Any]:
         title=f"Adaptation: {domains.source.name} to {domains.target.name}",
         headline=headline,
         config={
-            "network": plan.network.value, "form": plan.form.value, "size": plan.size,
+            "network": plan.network.value, "form": plan.form.value, "frozen": plan.frozen, "size": plan.size,
             "terms": plan.terms.to_dict(), "arms": names[1:],
             "batch_size": plan.batch_size, "smoke": config.smoke, "training": plan.settings.to_dict(),
             "pretraining": None if plan.pretraining is None else plan.pretraining.to_dict(),
@@ -175,17 +185,14 @@ def run(config: Config) -> dict[str, Any]:
     return asdict(record)
 
 
-def _train_in_processes(
-    config: Config, plan: RowPlan, domains: DomainPair, run_dir: Path, pretrained: Course | None, names: list[str]
-) -> bool:
+def _train_in_processes(config: Config, walks: list[Walk], names: list[str]) -> bool:
     """Train arms and seeds side by side; what processes leave in the run's folder is found there afterwards.
 
     Returns:
         Whether there was more than one process to do it.
     """
-    if pretrained is not None:
-        pretrained.exact(0)  # once, not by each process
-    walks = [Walk(plan, domains, run_dir, pretrained, seed, config.resume, config.device) for seed in config.seeds]
+    if walks[0].pretrained is not None:
+        walks[0].pretrained.exact(0)  # once, not by each process
     pairs = [(f"{name} (seed {walk.seed})", (walk.seed, name)) for walk in walks for name in names]
     return do_side_by_side(config, config.workers, _part, {walk.seed: walk for walk in walks}, pairs)
 

@@ -18,6 +18,7 @@ from spokeshave.adaptation.adapting_network import Statistics
 from spokeshave.adaptation.domain_pair import DomainPair
 from spokeshave.adaptation.domain_probe import probe_domains
 from spokeshave.adaptation.feature_layer import features_of, last_layer
+from spokeshave.adaptation.frozen_trunk import FeatureMaps, as_they_are, cut_at_last_pooling, pair_through_trunk
 from spokeshave.adaptation.label_free_selection import Selector, selection_score
 from spokeshave.adaptation.target_statistics import refresh_statistics
 from spokeshave.arms_output import Scored
@@ -95,6 +96,26 @@ class Seen:
     labels: Tensor
 
 
+Maps = dict[bool, DomainPair]
+"""Both domains as a frozen trunk's feature maps: whether each is seen under its own statistics -> the pair."""
+
+
+def feeding_of(plan: RowPlan, domains: DomainPair, pretrained: Course | None, device: str) -> Feeding:
+    """Images, normalized by the statistics of the source, or of what the network has seen before."""
+    seen = domains.source.train if pretrained is None else pretrained.training
+    return Feeding(plan.batch_size, Normalization.per_channel(seen), None, plan.augment, device)
+
+
+def frozen_maps(plan: RowPlan, domains: DomainPair, pretrained: Course, device: str) -> Maps:
+    """What the pretrained trunk makes of all images: for the source alone by its statistics, else by each domain's."""
+    trunk = cut_at_last_pooling(copy.deepcopy(pretrained.exact(0)[0]).to(device))[0]
+    feeding = feeding_of(plan, domains, pretrained, device)
+    return {
+        own: pair_through_trunk(trunk, domains, lambda split: feeding.batches(split, 0, training=False), own)
+        for own in (False, True)
+    }
+
+
 class Walk:
     """One seed of a row.
 
@@ -106,6 +127,7 @@ class Walk:
         seed: of weights and batches.
         resume: go on from checkpoints.
         device: of the training.
+        maps: of `frozen_maps`, where the last stage alone is trained; None where all layers are.
     """
 
     def __init__(
@@ -117,17 +139,17 @@ class Walk:
         seed: int,
         resume: bool = False,
         device: str = "cpu",
+        maps: Maps | None = None,
     ) -> None:
         self.plan, self.domains, self.run_dir, self.pretrained = plan, domains, run_dir, pretrained
-        self.seed, self.resume, self.device = seed, resume, device
+        self.seed, self.resume, self.device, self.maps = seed, resume, device, maps
         self.networks: dict[str, nn.Module] = {}
+        self.whole: dict[str, nn.Module] = {}
 
     @cached_property
     def feeding(self) -> Feeding:
-        """Images of both domains, normalized by the statistics of the source, or of what the network has seen first."""
-        seen = self.domains.source.train if self.pretrained is None else self.pretrained.training
-        plan = self.plan
-        return Feeding(plan.batch_size, Normalization.per_channel(seen), None, plan.augment, self.device)
+        """How images of both domains are fed."""
+        return feeding_of(self.plan, self.domains, self.pretrained, self.device)
 
     def start(self) -> tuple[nn.Module, list[Regularizer]]:
         """The network that all arms of the seed begin with, and what keeps it in its form."""
@@ -139,9 +161,13 @@ class Walk:
         torch.manual_seed(self.seed)
         return formed(with_classes(network, classes, images), self.plan.form, images)
 
+    def seen_by(self, arm: str) -> DomainPair:
+        """Both domains as the trained layers of an arm are fed them: images, or feature maps."""
+        return self.domains if self.maps is None else self.maps[arm != SOURCE]
+
     def train(self, arm: str) -> Adapted:
-        """Train the network of an arm, or go on where it was left."""
-        plan, domains = self.plan, self.domains
+        """Train the network of an arm, or go on where it was left; of a frozen one what is behind the trunk."""
+        plan, domains = self.plan, self.seen_by(arm)
         settings = replace(plan.settings, seed=1000 * (1 + self.seed))
         source, target, residual = domains.source.train, domains.target.train, False
         terms = SOURCE_ONLY
@@ -153,24 +179,26 @@ class Walk:
         if settings.slow != 1.0:  # what was not trained before learns at the full rate
             head = last_layer(network, torch.zeros(2, 3, plan.size, plan.size))
             settings = replace(settings, fast=("domain_classifier", "residual", f"network.{head}"))
+        if self.maps is not None:
+            self.whole[arm], network = network, cut_at_last_pooling(network)[1]
         return adapt(
-            network, source, target, terms, settings, self.feeding, residual, Statistics.EACH,
+            network, source, target, terms, settings, self._feeding(source), residual, Statistics.EACH,
             run_dir=self.run_dir / f"seed-{self.seed}" / arm, resume=self.resume, label=f"{arm} (seed {self.seed})",
             refresh=arm != SOURCE, regularizers=kept,
         )  # fmt: skip
 
     def scored(self, arm: str) -> Scored:
         """The network of an arm on test images of the target, and how alike it finds the domains."""
-        made = self.train(arm)
+        made, domains = self.train(arm), self.seen_by(arm)
         network = self.networks[arm] = made.network
         self._keep(arm, network)
-        test = evaluate(network, self._batches(self.domains.target.test))
+        test = evaluate(network, self._batches(domains.target.test))
         last = made.history[-1]
         held_out = Evaluation(last["validation_accuracy"], last["validation_loss"], 0)
-        seen = self.both(network)
-        unlabelled = self.see(network, self.domains.target.train)
+        seen = self.both(arm)
+        unlabelled = self.see(network, domains.target.train)
         numbers = {
-            "source_error_share": 1 - evaluate(network, self._batches(self.domains.source.test)).accuracy,
+            "source_error_share": 1 - evaluate(network, self._batches(domains.source.test)).accuracy,
             "probe_share": probe_domains(seen[0].features, seen[1].features, self.seed).accuracy,
             "information": selection_score(unlabelled.logits, Selector.INFORMATION),
             "neighbourhood": selection_score(unlabelled.logits, Selector.NEIGHBOURHOOD),
@@ -178,11 +206,12 @@ class Walk:
         label = SOURCE_LABEL if arm == SOURCE else LABELS[ArmName(arm)]
         return Scored(label, held_out, test, numbers, {arm: made.history})
 
-    def both(self, network: nn.Module) -> list[Seen]:
+    def both(self, arm: str) -> list[Seen]:
         """Test images of the source and of the target, each under the statistics of its own domain, as in training."""
+        network, domains = self.networks[arm], self.seen_by(arm)
         at_home = copy.deepcopy(network)
-        refresh_statistics(at_home, self._batches(self.domains.source.train))
-        return [self.see(at_home, self.domains.source.test), self.see(network, self.domains.target.test)]
+        refresh_statistics(at_home, self._batches(domains.source.train))
+        return [self.see(at_home, domains.source.test), self.see(network, domains.target.test)]
 
     def example(self) -> Tensor:
         """One image as networks are fed."""
@@ -198,13 +227,24 @@ class Walk:
             logits = torch.cat([network(images) for images, _ in batches])
         return Seen(torch.cat(found).cpu(), logits.cpu(), few.labels)
 
+    def _feeding(self, split: Split) -> Feeding:
+        if isinstance(split, FeatureMaps):
+            return replace(self.feeding, normalize=as_they_are, augment=None)
+        return self.feeding
+
     def _batches(self, split: Split) -> Batches:
-        return self.feeding.batches(split, 0, training=False)
+        return self._feeding(split).batches(split, 0, training=False)
 
     def _keep(self, arm: str, network: nn.Module) -> None:
-        if is_first():
-            path = self.run_dir / f"seed-{self.seed}" / "weights" / f"{arm}.safetensors"
-            atomic_write(path, safetensors_bytes(network))
+        """Write the weights of the whole network, as it is run on the target."""
+        if not is_first():
+            return
+        if arm in self.whole:  # it holds the layers that were trained; its trunk has yet to see the domain
+            network = self.whole[arm].eval()
+            domain = self.domains.source if arm == SOURCE else self.domains.target
+            refresh_statistics(cut_at_last_pooling(network)[0], self._batches(domain.train))
+        path = self.run_dir / f"seed-{self.seed}" / "weights" / f"{arm}.safetensors"
+        atomic_write(path, safetensors_bytes(network))
 
 
 def with_classes(network: nn.Module, classes: int, example: Tensor) -> nn.Module:
