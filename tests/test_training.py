@@ -100,6 +100,16 @@ def test_a_finished_stage_is_loaded_not_run_again(tmp_path):
     assert (tmp_path / "checkpoint.safetensors").stat().st_mtime_ns == written
 
 
+def test_epochs_shorter_than_the_interval_leave_no_checkpoint(tmp_path):
+    rarely = replace(SETTINGS, checkpoint_every=10)  # an epoch has 8 steps
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, rarely, stop_after=2)
+    assert load_checkpoint(tmp_path).facts["step"] == 10
+    resumed, history = go(tmp_path, rarely, resume=True)
+    assert same(resumed, go(None)[0]) and [row["epoch"] for row in history.rows] == [1, 2, 3]
+    assert load_checkpoint(tmp_path).facts["step"] == 24
+
+
 def test_an_existing_run_is_not_overwritten_and_other_settings_are_named(tmp_path):
     go(tmp_path)
     with pytest.raises(CheckpointError, match="already holds a run"):

@@ -68,7 +68,7 @@ class TrainSettings:
         clip_norm: largest norm of the whole gradient, before any regularizer; 0 for none.
         channels_last: memory format of the convolutions; faster on most CPUs and GPUs.
         keep_best: end with the weights of the best validation epoch instead of the last.
-        checkpoint_every: steps between checkpoints, the last one at the end; 0 for one an epoch.
+        checkpoint_every: steps between checkpoints, beside those of epochs that are no shorter; 0 for one an epoch.
         seed: of dropout and anything else that the model draws.
         steps: length of the stage in place of `epochs`; 0 for epochs.
         power: of the polynomial schedule, (1 - step / steps) ** power, positive.

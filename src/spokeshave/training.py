@@ -112,7 +112,8 @@ def train(
                 ended = state.step % len(batches) == 0 or state.step == total
                 row = state.end_epoch() if ended else None
                 every = settings.checkpoint_every
-                if state.step == total or (state.step % every == 0 if every else ended):
+                due = ended and every <= len(batches)  # not at every one of many short epochs
+                if due or state.step == total or (every and state.step % every == 0):
                     state.save()
                 if row is not None:
                     progress.row(row)

@@ -18,14 +18,21 @@ from spokeshave.adaptation.domain_pair import DomainPair
 from spokeshave.adaptation.target_statistics import refresh_statistics
 from spokeshave.data import Batches, Split, Splits
 from spokeshave.errors import UnsupportedLayer
+from spokeshave.structures.graph_tracing import without_shape_checks
 
 _POOLING = (nn.MaxPool2d, nn.AvgPool2d)
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureMaps(Split):
-    """What a trunk made of images, in their place: `images` are float32 of shape (n, c, h, w)."""
+    """What a trunk made of images, in their place.
 
+    Args:
+        images: feature maps.
+        labels: the class of each image, 0 or more.
+    """
+
+    images: Float[Tensor, "n c h w"]  # pyright: ignore[reportIncompatibleVariableOverride]
     dtype: ClassVar[torch.dtype] = torch.float32
 
 
@@ -46,7 +53,8 @@ def cut_at_last_pooling(network: nn.Module) -> tuple[fx.GraphModule, fx.GraphMod
     """
     name = type(network).__name__
     try:
-        graph = fx.Tracer().trace(network)
+        with without_shape_checks():
+            graph = fx.Tracer().trace(network)
     except Exception as error:  # tracing runs code of anybody
         raise UnsupportedLayer(f"{name}: torch.fx could not trace it ({error}); adapt the whole network") from error
     modules = dict(network.named_modules())

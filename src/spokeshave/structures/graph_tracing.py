@@ -107,7 +107,7 @@ def _burn_parametrizations(module: nn.Module) -> None:
 
 
 @contextmanager
-def _without_shape_checks() -> Iterator[None]:
+def without_shape_checks() -> Iterator[None]:
     """Switch jaxtyping's run-time checks off, of the user's model too: the proxies of a trace are no tensors."""
     before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
@@ -169,7 +169,7 @@ def _trace(model: nn.Module, inputs: Sequence[object], notes: list[str]) -> fx.G
     while True:
         tracer = _Tracer(opaque)
         try:
-            with _without_shape_checks():
+            with without_shape_checks():
                 graph = tracer.trace(model, concrete_args=fixed or None)
             graph._tracer_cls = None  # a saved network is traced again by PyTorch's own tracer when it is loaded
             return fx.GraphModule(tracer.root, graph, type(model).__name__)
