@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import tyro
+from adaptation_tables import percent
 from rich.console import Console
 from rich.table import Table
 
@@ -91,20 +92,9 @@ def table_of(kind: FeatureKind, found: dict[str, dict[str, list[float]]]) -> Tab
     for way in WAYS:
         table.add_column(way, justify="right")
     for task, ways in found.items():
-        table.add_row(task, *(cell(ways[way]) for way in WAYS))
+        table.add_row(task, *(percent(ways[way]) for way in WAYS))
     table.add_row("mean", *(f"{100 * mean_of(found, way):.1f}" for way in WAYS))
     return table
-
-
-def cell(values: list[float]) -> str:
-    """Mean and deviation in percent.
-
-    Example:
-        >>> cell([0.5]), cell([0.5, 0.6])
-        ('50.0', '55.0 ± 7.1')
-    """
-    text = f"{100 * statistics.mean(values):.1f}"
-    return text + (f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def mean_of(found: dict[str, dict[str, list[float]]], way: str) -> float:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import mean
 
+import adaptation_tables
+
 from spokeshave.files import atomic_write
 from spokeshave.ledger import Row, read_rows
 from spokeshave.recipes.truenorth_arms import equal_accuracy
@@ -492,6 +494,11 @@ PLACES: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
         ),
     ),
     ("docs/papers/poisoning.md", "poisoning-comparisons", comparisons("poisoning")),
+    ("docs/papers/compact_dnn.md", "digits", adaptation_tables.digits),
+    ("docs/papers/compact_dnn.md", "office", adaptation_tables.office),
+    ("docs/papers/compact_dnn.md", "conv-m", adaptation_tables.conv_m),
+    ("docs/papers/compact_dnn.md", "forms", adaptation_tables.forms),
+    ("docs/papers/compact_dnn.md", "fixed-features", adaptation_tables.fixed_features),
 )
 """File, the mark around the table in it, what writes the table from the ledger's folder."""
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixed_features import WAYS, Options, cell, mean_of, measure
+from adaptation_tables import percent
+from fixed_features import WAYS, Options, mean_of, measure
 from scipy.io import savemat
 
 from spokeshave.data.office_features import FeatureKind
@@ -28,4 +29,4 @@ def test_every_way_is_right_where_classes_lie_apart(tmp_path: Path) -> None:
 def test_means_are_over_tasks_of_means_over_seeds() -> None:
     found = {"a to b": {"SVM": [0.2, 0.4]}, "b to a": {"SVM": [0.9]}}
     assert mean_of(found, "SVM") == pytest.approx(0.6)
-    assert cell([0.5]) == "50.0" and cell([0.5, 0.6]) == "55.0 ± 7.1"
+    assert percent([0.5]) == "50.0" and percent([0.5, 0.6]) == "55.0 ± 7.1"

@@ -83,7 +83,7 @@ def test_a_network_whose_last_layer_has_another_name(tmp_path) -> None:
 def test_a_compressed_network_is_adapted(tmp_path) -> None:
     record = smoke(tmp_path, "--network", "compact", "--row", "amazon-dslr", "--form", "sparse", "--arms", "full")
     rows = record.layers["Network"]
-    assert record.row == "amazon-dslr-compact-sparse" and len(rows) == 2
+    assert record.row == "amazon-dslr-sparse" and len(rows) == 2
     assert rows[1]["parameters"] < 0.5 * rows[0]["parameters"]
 
 

@@ -68,7 +68,7 @@ class Terms:
     """
 
     adversarial: Term = Term(1.0)
-    mmd: Term = Term(0.3)
+    mmd: Term = Term(1.0)
     coral: Term = Term()
     wasserstein: Term = Term()
     entropy: Term = Term(0.1)

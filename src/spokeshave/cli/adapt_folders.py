@@ -57,7 +57,7 @@ class Options:
     """Of Adam."""
     adversarial: float = 1.0
     """How strongly features are drawn to what a domain classifier cannot tell; 0 leaves the term out, as below."""
-    mmd: float = 0.3
+    mmd: float = 1.0
     """Weight of the kernel mean discrepancy of both domains."""
     coral: float = 0.0
     """Weight of the distance of covariances."""

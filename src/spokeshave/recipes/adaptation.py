@@ -129,7 +129,8 @@ def run(config: Config) -> dict[str, Any]:
     """
     started, plan, row = time.perf_counter(), plan_of(config), config.row.value
     # One name for all that is compared in one table of the ledger: other networks and forms are rows of their own.
-    own = [*([plan.network.value] if config.network else []), *(["whole"] if config.whole else [])]
+    usual = plan.network is ROWS[config.row.value]().network
+    own = [*([] if usual else [plan.network.value]), *(["whole"] if config.whole else [])]
     row = "-".join([row, *own, *([plan.form.value] if plan.form is not Form.DENSE else [])])
     run_dir = config.run_dir or Path("runs") / f"adaptation-{row}"
     refuse_finished(run_dir, config.resume)

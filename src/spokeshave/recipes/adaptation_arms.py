@@ -22,7 +22,7 @@ from spokeshave.adaptation.frozen_trunk import FeatureMaps, as_they_are, cut_at_
 from spokeshave.adaptation.label_free_selection import Selector, selection_score
 from spokeshave.adaptation.target_statistics import refresh_statistics
 from spokeshave.arms_output import Scored
-from spokeshave.data import Batches, Split
+from spokeshave.data import Batches, ImageStandardization, Split
 from spokeshave.data.normalization import Normalization
 from spokeshave.equal_budget import Course
 from spokeshave.evaluation import Evaluation, evaluate
@@ -73,7 +73,7 @@ def terms_of(arm: ArmName, full: Terms) -> Terms:
 
     Example:
         >>> terms_of(ArmName.MMD, Terms()).mmd.weight, terms_of(ArmName.MMD, Terms()).adversarial.weight
-        (0.3, 0.0)
+        (1.0, 0.0)
     """
     if arm in (ArmName.FULL, ArmName.FULL_RESIDUAL):
         return full
@@ -101,9 +101,10 @@ Maps = dict[bool, DomainPair]
 
 
 def feeding_of(plan: RowPlan, domains: DomainPair, pretrained: Course | None, device: str) -> Feeding:
-    """Images, normalized by the statistics of the source, or of what the network has seen before."""
+    """Images, normalized by the statistics of the source, of what the network has seen before, or by their own."""
     seen = domains.source.train if pretrained is None else pretrained.training
-    return Feeding(plan.batch_size, Normalization.per_channel(seen), None, plan.augment, device)
+    normalize = ImageStandardization() if plan.per_image else Normalization.per_channel(seen)
+    return Feeding(plan.batch_size, normalize, None, plan.augment, device)
 
 
 def frozen_maps(plan: RowPlan, domains: DomainPair, pretrained: Course, device: str) -> Maps:

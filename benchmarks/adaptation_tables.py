@@ -1,0 +1,111 @@
+"""Tables of domain adaptation for `results_table.py`: digits by arm, Office-Caltech10 by network, fixed features."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+from spokeshave.ledger import Row, read_rows
+
+DIGITS = ("mnist-usps", "usps-mnist", "mnist-mnistm")
+
+
+def digits(directory: Path) -> str:
+    """Accuracy on the target, a row of the ledger a line, an arm a column."""
+    rows = [row for row in _rows(directory) if row.row in DIGITS]
+    arms = list(dict.fromkeys(name for row in rows for name in row.numbers["arms"]))
+    lines = _head(["row", *arms])
+    for row in sorted(rows, key=lambda one: DIGITS.index(one.row)):
+        found = row.numbers["arms"]
+        cells = [_bold(percent(_right(found[name])), name == "full") if name in found else "" for name in arms]
+        lines.append(_line([f"{row.row} ({len(row.seeds)} seeds)", *cells]))
+    return "\n".join(lines)
+
+
+def office(directory: Path) -> str:
+    """Accuracy of the last stage adapted, by task and network: trained on the source alone, and with all terms."""
+    rows = [row for row in _rows(directory) if row.config["frozen"] and row.config["form"] == "dense"]
+    networks = list(dict.fromkeys(row.config["network"] for row in rows))
+    found = {(_task(row), row.config["network"]): row.numbers["arms"] for row in rows}
+    tasks = sorted({task for task, _ in found})
+    lines = _head(["task", *(f"{network}: source only, full" for network in networks)])
+    for task in tasks:
+        cells = []
+        for network in networks:
+            arms = found.get((task, network))
+            both = [] if arms is None else [percent(_right(arms[name])) for name in ("source-only", "full")]
+            cells.append(", ".join(both))
+        lines.append(_line([task, *cells]))
+    means = []
+    for network in networks:
+        own = [arms for (_, name), arms in found.items() if name == network]
+        pair = [mean(mean(_right(arms[name])) for arms in own) for name in ("source-only", "full")]
+        better = sum(mean(_right(arms["full"])) > mean(_right(arms["source-only"])) for arms in own)
+        means.append(f"{100 * pair[0]:.1f}, **{100 * pair[1]:.1f}**; better on {better} of {len(own)}")
+    return "\n".join([*lines, _line(["**mean**", *means])])
+
+
+def forms(directory: Path) -> str:
+    """Accuracy of whole networks, adapted as they are and compressed."""
+    rows = [row for row in _rows(directory) if not row.config["frozen"] and row.row not in (*DIGITS, "demo")]
+    lines = _head(["task", "network", "form", "parameters", "source only", "full"])
+    for row in sorted(rows, key=lambda one: (_task(one), one.config["form"] != "dense", one.config["form"])):
+        last = row.numbers["layers"]["Network"][-1]
+        cells = [percent(_right(row.numbers["arms"][name])) for name in ("source-only", "full")]
+        lines.append(_line([_task(row), row.config["network"], row.config["form"], f"{last['parameters']:,}", *cells]))
+    return "\n".join(lines)
+
+
+def conv_m(directory: Path) -> str:
+    """Kinds of branches at equal parameters."""
+    lines = _head(["branches", "parameters", "accuracy"])
+    for row in read_rows("benchmarks", directory):
+        for name, one in row.numbers.items() if row.row == "conv-m-ablation" else ():
+            lines.append(_line([name, f"{one['parameters']:,}", percent(one["test"])]))
+    return "\n".join(lines)
+
+
+def fixed_features(directory: Path) -> str:
+    """Every way on fixed features, by task."""
+    parts = []
+    for row in read_rows("benchmarks", directory):
+        for kind, tasks in row.numbers.items() if row.row == "fixed-features" else ():
+            ways = list(next(iter(tasks.values())))
+            lines = _head([f"{kind}: task", *ways])
+            lines += [_line([task, *(percent(found[way]) for way in ways)]) for task, found in tasks.items()]
+            means = [f"**{100 * mean(mean(found[way]) for found in tasks.values()):.1f}**" for way in ways]
+            parts.append("\n".join([*lines, _line(["**mean**", *means])]))
+    return "\n\n".join(parts)
+
+
+def percent(values: Sequence[float]) -> str:
+    """Mean and deviation over seeds, in percent.
+
+    Example:
+        >>> percent([0.5]), percent([0.5, 0.6])
+        ('50.0', '55.0 ± 7.1')
+    """
+    return f"{100 * mean(values):.1f}" + (f" ± {100 * stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def _rows(directory: Path) -> list[Row]:
+    return read_rows("adaptation", directory) if (directory / "adaptation").is_dir() else []
+
+
+def _task(row: Row) -> str:
+    return "-".join(row.row.split("-")[:2])
+
+
+def _right(arm: dict) -> list[float]:
+    return [1 - error for error in arm["errors"]]
+
+
+def _bold(text: str, yes: bool) -> str:
+    return f"**{text}**" if yes else text
+
+
+def _head(names: Sequence[str]) -> list[str]:
+    return [_line(names), "|" + "---|" * len(names)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
