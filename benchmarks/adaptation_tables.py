@@ -6,12 +6,15 @@ from statistics import mean, stdev
 
 from spokeshave.ledger import Row, read_rows
 
+NOTHING = "*Not measured yet.*"
 DIGITS = ("mnist-usps", "usps-mnist", "mnist-mnistm")
 
 
 def digits(directory: Path) -> str:
     """Accuracy on the target, a row of the ledger a line, an arm a column."""
     rows = [row for row in _rows(directory) if row.row in DIGITS]
+    if not rows:
+        return NOTHING
     arms = list(dict.fromkeys(name for row in rows for name in row.numbers["arms"]))
     lines = _head(["row", *arms])
     for row in sorted(rows, key=lambda one: DIGITS.index(one.row)):
@@ -24,6 +27,8 @@ def digits(directory: Path) -> str:
 def office(directory: Path) -> str:
     """Accuracy of the last stage adapted, by task and network: trained on the source alone, and with all terms."""
     rows = [row for row in _rows(directory) if row.config["frozen"] and row.config["form"] == "dense"]
+    if not rows:
+        return NOTHING
     networks = list(dict.fromkeys(row.config["network"] for row in rows))
     found = {(_task(row), row.config["network"]): row.numbers["arms"] for row in rows}
     tasks = sorted({task for task, _ in found})
@@ -47,6 +52,8 @@ def office(directory: Path) -> str:
 def forms(directory: Path) -> str:
     """Accuracy of whole networks, adapted as they are and compressed."""
     rows = [row for row in _rows(directory) if not row.config["frozen"] and row.row not in (*DIGITS, "demo")]
+    if not rows:
+        return NOTHING
     lines = _head(["task", "network", "form", "parameters", "source only", "full"])
     for row in sorted(rows, key=lambda one: (_task(one), one.config["form"] != "dense", one.config["form"])):
         last = row.numbers["layers"]["Network"][-1]
@@ -57,11 +64,13 @@ def forms(directory: Path) -> str:
 
 def conv_m(directory: Path) -> str:
     """Kinds of branches at equal parameters."""
-    lines = _head(["branches", "parameters", "accuracy"])
-    for row in read_rows("benchmarks", directory):
-        for name, one in row.numbers.items() if row.row == "conv-m-ablation" else ():
-            lines.append(_line([name, f"{one['parameters']:,}", percent(one["test"])]))
-    return "\n".join(lines)
+    found = [row.numbers for row in read_rows("benchmarks", directory) if row.row == "conv-m-ablation"]
+    lines = [
+        _line([name, f"{one['parameters']:,}", percent(one["test"])])
+        for numbers in found
+        for name, one in numbers.items()
+    ]
+    return "\n".join([*_head(["branches", "parameters", "accuracy"]), *lines]) if lines else NOTHING
 
 
 def fixed_features(directory: Path) -> str:
@@ -74,7 +83,7 @@ def fixed_features(directory: Path) -> str:
             lines += [_line([task, *(percent(found[way]) for way in ways)]) for task, found in tasks.items()]
             means = [f"**{100 * mean(mean(found[way]) for found in tasks.values()):.1f}**" for way in ways]
             parts.append("\n".join([*lines, _line(["**mean**", *means])]))
-    return "\n\n".join(parts)
+    return "\n\n".join(parts) or NOTHING
 
 
 def percent(values: Sequence[float]) -> str:

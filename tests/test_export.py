@@ -1,5 +1,6 @@
 """Files that other programs run: outputs after a round trip, free batch size, refusals."""
 
+import functools
 import sys
 from pathlib import Path
 
@@ -110,6 +111,23 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     path = export(Both(), tmp_path / "both.pt2", (torch.rand(1, 3), torch.rand(1, 3)))
     total, product = torch.export.load(path).module()(torch.full((4, 3), 2.0), torch.full((4, 3), 5.0))
     assert total.tolist() == [[7.0] * 3] * 4 and product.tolist() == [[10.0] * 3] * 4
+
+
+def test_a_wrapped_forward_is_traced_by_its_arguments(tmp_path: Path) -> None:
+    def noted(forward):
+        @functools.wraps(forward)
+        def wrapper(*arguments):
+            return forward(*arguments)
+
+        return wrapper
+
+    class Wrapped(nn.Module):
+        @noted
+        def forward(self, images: Tensor) -> Tensor:
+            return images.sum(1)
+
+    path = export(Wrapped(), tmp_path / "wrapped.pt2", torch.rand(1, 3))
+    assert torch.export.load(path).module()(torch.ones(5, 3)).tolist() == [3.0] * 5
 
 
 @pytest.mark.parametrize("suffix", [".pt2", pytest.param(".onnx", marks=needs_onnx)])

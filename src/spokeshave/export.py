@@ -5,6 +5,7 @@ it was traced with. Paths of this machine, which torch notes in a program for de
 """
 
 import copy
+import inspect
 import io
 import json
 import warnings
@@ -190,9 +191,8 @@ def _trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
 
 def _by_name(model: nn.Module, shapes: tuple[Any, ...]) -> tuple[Any, ...]:
     """Give the shapes as torch.export wants them for `forward(*inputs)` as well as for named arguments."""
-    code = getattr(getattr(model.forward, "__func__", model.forward), "__code__", None)
-    takes_varargs = code is not None and code.co_flags & 0x04 and code.co_argcount <= 1
-    return (shapes,) if takes_varargs else shapes
+    kinds = [one.kind for one in inspect.signature(model.forward).parameters.values()]  # also of a wrapped forward
+    return (shapes,) if kinds[:1] == [inspect.Parameter.VAR_POSITIONAL] else shapes
 
 
 def _write_pt2(program: ExportedProgram, path: Path, check: Callable[..., None]) -> None:

@@ -1,6 +1,8 @@
 """The recipe of adaptation through the real command line: every arm, resuming, options, figures; its parts by hand."""
 
+import ast
 import json
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from spokeshave.cli.run import parse
 from spokeshave.errors import InvalidArgument
 from spokeshave.export import load_safetensors
 from spokeshave.models import CompactNet, LeNet, SmallCNN, SqueezeNet
-from spokeshave.recipes.adaptation import Config, Row, plan_of
+from spokeshave.recipes.adaptation import Config, Row, domains_of, plan_of
 from spokeshave.recipes.adaptation_arms import LABELS, ArmName, Seen, terms_of, with_classes
 from spokeshave.recipes.adaptation_figures import confusion_table, feature_chart
 from spokeshave.recipes.adaptation_forms import Form, deployed, formed, without_small_filters
@@ -80,11 +82,40 @@ def test_a_network_whose_last_layer_has_another_name(tmp_path) -> None:
     assert record.row == "amazon-dslr-small" and len(record.arms) == 2
 
 
-def test_a_compressed_network_is_adapted(tmp_path) -> None:
-    record = smoke(tmp_path, "--network", "compact", "--row", "amazon-dslr", "--form", "sparse", "--arms", "full")
+@pytest.mark.parametrize(("form", "share"), [("sparse", 0.5), ("shrunk", 0.8)])
+def test_a_compressed_network_is_adapted(tmp_path, form: str, share: float) -> None:
+    record = smoke(tmp_path, "--network", "compact", "--row", "amazon-dslr", "--form", form, "--arms", "full")
     rows = record.layers["Network"]
-    assert record.row == "amazon-dslr-sparse" and len(rows) == 2
-    assert rows[1]["parameters"] < 0.5 * rows[0]["parameters"]
+    assert record.row == f"amazon-dslr-{form}" and len(rows) == 2
+    assert rows[1]["parameters"] < share * rows[0]["parameters"]
+    network = loaded_as_the_card_says(tmp_path / "run" / "seed-0" / "weights")
+    assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 10)
+
+
+def loaded_as_the_card_says(folder: Path) -> torch.nn.Module:
+    """Run the code of a card of weights, in its folder."""
+    card, names = (folder / "README.md").read_text(), {}
+    code = card.split("```python\n")[1].split("```")[0]
+    exec(re.sub(r'"(full[.]\w+)"', lambda found: repr(str(folder / found[1])), code), names)
+    return names["network"]
+
+
+def test_weights_are_loaded_and_fed_as_their_card_says(tmp_path) -> None:
+    words = ["run", "adaptation", "--epochs", "1", "--arms", "full", "--workers", "1"]
+    assert main([*words, "--run-dir", str(tmp_path / "run")]) == 0
+    folder = tmp_path / "run" / "seed-0" / "weights"
+    network, card = loaded_as_the_card_says(folder), (folder / "README.md").read_text()
+    config = Config()
+    test = domains_of(plan_of(config), config).target.test
+    numbers = [ast.literal_eval(text) for text in re.findall(r"\[[-0-9., ]+\]", card)]
+    mean, deviation = (torch.tensor(row).view(3, 1, 1) for row in numbers)
+    with torch.no_grad():
+        answers = network((test.images / 255 - mean) / deviation).argmax(1)
+    error = 1 - (answers == test.labels).double().mean().item()
+    record = ArmsRecord.load(tmp_path / "run")
+    assert error == pytest.approx(record.main.errors[0], abs=0.01)
+    assert f"| `full.safetensors` | {record.main.label} | {100 * record.main.errors[0]:.2f} (0) |" in card
+    assert "spokeshave run adaptation" in card and card.startswith("---\nlibrary_name: spokeshave\n")
 
 
 @pytest.mark.parametrize("form", list(Form))
@@ -97,6 +128,7 @@ def test_forms_of_the_compact_network(form: Form) -> None:
     torch.testing.assert_close(dict(network.state_dict()), before)
     count = [sum(int(one.count_nonzero()) for one in net.parameters()) for net in (network, made)]
     assert (count[1] < count[0]) is (form is not Form.DENSE)
+    assert form is not Form.SPARSE or bool(made.get_submodule("fc").weight.all())  # new, and small everywhere
     torch.testing.assert_close(deployed(made.eval(), form, images)(images), made(images), rtol=1e-4, atol=1e-5)
 
 

@@ -26,6 +26,7 @@ from spokeshave.equal_budget import Course
 from spokeshave.errors import InvalidArgument
 from spokeshave.processes import is_first, usable_device
 from spokeshave.recipes.adaptation_arms import SOURCE, ArmName, Walk, frozen_maps
+from spokeshave.recipes.adaptation_card import write_cards
 from spokeshave.recipes.adaptation_figures import confusion_table, feature_chart, network_rows
 from spokeshave.recipes.adaptation_forms import Form, deployed
 from spokeshave.recipes.adaptation_rows import ROWS, NetworkName, RowPlan
@@ -180,6 +181,7 @@ def run(config: Config) -> dict[str, Any]:
         command=command_line(["spokeshave", "run", "adaptation"], config),
         started=started,
     )  # fmt: skip
+    write_cards(record, run_dir, plan, first.feeding, domains.classes)
     print_arms(record, run_dir, Console())
     if config.ledger is not None:
         write_arms_ledger(record, config.ledger)

@@ -26,10 +26,10 @@ from spokeshave.data import Batches, ImageStandardization, Split
 from spokeshave.data.normalization import Normalization
 from spokeshave.equal_budget import Course
 from spokeshave.evaluation import Evaluation, evaluate
-from spokeshave.export import safetensors_bytes
+from spokeshave.export import export, safetensors_bytes
 from spokeshave.files import atomic_write
 from spokeshave.processes import is_first
-from spokeshave.recipes.adaptation_forms import formed
+from spokeshave.recipes.adaptation_forms import SAME_LAYERS, formed
 from spokeshave.recipes.adaptation_rows import RowPlan
 from spokeshave.regularizers import Regularizer
 from spokeshave.structures.groups import CONVOLUTIONS
@@ -244,8 +244,12 @@ class Walk:
             network = self.whole[arm].eval()
             domain = self.domains.source if arm == SOURCE else self.domains.target
             refresh_statistics(cut_at_last_pooling(network)[0], self._batches(domain.train))
-        path = self.run_dir / f"seed-{self.seed}" / "weights" / f"{arm}.safetensors"
-        atomic_write(path, safetensors_bytes(network))
+        folder = self.run_dir / f"seed-{self.seed}" / "weights"
+        if self.plan.form in SAME_LAYERS:
+            atomic_write(folder / f"{arm}.safetensors", safetensors_bytes(network))
+        else:  # widths and layers follow from the compression: the file carries them
+            folder.mkdir(parents=True, exist_ok=True)
+            export(network, folder / f"{arm}.pt2", self.example())
 
 
 def with_classes(network: nn.Module, classes: int, example: Tensor) -> nn.Module:

@@ -30,6 +30,10 @@ class Form(Enum):
     """The smallest weights zero, and kept so; run by `to_sparse`."""
 
 
+SAME_LAYERS = (Form.DENSE, Form.SPARSE)
+"""Forms whose weights fit the network as it is made; of the others a file must carry the layers."""
+
+
 def formed(network: nn.Module, form: Form, example: Tensor) -> tuple[nn.Module, list[Regularizer]]:
     """Compress a network.
 
@@ -47,7 +51,10 @@ def formed(network: nn.Module, form: Form, example: Tensor) -> tuple[nn.Module, 
         return shrink(without_small_filters(network, FILTERS, example), example)[0], []
     if form is Form.LOW_RANK:
         return low_rank(network, example, max_error=ERROR)[0], []
-    pruned, _ = prune(network, ZEROS)
+    # A last layer that is new has the smallest weights of all, and would be lost whole.
+    last = last_layer(network, example)
+    layers = [name for name, layer in network.named_modules() if isinstance(layer, (*CONVOLUTIONS, nn.Linear))]
+    pruned, _ = prune(network, dict.fromkeys((name for name in layers if name != last), ZEROS))
     return pruned, [Freeze(pruned, Frozen.ELEMENTS)]
 
 
