@@ -7,6 +7,7 @@ from statistics import mean, stdev
 from spokeshave.ledger import Row, read_rows
 
 NOTHING = "*Not measured yet.*"
+DOMAINS = ("amazon", "caltech", "dslr", "webcam")
 DIGITS = ("mnist-usps", "usps-mnist", "mnist-mnistm")
 
 
@@ -51,7 +52,7 @@ def office(directory: Path) -> str:
 
 def forms(directory: Path) -> str:
     """Accuracy of whole networks, adapted as they are and compressed."""
-    rows = [row for row in _rows(directory) if not row.config["frozen"] and row.row not in (*DIGITS, "demo")]
+    rows = [row for row in _rows(directory) if not row.config["frozen"] and _task(row).split("-")[0] in DOMAINS]
     if not rows:
         return NOTHING
     lines = _head(["task", "network", "form", "parameters", "source only", "full"])
@@ -96,8 +97,10 @@ def percent(values: Sequence[float]) -> str:
     return f"{100 * mean(values):.1f}" + (f" ± {100 * stdev(values):.1f}" if len(values) > 1 else "")
 
 
-def _rows(directory: Path) -> list[Row]:
-    return read_rows("adaptation", directory) if (directory / "adaptation").is_dir() else []
+def _rows(directory: Path) -> Sequence[Row]:
+    """Rows that have both the arm that adapts and the one that does not."""
+    rows = read_rows("adaptation", directory) if (directory / "adaptation").is_dir() else ()
+    return [row for row in rows if {"source-only", "full"} <= set(row.numbers["arms"])]
 
 
 def _task(row: Row) -> str:

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from spokeshave.adaptation.domain_pair import DomainPair
 from spokeshave.adaptation.frozen_trunk import (
     FeatureMaps,
-    as_they_are,
     cut_at_last_pooling,
     pair_through_trunk,
     through_trunk,
@@ -67,15 +66,39 @@ class Branching(nn.Module):
         return self.fc(torch.cat([self.pool(images).mean((2, 3)), images.mean((2, 3))], 1))
 
 
+class Shared(nn.Module):
+    """One layer before and after the pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(3, 3, 1), nn.MaxPool2d(2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(self.pool(self.conv(images))).mean((2, 3))
+
+
+class FunctionalDropout(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool, self.fc = nn.MaxPool2d(2), nn.Linear(3, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(nn.functional.dropout(self.pool(images).mean((2, 3)), 0.5, self.training))
+
+
 class Undecided(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return images if images.sum() > 0 else -images
 
 
-@pytest.mark.parametrize("network", [Branching(), Undecided(), nn.Sequential(nn.Flatten(), nn.Linear(3, 2))])
+@pytest.mark.parametrize(
+    "network", [Branching(), Shared(), FunctionalDropout(), Undecided(), nn.Sequential(nn.Flatten(), nn.Linear(3, 2))]
+)
 def test_a_network_that_cannot_be_cut(network: nn.Module) -> None:
-    with pytest.raises(UnsupportedLayer, match="adapt the whole network"):
-        cut_at_last_pooling(network)
+    for training in (True, False):
+        with pytest.raises(UnsupportedLayer, match="adapt the whole network"):
+            cut_at_last_pooling(network.train(training))
+        assert all(module.training is training for module in network.modules())
 
 
 def test_maps_stand_in_for_images() -> None:
@@ -87,7 +110,7 @@ def test_maps_stand_in_for_images() -> None:
         torch.testing.assert_close(maps.images, trunk(part.images.float() / 255))
     rest, held = maps.hold_out(3, seed=1)
     assert isinstance(rest, FeatureMaps) and len(rest) == 7 and isinstance(held, FeatureMaps)
-    images, _ = Batches(maps, 4, normalize=as_they_are, shuffle=False).batch(0, 1)
+    images, _ = Batches(maps, 4, shuffle=False).batch(0, 1)
     torch.testing.assert_close(images, maps.images[4:8])
     with pytest.raises(DataError, match="float32"):
         FeatureMaps(part.images.double(), part.labels)

@@ -15,7 +15,6 @@ UNTESTED_BY_NAME: dict[str, str] = {
     "communication/terngrad_state.py": "made, saved, bound and refused in tests/communication/test_terngrad.py",
     "evaluation.py": "held against a loop in tests/test_training.py",
     "training_objective.py": "a protocol and the cross entropy, which tests/test_training.py trains with",
-    "recipes/adaptation_arms.py": "the arms of recipes/adaptation.py, each run in its test",
     "recipes/adaptation_card.py": "the card of recipes/adaptation.py, whose code its test runs",
     "recipes/adaptation_figures.py": "figures of recipes/adaptation.py, checked by hand in its test",
     "recipes/adaptation_forms.py": "forms that recipes/adaptation.py adapts, each run in its test",

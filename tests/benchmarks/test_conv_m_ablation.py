@@ -1,4 +1,4 @@
-"""Variants have as many parameters, and are trained for as long on the same batches."""
+"""Variants have as many parameters, and learn."""
 
 import torch
 from conv_m_ablation import VARIANTS, Options, accuracies, network

@@ -74,7 +74,7 @@ def test_an_office_row_runs_on_another_network(tmp_path) -> None:
     record = smoke(tmp_path, "--row", "amazon-webcam", "--network", "squeezenet", "--arms", "full")
     assert record.config["network"] == "squeezenet" and record.layers["Network"][0]["network"] == "squeezenet"
     content = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert content["config"]["pretraining"]["epochs"] > 0
+    assert content["config"]["pretraining"] is None  # a smoke run does without
 
 
 def test_a_network_whose_last_layer_has_another_name(tmp_path) -> None:
@@ -97,6 +97,8 @@ def loaded_as_the_card_says(folder: Path) -> torch.nn.Module:
     card, names = (folder / "README.md").read_text(), {}
     code = card.split("```python\n")[1].split("```")[0]
     exec(re.sub(r'"(full[.]\w+)"', lambda found: repr(str(folder / found[1])), code), names)
+    for file in re.findall(r"`([\w-]+[.](?:safetensors|pt2))`", card):
+        assert (folder / file).is_file()
     return names["network"]
 
 
@@ -119,6 +121,13 @@ def test_weights_are_loaded_and_fed_as_their_card_says(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("form", list(Form))
+def test_forms_of_the_small_network(form: Form) -> None:
+    network, images = SmallCNN(3, 28, 8, 16, 10, batch_norm=True).eval(), torch.rand(2, 3, 28, 28)
+    made, _ = formed(network, form, images)
+    assert deployed(made.eval(), form, images)(images).shape == (2, 10)
+
+
+@pytest.mark.parametrize("form", list(Form))
 def test_forms_of_the_compact_network(form: Form) -> None:
     network = CompactNet(5, 32, stages=((16, 16, 1), (16, 24, 1))).eval()
     images = torch.rand(2, 3, 32, 32)
@@ -128,7 +137,8 @@ def test_forms_of_the_compact_network(form: Form) -> None:
     torch.testing.assert_close(dict(network.state_dict()), before)
     count = [sum(int(one.count_nonzero()) for one in net.parameters()) for net in (network, made)]
     assert (count[1] < count[0]) is (form is not Form.DENSE)
-    assert form is not Form.SPARSE or bool(made.get_submodule("fc").weight.all())  # new, and small everywhere
+    last = made.get_submodule("fc")  # new, and small everywhere: nothing is chosen by its weights
+    assert isinstance(last, torch.nn.Linear) and bool(last.weight.all())
     torch.testing.assert_close(deployed(made.eval(), form, images)(images), made(images), rtol=1e-4, atol=1e-5)
 
 
@@ -155,10 +165,21 @@ def test_terms_of_arms() -> None:
 def test_options_change_the_plan_and_wrong_ones_are_refused() -> None:
     plan = plan_of(Config(row=Row.AMAZON_DSLR, epochs=3, pretraining_epochs=2, network=NetworkName.ALEXNET))
     assert plan.settings.epochs == 3 and plan.network is NetworkName.ALEXNET
-    assert plan.pretraining is not None and plan.pretraining.epochs == 2
+    assert plan.pretraining is not None and plan.pretraining.epochs == 2 and plan.frozen
+    other = plan_of(Config(row=Row.AMAZON_DSLR, whole=True)).pretraining
+    assert other is not None and other.learning_rate != plan.pretraining.learning_rate
+    assert not plan_of(Config(row=Row.AMAZON_DSLR, whole=True)).frozen
+    assert not plan_of(Config(row=Row.AMAZON_DSLR, form=Form.SHRUNK)).frozen
     from spokeshave.data import DatasetName
 
-    for options in ({"epochs": -1}, {"workers": -1}, {"seeds": ()}, {"arms": ()}, {"data": DatasetName.MNIST}):
+    for options in (
+        {"epochs": -1},
+        {"workers": -1},
+        {"seeds": ()},
+        {"arms": ()},
+        {"data": DatasetName.MNIST},
+        {"whole": True},
+    ):
         with pytest.raises(InvalidArgument):
             plan_of(Config(**options))
 

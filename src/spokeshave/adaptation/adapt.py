@@ -118,6 +118,8 @@ def adapt(
         raise InvalidArgument(f"network: it tells {adapting.classes} classes apart, the source has class {most}")
     # Without terms the target is not looked at, not even by the statistics of batch normalization.
     objective = Adaptation(drawn, terms, settings.label_smoothing) if terms != SOURCE_ONLY or residual else None
+    if objective is None:  # processes that exchange gradients wait for every parameter that wants one
+        adapting.domain_classifier.requires_grad_(False)
     settings = replace(settings, keep_best=False)
     history = train(
         adapting, batches, feeding.batches(seen, 0, training=False), settings, regularizers, run_dir,

@@ -1,4 +1,4 @@
-"""Adapting the last stage of a network alone: what lies before it is frozen, and seen once by every image.
+"""Adapting the last stage of a network alone: what lies before it is frozen, and run before the training, not in it.
 
 Long, Cao, Wang, Jordan: Learning Transferable Features with Deep Adaptation Networks, ICML 2015, freeze the first
 layers of a pretrained network: they are general. A step then costs what the last stage does.
@@ -37,13 +37,15 @@ class FeatureMaps(Split):
 
 
 def cut_at_last_pooling(network: nn.Module) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """Take a network apart after its last pooling: trunk, and the rest, which has the names of the whole network.
+    """Take a network apart after its last pooling layer: trunk, and the rest, which has the names of the whole network.
 
     Args:
         network: that `torch.fx` can trace. Both parts hold its own layers: what is trained in them, is trained there.
 
     Raises:
-        UnsupportedLayer: where it cannot be traced, or no pooling of a stride above 1 has everything behind it.
+        UnsupportedLayer: where it cannot be traced, does other things in training than `nn.Dropout` and the like do by
+            themselves, has a layer on both sides, or no `nn.MaxPool2d` or `nn.AvgPool2d` of a stride above 1 has
+            everything behind it.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 2))
@@ -52,11 +54,7 @@ def cut_at_last_pooling(network: nn.Module) -> tuple[fx.GraphModule, fx.GraphMod
         (torch.Size([1, 4, 1, 1]), ['3.weight', '3.bias'])
     """
     name = type(network).__name__
-    try:
-        with without_shape_checks():
-            graph = fx.Tracer().trace(network)
-    except Exception as error:  # tracing runs code of anybody
-        raise UnsupportedLayer(f"{name}: torch.fx could not trace it ({error}); adapt the whole network") from error
+    graph = _one_graph(network)
     modules = dict(network.named_modules())
     nodes = list(graph.nodes)
     for place in range(len(nodes) - 1, -1, -1):
@@ -66,10 +64,36 @@ def cut_at_last_pooling(network: nn.Module) -> tuple[fx.GraphModule, fx.GraphMod
         before = set(nodes[:place])
         if pool.stride in (1, (1, 1)) or any(before & set(late.all_input_nodes) for late in nodes[place + 1 :]):
             continue
-        return fx.GraphModule(network, _part(nodes[: place + 1])), fx.GraphModule(network, _part(nodes[place:], True))
+        parts = fx.GraphModule(network, _part(nodes[: place + 1])), fx.GraphModule(network, _part(nodes[place:], True))
+        held = [{id(one) for one in (*part.parameters(), *part.buffers())} for part in parts]
+        if held[0] & held[1]:
+            raise UnsupportedLayer(f"{name}: a layer is used before and after {node.target}; adapt the whole network")
+        return parts
     raise UnsupportedLayer(
-        f"{name}: no pooling of a stride above 1 has all later layers behind it alone; adapt the whole network"
+        f"{name}: no pooling layer of a stride above 1 has all later layers behind it alone; adapt the whole network"
     )
+
+
+def _one_graph(network: nn.Module) -> fx.Graph:
+    """The graph of a network that is the same in training and in evaluation."""
+    modes = {module: module.training for module in network.modules()}
+    graphs = []
+    try:
+        with without_shape_checks():
+            for training in (True, False):
+                graphs.append(fx.Tracer().trace(network.train(training)))
+    except Exception as error:  # tracing runs code of anybody
+        what = f"{type(network).__name__}: torch.fx could not trace it ({error})"
+        raise UnsupportedLayer(f"{what}; adapt the whole network") from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    if str(graphs[0]) != str(graphs[1]):
+        raise UnsupportedLayer(
+            f"{type(network).__name__}: its forward does other things in training than in evaluation; use nn.Dropout "
+            "in place of functional dropout, or adapt the whole network"
+        )
+    return graphs[1]
 
 
 def _part(nodes: list[fx.Node], fed: bool = False) -> fx.Graph:
@@ -113,11 +137,6 @@ def pair_through_trunk(
     if own_statistics:
         refresh_statistics(trunk, batches(domains.target.train))
     return DomainPair(source, _through(trunk, domains.target, batches), domains.classes)
-
-
-def as_they_are(maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """How the rest of a network is fed with feature maps: without normalization."""
-    return maps
 
 
 def _through(trunk: nn.Module, splits: Splits, batches: Callable[[Split], Batches]) -> Splits:

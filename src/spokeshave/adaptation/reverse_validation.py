@@ -14,7 +14,7 @@ from torch import nn
 
 from spokeshave.adaptation.adapt import Feeding, adapt
 from spokeshave.adaptation.adaptation_objective import SOURCE_ONLY
-from spokeshave.data import Split
+from spokeshave.data import Normalization, Split
 from spokeshave.evaluation import evaluate
 from spokeshave.train_settings import TrainSettings
 
@@ -47,6 +47,9 @@ def reverse_accuracy(
     taught = type(target)(target.images, torch.cat(answers))
     if len(torch.unique(taught.labels)) < 2:
         return 0.0
-    back = replace(feeding, normalize=feeding.target_normalize or feeding.normalize, target_normalize=feeding.normalize)
+    there, here = feeding.target_normalize or feeding.normalize, feeding.normalize
+    if here is None and there is not None:
+        here = Normalization.scale_only(source.image_shape[0])
+    back = replace(feeding, normalize=there, target_normalize=here)
     made = adapt(fresh, taught, source, SOURCE_ONLY, settings, back, refresh=True, label="the way back")
     return evaluate(made.network, back.batches(source, 0, target=True, training=False)).accuracy

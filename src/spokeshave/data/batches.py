@@ -26,7 +26,8 @@ class Batches:
         split: the images; moved to `device` once, as uint8.
         batch_size: images a batch and process, 1 or more. The last batch is smaller unless `drop_last`.
         seed: of the order and the augmentation.
-        normalize: from grey levels to what the network is fed: a `Normalization` or the like; None scales to 0..1.
+        normalize: from grey levels to what the network is fed: a `Normalization` or the like; None scales to 0..1, and
+            leaves what is float already, such as feature maps, as it is.
         augment: None leaves the images as they are; of its parts, evaluation sees the size of the crop only.
         device: where the batches come out.
         drop_last: leave out an incomplete last batch.
@@ -67,7 +68,8 @@ class Batches:
         self.split = split
         self.batch_size = batch_size
         self.seed = seed
-        self.normalize = normalize or Normalization.scale_only(split.images.shape[1])
+        grey = split.images.dtype == torch.uint8
+        self.normalize = normalize or (Normalization.scale_only(split.images.shape[1]) if grey else _as_it_is)
         self.augment = augment
         self.device = usable_device(str(device))
         self.drop_last = drop_last
@@ -146,6 +148,10 @@ class Batches:
     def _finish(self, images: Tensor) -> Tensor:
         normalised = self.normalize(images)
         return normalised.contiguous(memory_format=torch.channels_last) if self.channels_last else normalised
+
+
+def _as_it_is(maps: Tensor) -> Tensor:
+    return maps
 
 
 def _generator(purpose: str, *numbers: int) -> torch.Generator:

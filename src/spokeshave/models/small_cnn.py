@@ -50,6 +50,7 @@ class SmallCNN(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+        self.grey = channels == 1
         self.conv1 = nn.Conv2d(channels, width, 4, stride=2, padding=1, bias=not batch_norm)
         self.norm1 = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
         self.conv2 = nn.Conv2d(width, 2 * width, 4, stride=2, padding=1, bias=not batch_norm)
@@ -60,7 +61,7 @@ class SmallCNN(nn.Module):
     def forward(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
         """Class scores (logits) of images in 0..1."""
         images = (images - self.mean) / self.std
-        convolved = folded_convolution(images, self.conv1) if images.shape[1] == 1 else self.conv1(images)
+        convolved = folded_convolution(images, self.conv1) if self.grey else self.conv1(images)
         features = torch.relu(self.norm1(convolved))
         features = torch.relu(self.norm2(self.conv2(features)))
         return self.fc4(torch.relu(self.fc3(torch.flatten(features, 1))))

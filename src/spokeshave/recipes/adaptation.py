@@ -7,6 +7,7 @@ Departs from the paper: only its abstract was at hand: layers, terms, weights an
 are pretrained on half of Tiny ImageNet, and images have 64 pixels.
 """
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +20,7 @@ from rich.console import Console
 from torch import nn
 
 from spokeshave.adaptation.domain_pair import DomainPair, pair_domains
+from spokeshave.adaptation.frozen_trunk import cut_at_last_pooling
 from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, do_side_by_side, require_arms
 from spokeshave.arms_output import print_arms, write_arms, write_arms_ledger
 from spokeshave.data import DatasetName, Split, Splits, load
@@ -29,13 +31,13 @@ from spokeshave.recipes.adaptation_arms import SOURCE, ArmName, Walk, frozen_map
 from spokeshave.recipes.adaptation_card import write_cards
 from spokeshave.recipes.adaptation_figures import confusion_table, feature_chart, network_rows
 from spokeshave.recipes.adaptation_forms import Form, deployed
-from spokeshave.recipes.adaptation_rows import ROWS, NetworkName, RowPlan
+from spokeshave.recipes.adaptation_rows import RATES, ROWS, NetworkName, RowPlan
 from spokeshave.run_output import command_line, refuse_finished
 
 PAPER: dict[str, dict[str, Any]] = {}
 """Of the paper no number could be read."""
 QUANTITIES = {
-    "source_error_share": "error on the source",
+    "source_error_share": "error on the source, as it is run on the target",
     "probe_share": "a fresh probe tells domains apart",
     "information": "information of target answers, nats",
     "neighbourhood": "density of target answers",
@@ -76,7 +78,7 @@ class Own(FirstArmsOptions):
     form: Form = Form.DENSE
     """Adapt the network as it is, or compressed first; a compressed one as a whole."""
     whole: bool = False
-    """Train all layers of a pretrained network, not those behind its last pooling alone."""
+    """Train all layers of a pretrained network, not those behind its last pooling alone (Office-Caltech10)."""
     epochs: int = 0
     """Of every training, in source images."""
     pretraining_epochs: int = 0
@@ -108,13 +110,19 @@ def plan_of(config: Config) -> RowPlan:
     if config.data is not None:
         raise InvalidArgument("data: a row names both domains; use `spokeshave adapt` for two folders of your own")
     require_arms(config.seeds, config.arms)
-    pretraining = plan.pretraining
-    if pretraining is not None and config.pretraining_epochs:
-        pretraining = replace(pretraining, epochs=config.pretraining_epochs)
+    network = config.network or plan.network
+    pretraining = None if config.smoke else plan.pretraining
+    if pretraining is not None:
+        rate, epochs = RATES.get(network, pretraining.learning_rate), config.pretraining_epochs or pretraining.epochs
+        pretraining = replace(pretraining, learning_rate=rate, epochs=epochs)
+    if config.whole and not (plan.frozen and config.form is Form.DENSE):
+        raise InvalidArgument(
+            "whole: row and form train all layers in any case; it is for rows of Office-Caltech10 with dense networks"
+        )
     settings = replace(plan.settings, epochs=config.epochs, steps=0) if config.epochs else plan.settings
-    frozen = plan.frozen and not config.whole and not config.smoke and config.form is Form.DENSE
+    frozen = plan.frozen and not config.whole and pretraining is not None and config.form is Form.DENSE
     return replace(
-        plan, network=config.network or plan.network, settings=settings, pretraining=pretraining, form=config.form,
+        plan, network=network, settings=settings, pretraining=pretraining, form=config.form,
         frozen=frozen, augment=None if frozen else plan.augment,
     )  # fmt: skip
 
@@ -137,9 +145,13 @@ def run(config: Config) -> dict[str, Any]:
     refuse_finished(run_dir, config.resume)
     usable_device(config.device)
     domains = domains_of(plan, config)
+    if plan.frozen:  # told before hours of pretraining
+        cut_at_last_pooling(plan.network.make(len(domains.classes), plan.size))
     names = [SOURCE, *(arm.value for arm in config.arms if arm is not ArmName.TARGET or _has_test(domains))]
     pretrained = _pretraining(plan, config, run_dir)
-    maps = frozen_maps(plan, domains, pretrained, config.device) if plan.frozen and pretrained is not None else None
+    maps = None
+    if plan.frozen and pretrained is not None:
+        maps = frozen_maps(plan, domains, pretrained, run_dir, config.resume, config.device)
 
     def walks_of(resume: bool) -> list[Walk]:
         return [Walk(plan, domains, run_dir, pretrained, seed, resume, config.device, maps) for seed in config.seeds]
@@ -203,11 +215,12 @@ def _train_in_processes(config: Config, walks: list[Walk], names: list[str]) -> 
 def _part(walks: dict[int, Walk], job: tuple[int, str], tell: Callable[[Any], None]) -> None:
     seed, arm = job
     walks[seed].train(arm)
+    walks[seed].whole.clear()  # in memory until the last job otherwise
 
 
 def _networks(walk: Walk, arm: str) -> dict[str, nn.Module]:
     """The dense network, and the one that was adapted as it is run."""
-    plan, network = walk.plan, walk.networks[arm]
+    plan, network = walk.plan, copy.deepcopy(walk.networks[arm]).to("cpu")
     dense = plan.network.make(len(walk.domains.classes), plan.size).eval()
     if plan.form is Form.DENSE:
         return {plan.network.value: dense}
@@ -229,7 +242,7 @@ def domains_of(plan: RowPlan, config: Config) -> DomainPair:
 
 
 def _pretraining(plan: RowPlan, config: Config, run_dir: Path) -> Course | None:
-    if plan.pretraining is None or config.smoke:
+    if plan.pretraining is None:
         return None
     splits = load(DatasetName.TINY_IMAGENET, config.data_dir)
     start = plan.pretrained(len(splits.classes))

@@ -18,21 +18,23 @@ from spokeshave.adaptation.adapting_network import Statistics
 from spokeshave.adaptation.domain_pair import DomainPair
 from spokeshave.adaptation.domain_probe import probe_domains
 from spokeshave.adaptation.feature_layer import features_of, last_layer
-from spokeshave.adaptation.frozen_trunk import FeatureMaps, as_they_are, cut_at_last_pooling, pair_through_trunk
+from spokeshave.adaptation.frozen_trunk import FeatureMaps, cut_at_last_pooling, pair_through_trunk, through_trunk
 from spokeshave.adaptation.label_free_selection import Selector, selection_score
 from spokeshave.adaptation.target_statistics import refresh_statistics
 from spokeshave.arms_output import Scored
-from spokeshave.data import Batches, ImageStandardization, Split
+from spokeshave.data import Batches, ImageStandardization, Split, Splits
 from spokeshave.data.normalization import Normalization
 from spokeshave.equal_budget import Course
 from spokeshave.evaluation import Evaluation, evaluate
 from spokeshave.export import export, safetensors_bytes
 from spokeshave.files import atomic_write
+from spokeshave.kept_results import kept_or_made_tensors
 from spokeshave.processes import is_first
 from spokeshave.recipes.adaptation_forms import SAME_LAYERS, formed
 from spokeshave.recipes.adaptation_rows import RowPlan
 from spokeshave.regularizers import Regularizer
 from spokeshave.structures.groups import CONVOLUTIONS
+from spokeshave.tensor_digest import digest
 
 SOURCE, SOURCE_LABEL = "source-only", "trained on the source alone"
 
@@ -96,8 +98,19 @@ class Seen:
     labels: Tensor
 
 
-Maps = dict[bool, DomainPair]
-"""Both domains as a frozen trunk's feature maps: whether each is seen under its own statistics -> the pair."""
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """Both domains as feature maps of a frozen trunk.
+
+    Attributes:
+        by_source: under the source's statistics of batch normalization: nothing is seen of the target.
+        by_each: under those of each domain.
+        abroad: test images of the source under the target's, as the adapted network sees them.
+    """
+
+    by_source: DomainPair
+    by_each: DomainPair
+    abroad: FeatureMaps
 
 
 def feeding_of(plan: RowPlan, domains: DomainPair, pretrained: Course | None, device: str) -> Feeding:
@@ -107,14 +120,56 @@ def feeding_of(plan: RowPlan, domains: DomainPair, pretrained: Course | None, de
     return Feeding(plan.batch_size, normalize, None, plan.augment, device)
 
 
-def frozen_maps(plan: RowPlan, domains: DomainPair, pretrained: Course, device: str) -> Maps:
-    """What the pretrained trunk makes of all images: for the source alone by its statistics, else by each domain's."""
-    trunk = cut_at_last_pooling(copy.deepcopy(pretrained.exact(0)[0]).to(device))[0]
+def frozen_maps(
+    plan: RowPlan, domains: DomainPair, pretrained: Course, run_dir: Path, resume: bool = False, device: str = "cpu"
+) -> Maps:
+    """What the pretrained trunk makes of all images.
+
+    Args:
+        plan: of the row.
+        domains: images.
+        pretrained: the course of the pretraining.
+        run_dir: maps are kept there: other threads round them otherwise, and a resumed training is of the same ones.
+        resume: look for them there.
+        device: of the trunk.
+    """
+    network = copy.deepcopy(pretrained.exact(0)[0]).to(device)
+    trunk = cut_at_last_pooling(network)[0]
     feeding = feeding_of(plan, domains, pretrained, device)
-    return {
-        own: pair_through_trunk(trunk, domains, lambda split: feeding.batches(split, 0, training=False), own)
-        for own in (False, True)
-    }
+
+    def batches(split: Split) -> Batches:
+        return feeding.batches(split, 0, training=False)
+
+    def make() -> tuple[dict[str, Tensor], dict[str, float]]:
+        pairs = {own: pair_through_trunk(trunk, domains, batches, own) for own in (False, True)}
+        made = {f"{own}.{name}": one for own, pair in pairs.items() for name, one in _tensors(pair).items()}
+        return made | {"abroad": through_trunk(trunk, batches(domains.source.test)).images}, {}
+
+    images = {name: digest({"images": one}) for name, one in _tensors(domains).items()}
+    key = {"network": digest(network.state_dict()), **images}
+    found, _ = kept_or_made_tensors(run_dir / "maps.safetensors", key, make, resume)
+    pairs = [_with_maps(domains, {name: found[f"{own}.{name}"] for name in images}) for own in (False, True)]
+    return Maps(pairs[0], pairs[1], FeatureMaps(found["abroad"], domains.source.test.labels))
+
+
+def _tensors(domains: DomainPair) -> dict[str, Tensor]:
+    """Images, or maps, of each split of each domain; those of a test split that is none once."""
+    found = {}
+    for name, splits in (("source", domains.source), ("target", domains.target)):
+        found[f"{name}.train"] = splits.train.images
+        if splits.test.images is not splits.train.images:
+            found[f"{name}.test"] = splits.test.images
+    return found
+
+
+def _with_maps(domains: DomainPair, found: dict[str, Tensor]) -> DomainPair:
+    """The same domains with maps in place of images."""
+    made = []
+    for name, splits in (("source", domains.source), ("target", domains.target)):
+        train = FeatureMaps(found[f"{name}.train"], splits.train.labels)
+        test = FeatureMaps(found[f"{name}.test"], splits.test.labels) if f"{name}.test" in found else train
+        made.append(Splits(splits.name, train, test, splits.classes))
+    return DomainPair(made[0], made[1], domains.classes)
 
 
 class Walk:
@@ -164,7 +219,9 @@ class Walk:
 
     def seen_by(self, arm: str) -> DomainPair:
         """Both domains as the trained layers of an arm are fed them: images, or feature maps."""
-        return self.domains if self.maps is None else self.maps[arm != SOURCE]
+        if self.maps is None:
+            return self.domains
+        return self.maps.by_source if arm == SOURCE else self.maps.by_each
 
     def train(self, arm: str) -> Adapted:
         """Train the network of an arm, or go on where it was left; of a frozen one what is behind the trunk."""
@@ -196,10 +253,11 @@ class Walk:
         test = evaluate(network, self._batches(domains.target.test))
         last = made.history[-1]
         held_out = Evaluation(last["validation_accuracy"], last["validation_loss"], 0)
+        at_home = domains.source.test if self.maps is None or arm == SOURCE else self.maps.abroad
         seen = self.both(arm)
         unlabelled = self.see(network, domains.target.train)
         numbers = {
-            "source_error_share": 1 - evaluate(network, self._batches(domains.source.test)).accuracy,
+            "source_error_share": 1 - evaluate(network, self._batches(at_home)).accuracy,
             "probe_share": probe_domains(seen[0].features, seen[1].features, self.seed).accuracy,
             "information": selection_score(unlabelled.logits, Selector.INFORMATION),
             "neighbourhood": selection_score(unlabelled.logits, Selector.NEIGHBOURHOOD),
@@ -216,7 +274,7 @@ class Walk:
 
     def example(self) -> Tensor:
         """One image as networks are fed."""
-        return self._batches(self.domains.source.test).batch(0, 0)[0][:1]
+        return self._batches(self.domains.source.test).batch(0, 0)[0][:1].cpu()
 
     @torch.no_grad()
     def see(self, network: nn.Module, split: Split) -> Seen:
@@ -230,7 +288,7 @@ class Walk:
 
     def _feeding(self, split: Split) -> Feeding:
         if isinstance(split, FeatureMaps):
-            return replace(self.feeding, normalize=as_they_are, augment=None)
+            return replace(self.feeding, normalize=None, augment=None)
         return self.feeding
 
     def _batches(self, split: Split) -> Batches:
@@ -241,7 +299,7 @@ class Walk:
         if not is_first():
             return
         if arm in self.whole:  # it holds the layers that were trained; its trunk has yet to see the domain
-            network = self.whole[arm].eval()
+            network = self.whole.pop(arm).to(self.device).eval()
             domain = self.domains.source if arm == SOURCE else self.domains.target
             refresh_statistics(cut_at_last_pooling(network)[0], self._batches(domain.train))
         folder = self.run_dir / f"seed-{self.seed}" / "weights"
@@ -249,7 +307,7 @@ class Walk:
             atomic_write(folder / f"{arm}.safetensors", safetensors_bytes(network))
         else:  # widths and layers follow from the compression: the file carries them
             folder.mkdir(parents=True, exist_ok=True)
-            export(network, folder / f"{arm}.pt2", self.example())
+            export(copy.deepcopy(network).to("cpu"), folder / f"{arm}.pt2", self.example())
 
 
 def with_classes(network: nn.Module, classes: int, example: Tensor) -> nn.Module:

@@ -27,11 +27,12 @@ def write_cards(record: ArmsRecord, run_dir: Path, plan: RowPlan, feeding: Feedi
         FileError: where a card cannot be written.
     """
     size, network = plan.size, plan.network.value
+    suffix = ".safetensors" if plan.form in SAME_LAYERS else ".pt2"
+    file = record.headline + suffix
     if plan.form in SAME_LAYERS:
-        file = f"{record.headline}.safetensors"
         loading = _LOADING.format(network=network, classes=len(classes), size=size, file=file)
     else:
-        loading = _PROGRAM.format(file=f"{record.headline}.pt2")
+        loading = _PROGRAM.format(file=file)
     facts = {
         "Network": f"`{network}`, {plan.form.value}, {record.layers['Network'][-1]['parameters']:,} parameters",
         "Input": f"colour images, {size} x {size} pixels, {_normalized(feeding)}",
@@ -44,7 +45,7 @@ def write_cards(record: ArmsRecord, run_dir: Path, plan: RowPlan, feeding: Feedi
         f"Good for images like those of {record.data}; on others the error is unknown.",
         "The last step's weights, never those of the best step on the target.",
     ]
-    card = model_card(record, loading, facts, limits, ("image-classification", "domain-adaptation"))
+    card = model_card(record, loading, facts, limits, ("image-classification", "domain-adaptation"), suffix)
     for seed in record.seeds:
         atomic_write(run_dir / f"seed-{seed}" / "weights" / CARD, card)
 

@@ -15,7 +15,7 @@ from spokeshave.rewrites import low_rank, prune, shrink, to_sparse
 from spokeshave.structures.groups import CONVOLUTIONS
 
 FILTERS, ZEROS, ERROR = 0.3, 0.8, 0.1
-"""Share of filters that go, share of single weights that become zero, relative error of a factorized layer."""
+"""Shares: of filters that go, of single weights that become zero, of the squared norm that a factorized layer loses."""
 
 
 class Form(Enum):
@@ -38,7 +38,7 @@ def formed(network: nn.Module, form: Form, example: Tensor) -> tuple[nn.Module, 
     """Compress a network.
 
     Args:
-        network: gives logits; left as it is.
+        network: gives logits; left as it is. Its last layer is spared: a new one has no weights worth choosing by.
         form: that it gets.
         example: a batch that it takes.
 
@@ -49,10 +49,9 @@ def formed(network: nn.Module, form: Form, example: Tensor) -> tuple[nn.Module, 
         return network, []
     if form is Form.SHRUNK:
         return shrink(without_small_filters(network, FILTERS, example), example)[0], []
-    if form is Form.LOW_RANK:
-        return low_rank(network, example, max_error=ERROR)[0], []
-    # A last layer that is new has the smallest weights of all, and would be lost whole.
     last = last_layer(network, example)
+    if form is Form.LOW_RANK:
+        return low_rank(network, example, max_error=ERROR, exclude=(last,))[0], []
     layers = [name for name, layer in network.named_modules() if isinstance(layer, (*CONVOLUTIONS, nn.Linear))]
     pruned, _ = prune(network, dict.fromkeys((name for name in layers if name != last), ZEROS))
     return pruned, [Freeze(pruned, Frozen.ELEMENTS)]

@@ -82,10 +82,9 @@ class RowPlan:
     def pretrained(self, classes: int) -> FloatNetwork:
         """The network and its training on Tiny ImageNet, of so many classes as are there."""
         assert self.pretraining is not None
-        settings = replace(self.pretraining, learning_rate=_RATES.get(self.network, self.pretraining.learning_rate))
         return FloatNetwork(
             f"{self.network.value}-{self.size}", partial(self.network.make, classes, self.size),
-            DatasetName.TINY_IMAGENET, settings, Normalization.per_channel,
+            DatasetName.TINY_IMAGENET, self.pretraining, Normalization.per_channel,
             Augmentation(pad=self.size // 8, flip=True), 2000,
         )  # fmt: skip
 
@@ -102,7 +101,7 @@ _OFFICE = TrainSettings(
 _PRETRAINING = TrainSettings(
     epochs=2, learning_rate=0.1, weight_decay=5e-4, warmup_epochs=0.5, channels_last=True, checkpoint_every=100
 )
-_RATES = {NetworkName.ALEXNET: 0.01}
+RATES = {NetworkName.ALEXNET: 0.01}
 """Of pretraining, where it is another: without batch normalization."""
 
 

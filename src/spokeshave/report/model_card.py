@@ -15,20 +15,22 @@ def model_card(
     facts: Mapping[str, str],
     limits: Sequence[str],
     tags: Sequence[str] = (),
+    suffix: str = ".safetensors",
 ) -> str:
     """Write a card, in Markdown.
 
     Args:
         record: of the run that trained the weights; each arm has a file of its name.
-        loading: Python code that makes the network and fills it with `FILE`.
+        loading: Python code that loads one of them.
         facts: what else to know: heading of a line -> text.
         limits: what the weights must not be taken for, a sentence each.
         tags: words that they are found by.
+        suffix: of the files.
     """
     table = ["| weights | what was done | test error, % (seeds) |", "|---|---|---|"]
     for arm in record.arms:
         errors = ", ".join(f"{100 * error:.2f}" for error in arm.errors)
-        table.append(f"| `{arm.name}.safetensors` | {arm.label} | {errors} ({', '.join(map(str, record.seeds))}) |")
+        table.append(f"| `{arm.name}{suffix}` | {arm.label} | {errors} ({', '.join(map(str, record.seeds))}) |")
     known = {
         "Data": record.data or "unknown", **facts, "Made by": f"`{record.command or 'a script'}`",
         "Commit": record.commit or "unknown",

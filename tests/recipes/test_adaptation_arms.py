@@ -1,0 +1,122 @@
+"""Arms whose trunk is frozen: weights that are saved give what was measured, and the source alone sees no target."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import nn
+
+from spokeshave.adaptation.domain_pair import DomainPair
+from spokeshave.adaptation.domain_probe import probe_domains
+from spokeshave.data import Batches, Split, Splits
+from spokeshave.equal_budget import Course
+from spokeshave.evaluation import evaluate
+from spokeshave.export import load_safetensors
+from spokeshave.models import CompactNet
+from spokeshave.recipes import adaptation_arms
+from spokeshave.recipes.adaptation import Config, Row, plan_of
+from spokeshave.recipes.adaptation_arms import Walk, frozen_maps
+from spokeshave.recipes.adaptation_rows import NetworkName, RowPlan
+
+CLASSES = tuple("abcdefghij")
+
+
+def bars(name: str, count: int, brightness: int, seed: int) -> Splits:
+    """A bright bar whose place is the class, on noise; as in small sets, training images are the test images too."""
+    labels = torch.arange(count) % 10
+    images = torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) * 80 + brightness
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[:, :, 6 * label : 6 * label + 6] += 90
+    split = Split(images.clamp(0, 255).to(torch.uint8), labels)
+    return Splits(name, split, split, CLASSES)
+
+
+SOURCE, TARGET = bars("dark", 60, 10, seed=0), bars("light", 70, 60, seed=1)
+
+
+@pytest.fixture
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(self: NetworkName, classes: int, size: int) -> nn.Module:
+        return CompactNet(classes, 224, stages=((8, 8, 1), (8, 12, 1)))
+
+    monkeypatch.setattr(NetworkName, "make", make)
+
+
+def plan() -> RowPlan:
+    made = plan_of(Config(row=Row.AMAZON_DSLR))
+    return replace(made, settings=replace(made.settings, steps=12, learning_rate=0.05), batch_size=16)
+
+
+class Pretrained(Course):
+    """A course that has been gone already."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.network, self.training = NetworkName.COMPACT.make(20, 64), SOURCE.train
+
+    def exact(self, seed: int) -> tuple[nn.Module, list[dict[str, Any]]]:
+        return self.network, []
+
+
+def walk(folder: Path, target: Splits = TARGET, resume: bool = False) -> Walk:
+    start, domains = Pretrained(), DomainPair(SOURCE, target, CLASSES)
+    maps = frozen_maps(plan(), domains, start, folder, resume)
+    return Walk(plan(), domains, folder, start, 0, resume, maps=maps)
+
+
+@pytest.mark.parametrize("arm", ["source-only", "full"])
+def test_saved_weights_give_what_was_measured(small_networks: None, tmp_path: Path, arm: str) -> None:
+    made = walk(tmp_path)
+    before = {name: one.clone() for name, one in made.start()[0].state_dict().items()}
+    found = made.scored(arm)
+    network = NetworkName.COMPACT.make(10, 64).eval()
+    load_safetensors(network, tmp_path / "seed-0" / "weights" / f"{arm}.safetensors")
+
+    def images(split: Split) -> Batches:
+        return made.feeding.batches(split, 0, training=False)
+
+    target, source = images(TARGET.test), images(SOURCE.test)
+    assert evaluate(network, target).accuracy == found.test.accuracy
+    assert 1 - evaluate(network, source).accuracy == pytest.approx(found.numbers["source_error_share"])
+    with torch.no_grad():
+        own = torch.cat([network(some) for some, _ in target])
+    torch.testing.assert_close(own[: plan().probed], made.see(made.networks[arm], made.seen_by(arm).target.test).logits,
+                               rtol=1e-4, atol=1e-5)  # fmt: skip
+    after = network.state_dict()
+    changed = {name for name in after if name in before and not torch.equal(after[name], before[name])}
+    weights = {name for name in changed if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    assert weights and all(name.startswith(("stages.3", "fc")) for name in weights)
+    assert any(name.startswith("stem.1.running") for name in changed)  # of the domain, no more of the pretraining
+    assert made.whole == {}
+
+
+def test_the_source_alone_sees_nothing_of_the_target(small_networks: None, tmp_path: Path) -> None:
+    other = bars("other", 70, 150, seed=2)
+    mixed = Splits("mixed", other.train, TARGET.train, CLASSES)  # other images to train with, the same to test on
+    some, others = walk(tmp_path / "some"), walk(tmp_path / "others", mixed)
+    assert torch.equal(some.seen_by("source-only").target.test.images, others.seen_by("source-only").target.test.images)
+    assert not torch.equal(some.seen_by("full").target.test.images, others.seen_by("full").target.test.images)
+    assert some.scored("source-only").test.accuracy == others.scored("source-only").test.accuracy
+
+
+def test_a_resumed_run_has_the_same_maps(small_networks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = walk(tmp_path).scored("full")
+
+    def never(*_: object) -> None:
+        raise AssertionError("maps are there")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(adaptation_arms, "pair_through_trunk", cast(Callable[..., Any], never))
+        assert walk(tmp_path, resume=True).scored("full").test.accuracy == found.test.accuracy
+        with pytest.raises(AssertionError, match="maps are there"):
+            walk(tmp_path, bars("other", 70, 150, seed=2), resume=True)
+
+
+def test_a_probe_is_shown_each_domain_under_its_own_statistics(small_networks: None, tmp_path: Path) -> None:
+    made = walk(tmp_path)
+    found = made.scored("full")
+    seen = made.both("full")
+    assert found.numbers["probe_share"] == probe_domains(seen[0].features, seen[1].features, 0).accuracy
