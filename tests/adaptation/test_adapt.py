@@ -1,14 +1,16 @@
 """Adapting in one call: it helps on the embedded digits, resumes to the same bytes, and never sees a target label."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from gloo_workers import run_workers
 from spokeshave.adaptation.adapt import Adapted, Feeding, adapt
 from spokeshave.adaptation.adaptation_objective import SOURCE_ONLY, Terms
-from spokeshave.data import Batches, Split, Splits
+from spokeshave.data import Batches, DatasetName, Split, Splits, load
 from spokeshave.errors import CheckpointError, InvalidArgument
 from spokeshave.evaluation import evaluate
 from spokeshave.models import LeNet
@@ -68,6 +70,23 @@ def test_a_killed_run_ends_with_the_same_bytes(splits: Splits, darker: Split, tm
     resumed = run(source, target, None, run_dir=tmp_path / "run", resume=True)
     assert same(whole.network, resumed.network)
     assert [row["objective"] for row in whole.history] == [row["objective"] for row in resumed.history]
+
+
+def adapting_worker(rank: int, workers: int) -> list[float]:
+    """Sums of all weights of a network trained on the source alone, and of an adapted one."""
+    digits = load(DatasetName.DIGITS)
+    source, target = few(digits.train, 100), few(digits.test, 40)
+    sums = []
+    for terms in (SOURCE_ONLY, None):
+        torch.manual_seed(0)
+        network = adapt(LeNet(), source, target, terms, replace(SETTINGS, epochs=1)).network
+        sums.append(sum(float(one.double().sum()) for one in network.state_dict().values()))
+    return sums
+
+
+def test_processes_of_ddp_stay_equal_with_and_without_terms() -> None:
+    first, second = run_workers(adapting_worker, 2)
+    assert first == second and len(set(first)) == 2
 
 
 def test_domains_that_do_not_fit_are_refused(splits: Splits, darker: Split) -> None:
