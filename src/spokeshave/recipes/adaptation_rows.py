@@ -99,9 +99,15 @@ _OFFICE = TrainSettings(
     steps=200, learning_rate=0.01, weight_decay=5e-4, slow=0.1, channels_last=True, checkpoint_every=200
 )
 _PRETRAINING = TrainSettings(
-    epochs=2, learning_rate=0.1, weight_decay=5e-4, warmup_epochs=0.5, channels_last=True, checkpoint_every=100
+    epochs=2,
+    learning_rate=1e-3,
+    optimizer=OptimizerName.ADAMW,
+    weight_decay=0.05,
+    warmup_epochs=0.1,
+    channels_last=True,
+    checkpoint_every=100,
 )
-RATES = {NetworkName.ALEXNET: 0.01}
+RATES = {NetworkName.ALEXNET: 3e-4}
 """Of pretraining, where it is another: without batch normalization."""
 
 
