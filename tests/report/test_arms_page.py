@@ -41,6 +41,13 @@ def test_everything_is_on_the_page(tmp_path):
     assert headings == ["arms", "layers", "figures", "tables", "images", "training", "made"]
 
 
+def test_losses_below_zero_are_drawn() -> None:
+    record = made_up()
+    below = {name: [row | {"train_loss": -0.5} for row in rows] for name, rows in record.history.items()}
+    assert "loss (logarithmic)" in render_arms_page(record)
+    assert "loss (logarithmic)" not in render_arms_page(made_up(history=below))
+
+
 def test_nothing_is_loaded_and_everything_has_a_name():
     text = render_arms_page(made_up())
     page = Page(text)

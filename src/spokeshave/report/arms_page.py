@@ -156,9 +156,12 @@ def _curves(record: ArmsRecord) -> list[Figure]:
     stages = {name: rows for name, rows in record.history.items() if rows}
     last = max(1, len(stages) - 1)
     figures = []
+    # An objective that rewards something, such as even answers, goes below 0.
+    positive = all(row.get("train_loss") is None or row["train_loss"] > 0 for rows in stages.values() for row in rows)
+    loss = Axis("loss (logarithmic)", log=True) if positive else Axis("loss")
     for key, title, axis in (
         ("validation_accuracy", "Validation accuracy", Axis("accuracy", percent=True)),
-        ("train_loss", "Training loss", Axis("loss (logarithmic)", log=True)),
+        ("train_loss", "Training loss", loss),
     ):
         lines = [
             Line(name, [row["step"] for row in rows], [row.get(key) for row in rows], index / last, index == 0)
