@@ -95,6 +95,8 @@ _DIGITS = TrainSettings(
 )  # fmt: skip
 _SHAPES = Terms(adversarial=Term(0.3), mmd=Term(3.0), entropy=Term(1.0), diversity=Term(1.0))
 """Between handwritings answers may be trusted; where colours differ, in MNIST-M, sure ones are wrong too often."""
+_UNEVEN = replace(_SHAPES, mmd=Term(1.0), diversity=Term(0.5))
+"""USPS has twice as many of some digits as of others, so nothing should make its classes as frequent as MNIST's."""
 _OFFICE = TrainSettings(
     steps=200, learning_rate=0.01, weight_decay=5e-4, slow=0.1, channels_last=True, checkpoint_every=200
 )
@@ -111,9 +113,9 @@ RATES = {NetworkName.ALEXNET: 3e-4}
 """Of pretraining, where it is another: without batch normalization."""
 
 
-def _digits(source: DatasetName, target: DatasetName, steps: int) -> RowPlan:
+def _digits(source: DatasetName, target: DatasetName, steps: int, terms: Terms) -> RowPlan:
     settings = replace(_DIGITS, steps=steps)
-    return RowPlan(source, target, NetworkName.SMALL, 28, settings, _SHAPES, augment=Augmentation(pad=2))
+    return RowPlan(source, target, NetworkName.SMALL, 28, settings, terms, augment=Augmentation(pad=2))
 
 
 def _colours() -> RowPlan:
@@ -141,8 +143,8 @@ _OFFICE_DOMAINS = {
 
 ROWS: dict[str, Callable[[], RowPlan]] = {
     "demo": _demo,
-    "mnist-usps": partial(_digits, DatasetName.MNIST, DatasetName.USPS, 800),
-    "usps-mnist": partial(_digits, DatasetName.USPS, DatasetName.MNIST, 1500),
+    "mnist-usps": partial(_digits, DatasetName.MNIST, DatasetName.USPS, 800, _UNEVEN),
+    "usps-mnist": partial(_digits, DatasetName.USPS, DatasetName.MNIST, 1500, _SHAPES),
     "mnist-mnistm": _colours,
     **{
         f"{first}-{second}": partial(_office, _OFFICE_DOMAINS[first], _OFFICE_DOMAINS[second])
