@@ -125,7 +125,7 @@ def main(options: Options) -> None:
         config = {"steps": options.steps, "training": str(HeadTraining(steps=options.steps))}
         path = write_row(
             "benchmarks", "fixed-features", config, results, seeds=list(options.seeds),
-            wall_s=time.perf_counter() - began, command="python benchmarks/fixed_features.py",
+            wall_s=time.perf_counter() - began, command=f"python benchmarks/fixed_features.py --steps {options.steps}",
             directory=options.ledger,
         )  # fmt: skip
         console.print(f"row: {path}")
