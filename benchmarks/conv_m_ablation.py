@@ -101,8 +101,8 @@ def main(options: Options) -> None:
         config = {"epochs": options.epochs, "stages": STAGES, "batch_size": BATCH_SIZE, "data": splits.name}
         path = write_row(
             "benchmarks", "conv-m-ablation", config, numbers, seeds=list(options.seeds),
-            wall_s=time.perf_counter() - began, command=f"python benchmarks/conv_m_ablation.py --epochs {options.epochs}",
-            directory=options.ledger,
+            wall_s=time.perf_counter() - began, directory=options.ledger,
+            command=f"python benchmarks/conv_m_ablation.py --epochs {options.epochs}",
         )  # fmt: skip
         console.print(f"row: {path}")
 
