@@ -207,13 +207,19 @@ class Walk:
         """How images of both domains are fed."""
         return feeding_of(self.plan, self.domains, self.pretrained, self.device)
 
+    @cached_property
+    def _pretrained_network(self) -> nn.Module:
+        """Read once: the checkpoint holds what its optimizer remembered as well."""
+        assert self.pretrained is not None
+        return self.pretrained.exact(0)[0].to("cpu")
+
     def start(self) -> tuple[nn.Module, list[Regularizer]]:
         """The network that all arms of the seed begin with, and what keeps it in its form."""
         classes, images = len(self.domains.classes), torch.rand(2, 3, self.plan.size, self.plan.size)
         if self.pretrained is None:
             torch.manual_seed(self.seed)
             return formed(self.plan.network.make(classes, self.plan.size), self.plan.form, images)
-        network = copy.deepcopy(self.pretrained.exact(0)[0]).to("cpu")
+        network = copy.deepcopy(self._pretrained_network)
         torch.manual_seed(self.seed)
         return formed(with_classes(network, classes, images), self.plan.form, images)
 
