@@ -13,7 +13,7 @@ from spokeshave.models import CompactNet, GoogLeNet, LeNet, SqueezeNet
     ("network", "shape", "layer", "width"),
     [
         (LeNet(), (2, 1, 28, 28), "ip2", 500),
-        (CompactNet(7, size=32), (2, 3, 32, 32), "fc", 576),
+        (CompactNet(7, size=32), (2, 3, 32, 32), "fc", 624),
         (GoogLeNet(7, size=32), (2, 3, 32, 32), "fc", 1024),
         (SqueezeNet(7, size=32), (2, 3, 32, 32), "fc", 512),
     ],

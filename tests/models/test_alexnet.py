@@ -44,6 +44,6 @@ def test_small_images_have_a_form_of_their_own() -> None:
         net.get_submodule(f"conv{i}").register_forward_hook(lambda m, x, y: sides.append(y.shape[-1]))
     with torch.no_grad():
         assert net(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
-    assert sides == [32, 16, 8, 8, 8]
+    assert sides == [16, 8, 4, 4, 4]
     with pytest.raises(InvalidArgument, match="64 or 227 pixels, got 100"):
         AlexNet(size=100)
