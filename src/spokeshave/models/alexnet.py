@@ -2,7 +2,8 @@
 
 Krizhevsky et al., NIPS 2012. SSL's "AlexNet" (Table 4) and the authors' published sparse weights are CaffeNet's; force
 regularization uses BVLC AlexNet. Five convolutions: 96@11x11/4, 256@5x5 (2 groups), 384@3x3, 384@3x3 (2), 256@3x3 (2).
-Departs from the paper: nothing known; a form for images of 64 pixels pads conv1, has a smaller fc6 and He's initial weights.
+Departs from the paper: nothing known; a form for images of 64 pixels pads conv1, has a smaller fc6, and starts
+from He's normal weights.
 """
 
 import torch
@@ -66,7 +67,7 @@ class AlexNet(nn.Module):
         return norm(self.pool(features))
 
     def _initialise(self, he: bool) -> None:
-        """As Caffe, or He's normal weights without biases: from Caffe's a short training of small images learns nothing."""
+        """As Caffe, or He's normal weights without biases: from Caffe's a short training learns nothing of small images."""
         ones = {"conv2", "conv4", "conv5", "fc6", "fc7"}
         for name, module in self.named_children():
             if not isinstance(module, (nn.Conv2d, nn.Linear)):

@@ -26,7 +26,7 @@ _DROPOUT = 0.1
 
 
 class NetworkName(Enum):
-    """Networks that are adapted. For 64 pixels all but AlexNet have the form for 224: a quarter of the work."""
+    """Networks that are adapted. For 64 pixels they keep the strides of their form for 224: a quarter of the work."""
 
     SMALL = "small"
     """Two convolutions and two linear layers, with batch normalization."""
