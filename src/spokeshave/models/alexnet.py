@@ -67,7 +67,7 @@ class AlexNet(nn.Module):
         return norm(self.pool(features))
 
     def _initialise(self, he: bool) -> None:
-        """As Caffe, or He's normal weights without biases: from Caffe's a short training learns nothing of small images."""
+        """As Caffe, or He's normal weights without biases: from Caffe's small images are not learned."""
         ones = {"conv2", "conv4", "conv5", "fc6", "fc7"}
         for name, module in self.named_children():
             if not isinstance(module, (nn.Conv2d, nn.Linear)):
