@@ -8,10 +8,12 @@ are pretrained on half of Tiny ImageNet, and images have 64 pixels.
 """
 
 import copy
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from spokeshave.adaptation.frozen_trunk import cut_at_last_pooling
 from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, do_side_by_side, require_arms
 from spokeshave.arms_output import print_arms, write_arms, write_arms_ledger
 from spokeshave.data import DatasetName, Split, Splits, load
+from spokeshave.data.data_folders import ENVIRONMENT
 from spokeshave.equal_budget import Course
 from spokeshave.errors import InvalidArgument
 from spokeshave.processes import is_first, usable_device
@@ -244,9 +247,15 @@ def domains_of(plan: RowPlan, config: Config) -> DomainPair:
 def _pretraining(plan: RowPlan, config: Config, run_dir: Path) -> Course | None:
     if plan.pretraining is None:
         return None
-    splits = load(DatasetName.TINY_IMAGENET, config.data_dir)
+    splits = _pretraining_images(config.data_dir, os.environ.get(ENVIRONMENT))
     start = plan.pretrained(len(splits.classes))
     return Course(start.budget(splits), splits, run_dir, config.resume, config.device)
+
+
+@lru_cache(maxsize=1)
+def _pretraining_images(data_dir: Path | None, default: str | None) -> Splits:
+    """Decoded once for all rows of a process: it takes longer than a training of the last stage."""
+    return load(DatasetName.TINY_IMAGENET, data_dir)
 
 
 def _has_test(domains: DomainPair) -> bool:

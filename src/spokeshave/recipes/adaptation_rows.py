@@ -101,7 +101,7 @@ _SHAPES = Terms(adversarial=Term(0.3), mmd=Term(3.0), entropy=Term(1.0), diversi
 _UNEVEN = replace(_SHAPES, mmd=Term(1.0), diversity=Term(0.5))
 """USPS has twice as many of some digits as of others, so nothing should make its classes as frequent as MNIST's."""
 _OFFICE = TrainSettings(
-    steps=200, learning_rate=0.01, weight_decay=5e-4, slow=0.1, channels_last=True, checkpoint_every=200
+    steps=200, learning_rate=0.03, weight_decay=5e-4, slow=0.1, channels_last=True, checkpoint_every=200
 )
 _PRETRAINING = TrainSettings(
     epochs=4,

@@ -1,0 +1,64 @@
+"""All tasks of Office-Caltech10, network by network: rows of recipe `adaptation` in one process.
+
+    python benchmarks/office_tasks.py --ledger results      # --networks compact squeezenet
+
+Each network is pretrained once, on the same images for as long, and the images of the pretraining are decoded once for
+all tasks. A task whose run is finished is left as it is, an interrupted one goes on: give the same command again.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from spokeshave.recipes.adaptation import Config, Row, run
+from spokeshave.recipes.adaptation_arms import ArmName
+from spokeshave.recipes.adaptation_rows import ROWS, NetworkName
+from spokeshave.run_output import RECORD_FILE
+
+TASKS = tuple(row for row in Row if ROWS[row.value]().pretraining is not None)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to adapt."""
+
+    networks: tuple[NetworkName, ...] = (
+        NetworkName.COMPACT, NetworkName.GOOGLENET, NetworkName.SQUEEZENET, NetworkName.ALEXNET,
+    )  # fmt: skip
+    """One after the other."""
+    tasks: tuple[Row, ...] = TASKS
+    """Source and target."""
+    arms: tuple[ArmName, ...] = (ArmName.FULL,)
+    """What is compared with training on the source alone."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of the layers that are new, and of batches."""
+    workers: int = 0
+    """Processes that train side by side; one a core by default."""
+    data_dir: Path | None = None
+    """Folder of the data; else SPOKESHAVE_DATA."""
+    run_dir: Path = Path("runs")
+    """Folder of the runs, a folder a task and network in it."""
+    ledger: Path | None = None
+    """Folder of the ledger; writes a row a task and network there."""
+
+
+def main(options: Options) -> None:
+    """Run what is not finished."""
+    console = Console(highlight=False)
+    for network in options.networks:
+        for task in options.tasks:
+            run_dir = options.run_dir / f"adaptation-{task.value}-{network.value}"
+            if (run_dir / RECORD_FILE).exists():
+                console.print(f"{run_dir}: finished before")
+                continue
+            config = Config(
+                row=task, network=network, arms=options.arms, seeds=options.seeds, workers=options.workers,
+                data_dir=options.data_dir, run_dir=run_dir, ledger=options.ledger, resume=run_dir.exists(),
+            )  # fmt: skip
+            run(config)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,24 @@
+"""Every task and network has a run, and a finished one is not run again."""
+
+from pathlib import Path
+
+import pytest
+from office_tasks import TASKS, Options, main
+
+from spokeshave.errors import SpokeshaveError
+from spokeshave.recipes.adaptation import Row
+from spokeshave.recipes.adaptation_rows import NetworkName
+from spokeshave.run_output import RECORD_FILE
+
+
+def test_there_are_twelve_tasks() -> None:
+    assert len(TASKS) == 12 and Row.AMAZON_WEBCAM in TASKS and Row.MNIST_USPS not in TASKS
+
+
+def test_finished_tasks_are_left_and_others_are_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks, record = (Row.DSLR_WEBCAM, Row.WEBCAM_DSLR), tmp_path / "adaptation-dslr-webcam-squeezenet" / RECORD_FILE
+    record.parent.mkdir()
+    record.write_text("{}")
+    with pytest.raises(SpokeshaveError, match="nowhere"):  # of the other one, whose images are looked for
+        main(Options((NetworkName.SQUEEZENET,), tasks, run_dir=tmp_path, data_dir=tmp_path / "nowhere"))
+    assert capsys.readouterr().out.replace("\n", "").count("finished before") == 1 and record.read_text() == "{}"
