@@ -34,8 +34,8 @@ VARIANTS = {
     "and deconvolution, stride 1": (Branch.CONV, Branch.DILATED, Branch.DECONV_STRIDE_1),
     "and deconvolution, stride 2": (Branch.CONV, Branch.DILATED, Branch.DECONV),
 }
-STAGES = ((16, 24, 1), (32, 44, 1), (48, 56, 2))
-"""A quarter of the compact network's widths and half its modules: what two cores train in minutes."""
+STAGES = ((16, 32, 1), (36, 60, 1), (64, 80, 1))
+"""Half of the compact network's widths, a module a stage, without its last stage: what two cores train in minutes."""
 VALIDATION, BATCH_SIZE = 5000, 128
 
 
