@@ -20,6 +20,6 @@ def test_variants_are_of_one_size() -> None:
 
 
 def test_a_variant_learns() -> None:
-    splits = Splits("striped", striped(320), striped(60), ("even", "striped"))
-    for found in accuracies((splits, Options(epochs=3)), ("and deconvolution, stride 2", 0), lambda said: None):
+    splits = Splits("striped", striped(1280), striped(60), ("even", "striped"))
+    for found in accuracies((splits, Options(epochs=6)), ("and deconvolution, stride 2", 0), lambda said: None):
         assert found > 0.9
