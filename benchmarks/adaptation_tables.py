@@ -9,6 +9,7 @@ from spokeshave.ledger import Row, read_rows
 NOTHING = "*Not measured yet.*"
 DOMAINS = ("amazon", "caltech", "dslr", "webcam")
 DIGITS = ("mnist-usps", "usps-mnist", "mnist-mnistm")
+NETWORKS = ("compact", "googlenet", "squeezenet", "alexnet", "small")
 
 
 def digits(directory: Path) -> str:
@@ -30,7 +31,7 @@ def office(directory: Path) -> str:
     rows = [row for row in _rows(directory) if row.config["frozen"] and row.config["form"] == "dense"]
     if not rows:
         return NOTHING
-    networks = list(dict.fromkeys(row.config["network"] for row in rows))
+    networks = sorted({row.config["network"] for row in rows}, key=NETWORKS.index)
     found = {(_task(row), row.config["network"]): row.numbers["arms"] for row in rows}
     tasks = sorted({task for task, _ in found})
     lines = _head(["task", *(f"{network}: source only, full" for network in networks)])
