@@ -1,5 +1,6 @@
 """Equal budget: same weights, same batches, float networks shared between runs and never mistaken."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,3 +121,23 @@ def test_a_stage_trains_on_in_place_and_its_order_is_its_own(tmp_path: Path) -> 
     resumed.stage(1, "clip", network, settings)
     assert torch.equal(network[1].weight, trained["clip"])
     assert course.validate(network).images == 100
+
+
+def test_going_on_is_shared_between_runs_of_one_origin(tmp_path: Path) -> None:
+    splits, settings = few_digits(), replace(BUDGET.settings, steps=5)
+    torch.manual_seed(0)
+    start = BUDGET.network()
+
+    def gone_on(run: str, origin: int, settings: TrainSettings = settings) -> nn.Module:
+        network = copy.deepcopy(start)
+        Course(BUDGET, splits, tmp_path / run).further("line", {"origin": origin}, network, settings)
+        return network
+
+    first = gone_on("one", 1)
+    (folder,) = tmp_path.glob("further-line-*")
+    written = (folder / "checkpoint.safetensors").stat().st_mtime_ns
+    assert not same(first, start) and same(first, gone_on("two", 1))
+    assert (folder / "checkpoint.safetensors").stat().st_mtime_ns == written
+    gone_on("two", 2)
+    gone_on("two", 1, replace(settings, steps=6))
+    assert len(list(tmp_path.glob("further-line-*"))) == 3

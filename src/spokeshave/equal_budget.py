@@ -8,7 +8,7 @@ from it in stages. The test split is looked at once a seed, by the finished netw
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,32 @@ class Course:
         settings = replace(settings, seed=order)
         return self._run(network, settings, order, folder, label, None, self.resume, regularizers, transform)
 
+    def further(
+        self,
+        name: str,
+        origin: Mapping[str, Any],
+        network: nn.Module,
+        settings: TrainSettings,
+        regularizers: Sequence[Regularizer] = (),
+    ) -> list[dict[str, Any]]:
+        """Train a network on, in place, in a folder beside the run's, as float networks are: others find it there.
+
+        Args:
+            name: for the folder.
+            origin: all that the network was made of, JSON values. Its weights are not compared with those that
+                others began with: they may differ in their last digits.
+            network: on any device; stays on the course's.
+            settings: of the training.
+            regularizers: attached for it.
+
+        Returns:
+            The history.
+        """
+        key = json.dumps([self._digest(), origin, _deciding(settings)], sort_keys=True).encode()
+        folder = self.run_dir.parent / f"further-{name}-{hashlib.blake2b(key, digest_size=4).hexdigest()}"
+        torch.manual_seed(settings.seed)
+        return self._run(network, settings, settings.seed, folder, name, None, True, regularizers)
+
     def validate(self, network: nn.Module) -> Evaluation:
         """Look at the validation split: what choices are made by."""
         return evaluate(network, self._evaluation(self.validation))
@@ -210,7 +236,7 @@ class Course:
         with torch.random.fork_rng(devices=[]):
             network = budget.network()
         facts: dict[str, Any] = {
-            "settings": {k: v for k, v in budget.settings.to_dict().items() if k not in ("seed", "checkpoint_every")},
+            "settings": _deciding(budget.settings),
             "data": digest({"images": self.training.images, "labels": self.training.labels}),
             "network": [[name, list(one.shape)] for name, one in network.named_parameters()],
             "device": str(self.device),
@@ -222,3 +248,8 @@ class Course:
         fixed = {name: one for name, one in network.named_buffers() if one.dim() and not one.is_floating_point()}
         facts |= {"buffers": digest(fixed)} if fixed else {}
         return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def _deciding(settings: TrainSettings) -> dict[str, Any]:
+    """What of the settings decides which network comes out, of one seed."""
+    return {name: one for name, one in settings.to_dict().items() if name not in ("seed", "checkpoint_every")}

@@ -169,12 +169,18 @@ def test_options_change_the_plan_and_wrong_ones_are_refused() -> None:
     other = plan_of(Config(row=Row.AMAZON_DSLR, whole=True)).pretraining
     assert other is not None and other.learning_rate != plan.pretraining.learning_rate
     assert not plan_of(Config(row=Row.AMAZON_DSLR, whole=True)).frozen
-    assert not plan_of(Config(row=Row.AMAZON_DSLR, form=Form.SHRUNK)).frozen
+    shrunk = plan_of(Config(row=Row.AMAZON_DSLR, form=Form.SHRUNK))
+    assert not shrunk.frozen and shrunk.recovery is not None and shrunk.recovery.epochs == 1
+    assert plan.recovery is None
+    longer = plan_of(Config(row=Row.AMAZON_DSLR, recovery_epochs=3)).recovery
+    assert longer is not None and longer.epochs == 3
     from spokeshave.data import DatasetName
 
     for options in (
         {"epochs": -1},
         {"workers": -1},
+        {"recovery_epochs": -1},
+        {"recovery_epochs": 1},
         {"seeds": ()},
         {"arms": ()},
         {"data": DatasetName.MNIST},

@@ -18,7 +18,8 @@ from spokeshave.export import load_safetensors
 from spokeshave.models import CompactNet
 from spokeshave.recipes import adaptation_arms
 from spokeshave.recipes.adaptation import Config, Row, plan_of
-from spokeshave.recipes.adaptation_arms import Walk, frozen_maps
+from spokeshave.recipes.adaptation_arms import Walk, frozen_maps, pretrained_network
+from spokeshave.recipes.adaptation_forms import Form, formed
 from spokeshave.recipes.adaptation_rows import NetworkName, RowPlan
 
 CLASSES = tuple("abcdefghij")
@@ -113,6 +114,36 @@ def test_a_resumed_run_has_the_same_maps(small_networks: None, tmp_path: Path, m
         assert walk(tmp_path, resume=True).scored("full").test.accuracy == found.test.accuracy
         with pytest.raises(AssertionError, match="maps are there"):
             walk(tmp_path, bars("other", 70, 150, seed=2), resume=True)
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_a_pretrained_network_is_compressed_and_recovers_once(
+    small_networks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Form
+) -> None:
+    made = plan_of(Config(row=Row.AMAZON_DSLR, form=form, recovery_epochs=1))
+    assert made.pretraining is not None
+    settings = replace(made.pretraining, steps=6)
+    made = replace(made, pretraining=settings, recovery=replace(settings, seed=1), frozen=False)
+    budget = replace(made.pretrained(10).budget(SOURCE), batch_size=8)
+    course = Course(budget, SOURCE, tmp_path / "run")
+    before = course.exact(0)[0]
+    network = pretrained_network(made, course)
+    (folder,) = tmp_path.glob(f"further-compact-64-{form.value}-*")
+    images = torch.rand(2, 3, 64, 64)
+    unrecovered = formed(before, form, images)[0]
+    assert [one.shape for one in network.parameters()] == [one.shape for one in unrecovered.parameters()]
+    assert any(not torch.equal(a, b) for a, b in zip(network.parameters(), unrecovered.parameters(), strict=True))
+    walk = Walk(replace(made, settings=replace(made.settings, steps=3)), DomainPair(SOURCE, TARGET, CLASSES),
+                tmp_path / "run", course, 0)  # fmt: skip
+    written = (folder / "checkpoint.safetensors").stat().st_mtime_ns
+    adapted = walk.train("full").network
+    assert (folder / "checkpoint.safetensors").stat().st_mtime_ns == written
+    if form is Form.SPARSE:
+        for name, one in unrecovered.named_parameters():
+            if name.endswith("weight") and one.dim() == 4:
+                zero = one == 0
+                assert bool(zero.any()), name
+                assert not network.get_parameter(name)[zero].any() and not adapted.get_parameter(name)[zero].any()
 
 
 def test_a_probe_is_shown_each_domain_under_its_own_statistics(small_networks: None, tmp_path: Path) -> None:

@@ -86,6 +86,8 @@ class Own(FirstArmsOptions):
     """Of every training, in source images."""
     pretraining_epochs: int = 0
     """Of the pretraining on Tiny ImageNet."""
+    recovery_epochs: int = 0
+    """Of going on with it after the compression; a compressed network has one, a dense one none, if none are given."""
     workers: int = 0
     """Processes that train side by side on a CPU; one a core by default."""
 
@@ -105,11 +107,9 @@ def plan_of(config: Config) -> RowPlan:
         InvalidArgument: for a number out of its range, no seed, no arm, or another data set.
     """
     plan = ROWS[config.row.value]()
-    if min(config.epochs, config.pretraining_epochs, config.workers) < 0:
-        raise InvalidArgument(
-            "expected epochs and workers of at least 0, got "
-            f"{config.epochs}, {config.pretraining_epochs} and {config.workers}"
-        )
+    counts = (config.epochs, config.pretraining_epochs, config.recovery_epochs, config.workers)
+    if min(counts) < 0:
+        raise InvalidArgument(f"expected epochs and workers of at least 0, got {', '.join(map(str, counts))}")
     if config.data is not None:
         raise InvalidArgument("data: a row names both domains; use `spokeshave adapt` for two folders of your own")
     require_arms(config.seeds, config.arms)
@@ -118,6 +118,11 @@ def plan_of(config: Config) -> RowPlan:
     if pretraining is not None:
         rate, epochs = RATES.get(network, pretraining.learning_rate), config.pretraining_epochs or pretraining.epochs
         pretraining = replace(pretraining, learning_rate=rate, epochs=epochs)
+    if config.recovery_epochs and plan.pretraining is None:
+        raise InvalidArgument("recovery_epochs: this row has no pretraining to go on with")
+    more, recovery = config.recovery_epochs or int(config.form is not Form.DENSE), None
+    if pretraining is not None and more:
+        recovery = replace(pretraining, epochs=more, seed=1)  # other batches than the pretraining began with
     if config.whole and not (plan.frozen and config.form is Form.DENSE):
         raise InvalidArgument(
             "whole: row and form train all layers in any case; it is for rows of Office-Caltech10 with dense networks"
@@ -125,7 +130,7 @@ def plan_of(config: Config) -> RowPlan:
     settings = replace(plan.settings, epochs=config.epochs, steps=0) if config.epochs else plan.settings
     frozen = plan.frozen and not config.whole and pretraining is not None and config.form is Form.DENSE
     return replace(
-        plan, network=network, settings=settings, pretraining=pretraining, form=config.form,
+        plan, network=network, settings=settings, pretraining=pretraining, form=config.form, recovery=recovery,
         frozen=frozen, augment=None if frozen else plan.augment,
     )  # fmt: skip
 
@@ -143,7 +148,8 @@ def run(config: Config) -> dict[str, Any]:
     # One name for all that is compared in one table of the ledger: other networks and forms are rows of their own.
     usual = plan.network is ROWS[config.row.value]().network
     own = [*([] if usual else [plan.network.value]), *(["whole"] if config.whole else [])]
-    row = "-".join([row, *own, *([plan.form.value] if plan.form is not Form.DENSE else [])])
+    longer = plan.form is Form.DENSE and plan.recovery is not None
+    row = "-".join([row, *own, *([plan.form.value] if plan.form is not Form.DENSE else []), *(["longer"] * longer)])
     run_dir = config.run_dir or Path("runs") / f"adaptation-{row}"
     refuse_finished(run_dir, config.resume)
     usable_device(config.device)
@@ -180,6 +186,7 @@ def run(config: Config) -> dict[str, Any]:
             "terms": plan.terms.to_dict(), "arms": names[1:],
             "batch_size": plan.batch_size, "smoke": config.smoke, "training": plan.settings.to_dict(),
             "pretraining": None if plan.pretraining is None else plan.pretraining.to_dict(),
+            "recovery": None if plan.recovery is None else plan.recovery.to_dict(),
         },
         data=f"{domains.source.name}, {domains.target.name}",
         quantities=QUANTITIES,
@@ -210,7 +217,7 @@ def _train_in_processes(config: Config, walks: list[Walk], names: list[str]) -> 
         Whether there was more than one process to do it.
     """
     if walks[0].pretrained is not None:
-        walks[0].pretrained.exact(0)  # once, not by each process
+        walks[0].start()  # pretrained once, not by each process
     pairs = [(f"{name} (seed {walk.seed})", (walk.seed, name)) for walk in walks for name in names]
     return do_side_by_side(config, config.workers, _part, {walk.seed: walk for walk in walks}, pairs)
 

@@ -30,7 +30,7 @@ from spokeshave.export import export, safetensors_bytes
 from spokeshave.files import atomic_write
 from spokeshave.kept_results import kept_or_made_tensors
 from spokeshave.processes import is_first
-from spokeshave.recipes.adaptation_forms import SAME_LAYERS, formed
+from spokeshave.recipes.adaptation_forms import SAME_LAYERS, formed, held_in, strength_of
 from spokeshave.recipes.adaptation_rows import RowPlan
 from spokeshave.regularizers import Regularizer
 from spokeshave.structures.groups import CONVOLUTIONS
@@ -120,6 +120,21 @@ def feeding_of(plan: RowPlan, domains: DomainPair, pretrained: Course | None, de
     return Feeding(plan.batch_size, normalize, None, plan.augment, device)
 
 
+def pretrained_network(plan: RowPlan, course: Course) -> nn.Module:
+    """The pretrained network in the form of a row, after its recovery; on the CPU.
+
+    Args:
+        plan: of the row.
+        course: of the pretraining.
+    """
+    network = course.exact(0)[0].to("cpu")
+    origin = {"network": digest(network.state_dict()), "form": plan.form.value, "by": strength_of(plan.form)}
+    network, kept = formed(network, plan.form, torch.rand(2, 3, plan.size, plan.size))
+    if plan.recovery is not None:
+        course.further(f"{plan.network.value}-{plan.size}-{plan.form.value}", origin, network, plan.recovery, kept)
+    return network.to("cpu")
+
+
 def frozen_maps(
     plan: RowPlan, domains: DomainPair, pretrained: Course, run_dir: Path, resume: bool = False, device: str = "cpu"
 ) -> Maps:
@@ -133,7 +148,7 @@ def frozen_maps(
         resume: look for them there.
         device: of the trunk.
     """
-    network = copy.deepcopy(pretrained.exact(0)[0]).to(device)
+    network = copy.deepcopy(pretrained_network(plan, pretrained)).to(device)
     trunk = cut_at_last_pooling(network)[0]
     feeding = feeding_of(plan, domains, pretrained, device)
 
@@ -211,7 +226,7 @@ class Walk:
     def _pretrained_network(self) -> nn.Module:
         """Read once: the checkpoint holds what its optimizer remembered as well."""
         assert self.pretrained is not None
-        return self.pretrained.exact(0)[0].to("cpu")
+        return pretrained_network(self.plan, self.pretrained)
 
     def start(self) -> tuple[nn.Module, list[Regularizer]]:
         """The network that all arms of the seed begin with, and what keeps it in its form."""
@@ -221,7 +236,8 @@ class Walk:
             return formed(self.plan.network.make(classes, self.plan.size), self.plan.form, images)
         network = copy.deepcopy(self._pretrained_network)
         torch.manual_seed(self.seed)
-        return formed(with_classes(network, classes, images), self.plan.form, images)
+        network = with_classes(network, classes, images)
+        return network, held_in(network, self.plan.form)
 
     def seen_by(self, arm: str) -> DomainPair:
         """Both domains as the trained layers of an arm are fed them: images, or feature maps."""

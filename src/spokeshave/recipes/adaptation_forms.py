@@ -14,7 +14,7 @@ from spokeshave.regularizers import Freeze, Frozen, Regularizer
 from spokeshave.rewrites import low_rank, prune, shrink, to_sparse
 from spokeshave.structures.groups import CONVOLUTIONS
 
-FILTERS, ZEROS, ERROR = 0.3, 0.8, 0.1
+FILTERS, ZEROS, ERROR = 0.3, 0.8, 0.3
 """Shares: of filters that go, of single weights that become zero, of the squared norm that a factorized layer loses."""
 
 
@@ -54,7 +54,17 @@ def formed(network: nn.Module, form: Form, example: Tensor) -> tuple[nn.Module, 
         return low_rank(network, example, max_error=ERROR, exclude=(last,))[0], []
     layers = [name for name, layer in network.named_modules() if isinstance(layer, (*CONVOLUTIONS, nn.Linear))]
     pruned, _ = prune(network, dict.fromkeys((name for name in layers if name != last), ZEROS))
-    return pruned, [Freeze(pruned, Frozen.ELEMENTS)]
+    return pruned, held_in(pruned, form)
+
+
+def held_in(network: nn.Module, form: Form) -> list[Regularizer]:
+    """What keeps a network in the form that it has, while it is trained."""
+    return [Freeze(network, Frozen.ELEMENTS)] if form is Form.SPARSE else []
+
+
+def strength_of(form: Form) -> float:
+    """The share that a form is made by; 0 for the dense one."""
+    return {Form.DENSE: 0.0, Form.SHRUNK: FILTERS, Form.LOW_RANK: ERROR, Form.SPARSE: ZEROS}[form]
 
 
 def deployed(network: nn.Module, form: Form, example: Tensor) -> nn.Module:

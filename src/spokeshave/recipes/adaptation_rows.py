@@ -64,6 +64,7 @@ class RowPlan:
         per_image: each image is fed with mean 0 and deviation 1 of its own, in place of those of a set.
         pretraining: of the network, on Tiny ImageNet; None for none.
         form: in which the network is adapted.
+        recovery: on Tiny ImageNet once more, after the compression of a pretrained network; None for none.
         probed: images of each domain that features are compared on.
         frozen: what lies before the last pooling keeps its pretrained weights.
     """
@@ -79,6 +80,7 @@ class RowPlan:
     per_image: bool = False
     pretraining: TrainSettings | None = None
     form: Form = Form.DENSE
+    recovery: TrainSettings | None = None
     probed: int = 500
     frozen: bool = False
 
