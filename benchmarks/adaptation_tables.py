@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 
 from spokeshave.ledger import Row, read_rows
 
@@ -26,12 +26,27 @@ def digits(directory: Path) -> str:
     return "\n".join(lines)
 
 
-def office(directory: Path) -> str:
-    """Accuracy of the last stage adapted, by task and network: trained on the source alone, and with all terms."""
-    rows = [row for row in _rows(directory) if row.config["frozen"] and row.config["form"] == "dense"]
+def networks(directory: Path) -> str:
+    """Size, cost and accuracy of the networks, means over tasks of Office-Caltech10; times are medians over them."""
+    rows = _office(directory)
     if not rows:
         return NOTHING
-    networks = sorted({row.config["network"] for row in rows}, key=NETWORKS.index)
+    lines = _head(["network", "parameters", "MFLOPs", "ms an image", "source only", "full", "better on"])
+    for network in _networks(rows):
+        own = [row for row in rows if row.config["network"] == network]
+        sizes = [row.numbers["layers"]["Network"][0] for row in own]
+        ms = median(size["ms_batch_16_threads_1"] / 16 for size in sizes)
+        parameters, flops = f"{sizes[0]['parameters']:,}", f"{sizes[0]['flops'] / 1e6:.0f}"
+        lines.append(_line([network, parameters, flops, f"{ms:.1f}", *_means([row.numbers["arms"] for row in own])]))
+    return "\n".join(lines)
+
+
+def office(directory: Path) -> str:
+    """Accuracy of the last stage adapted, by task and network: trained on the source alone, and with all terms."""
+    rows = _office(directory)
+    if not rows:
+        return NOTHING
+    networks = _networks(rows)
     found = {(_task(row), row.config["network"]): row.numbers["arms"] for row in rows}
     tasks = sorted({task for task, _ in found})
     lines = _head(["task", *(f"{network}: source only, full" for network in networks)])
@@ -42,13 +57,8 @@ def office(directory: Path) -> str:
             both = [] if arms is None else [percent(_right(arms[name])) for name in ("source-only", "full")]
             cells.append(", ".join(both))
         lines.append(_line([task, *cells]))
-    means = []
-    for network in networks:
-        own = [arms for (_, name), arms in found.items() if name == network]
-        pair = [mean(mean(_right(arms[name])) for arms in own) for name in ("source-only", "full")]
-        better = sum(mean(_right(arms["full"])) > mean(_right(arms["source-only"])) for arms in own)
-        means.append(f"{100 * pair[0]:.1f}, **{100 * pair[1]:.1f}**; better on {better} of {len(own)}")
-    return "\n".join([*lines, _line(["**mean**", *means])])
+    by_network = [_means([arms for (_, name), arms in found.items() if name == network]) for network in networks]
+    return "\n".join([*lines, _line(["**mean**", *(", ".join(means[:2]) for means in by_network)])])
 
 
 def forms(directory: Path) -> str:
@@ -56,11 +66,13 @@ def forms(directory: Path) -> str:
     rows = [row for row in _rows(directory) if not row.config["frozen"] and _task(row).split("-")[0] in DOMAINS]
     if not rows:
         return NOTHING
-    lines = _head(["task", "network", "form", "parameters", "source only", "full"])
-    for row in sorted(rows, key=lambda one: (_task(one), one.config["form"] != "dense", one.config["form"])):
-        last = row.numbers["layers"]["Network"][-1]
+    lines = _head(["task", "network", "form", "epochs more", "parameters", "MFLOPs", "source only", "full"])
+    for row in sorted(rows, key=lambda one: (_task(one), one.config["form"] != "dense", one.row)):
+        last, more = row.numbers["layers"]["Network"][-1], row.config.get("recovery")
+        about = [_task(row), row.config["network"], row.config["form"], str(more["epochs"] if more else 0)]
+        size = [f"{last['parameters']:,}", f"{last['flops'] / 1e6:.0f}"]
         cells = [percent(_right(row.numbers["arms"][name])) for name in ("source-only", "full")]
-        lines.append(_line([_task(row), row.config["network"], row.config["form"], f"{last['parameters']:,}", *cells]))
+        lines.append(_line([*about, *size, *cells]))
     return "\n".join(lines)
 
 
@@ -102,6 +114,23 @@ def _rows(directory: Path) -> Sequence[Row]:
     """Rows that have both the arm that adapts and the one that does not."""
     rows = read_rows("adaptation", directory) if (directory / "adaptation").is_dir() else ()
     return [row for row in rows if {"source-only", "full"} <= set(row.numbers["arms"])]
+
+
+def _office(directory: Path) -> Sequence[Row]:
+    """Rows of the last stage alone of networks as they were pretrained."""
+    rows = [row for row in _rows(directory) if row.config["frozen"] and row.config["form"] == "dense"]
+    return [row for row in rows if not row.config.get("recovery")]
+
+
+def _networks(rows: Sequence[Row]) -> list[str]:
+    return sorted({row.config["network"] for row in rows}, key=NETWORKS.index)
+
+
+def _means(tasks: Sequence[dict]) -> list[str]:
+    """Mean accuracy of the source alone and of all terms, over tasks, and on how many the latter is better."""
+    alone, full = ([mean(_right(arms[name])) for arms in tasks] for name in ("source-only", "full"))
+    better = sum(after > before for before, after in zip(alone, full, strict=True))
+    return [f"{100 * mean(alone):.1f}", f"**{100 * mean(full):.1f}**", f"{better} of {len(tasks)}"]
 
 
 def _task(row: Row) -> str:

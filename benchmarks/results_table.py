@@ -495,6 +495,7 @@ PLACES: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
     ),
     ("docs/papers/poisoning.md", "poisoning-comparisons", comparisons("poisoning")),
     ("docs/papers/compact_dnn.md", "digits", adaptation_tables.digits),
+    ("docs/papers/compact_dnn.md", "networks", adaptation_tables.networks),
     ("docs/papers/compact_dnn.md", "office", adaptation_tables.office),
     ("docs/papers/compact_dnn.md", "conv-m", adaptation_tables.conv_m),
     ("docs/papers/compact_dnn.md", "forms", adaptation_tables.forms),

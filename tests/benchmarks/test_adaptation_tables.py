@@ -12,12 +12,12 @@ def arm(*errors: float) -> dict:
     return {"errors": list(errors)}
 
 
-def adapted(folder: Path, row: str, frozen: bool, network: str, form: str, **arms: dict) -> None:
+def adapted(folder: Path, row: str, frozen: bool, network: str, form: str, more: int = 0, **arms: dict) -> None:
     numbers = {
         "arms": {name.replace("_", "-"): one for name, one in arms.items()},
-        "layers": {"Network": [{"parameters": 1234}]},
+        "layers": {"Network": [{"parameters": 1234, "flops": 5e6, "ms_batch_16_threads_1": 32.0}]},
     }
-    config = {"frozen": frozen, "network": network, "form": form}
+    config = {"frozen": frozen, "network": network, "form": form, "recovery": {"epochs": more} if more else None}
     path = write_row(
         "adaptation", row, config, numbers, seeds=[0, 1], wall_s=1.0, command="x", directory=folder, allow_dirty=True
     )
@@ -25,21 +25,27 @@ def adapted(folder: Path, row: str, frozen: bool, network: str, form: str, **arm
 
 
 def test_tables(tmp_path: Path) -> None:
-    for table in (adaptation_tables.digits, adaptation_tables.office, adaptation_tables.forms):
+    tables = (adaptation_tables.digits, adaptation_tables.networks, adaptation_tables.office, adaptation_tables.forms)
+    for table in tables:
         assert table(tmp_path) == adaptation_tables.NOTHING
     adapted(tmp_path, "usps-mnist", False, "small", "dense", source_only=arm(0.5), full=arm(0.1, 0.2))
     adapted(tmp_path, "amazon-dslr", True, "compact", "dense", source_only=arm(0.5), full=arm(0.4))
     adapted(tmp_path, "dslr-amazon", True, "compact", "dense", source_only=arm(0.5), full=arm(0.6))
     adapted(tmp_path, "dslr-amazon-alexnet", True, "alexnet", "dense", source_only=arm(0.7), full=arm(0.6))
-    adapted(tmp_path, "amazon-dslr-shrunk", False, "compact", "shrunk", source_only=arm(0.3), full=arm(0.2))
+    adapted(tmp_path, "amazon-dslr-shrunk", False, "compact", "shrunk", 1, source_only=arm(0.3), full=arm(0.2))
+    adapted(tmp_path, "amazon-dslr-longer", True, "compact", "dense", 1, source_only=arm(0.9), full=arm(0.9))
     assert "| usps-mnist (2 seeds) | 50.0 | **85.0 ± 7.1** |" in adaptation_tables.digits(tmp_path)
     table = adaptation_tables.office(tmp_path).splitlines()
     assert "compact: source only, full" in table[0] and "alexnet: source only, full" in table[0]
     cells = {line.split(" | ")[0].strip("| *"): line for line in table}
     assert "50.0, 60.0" in cells["amazon-dslr"] and "50.0, 40.0" in cells["dslr-amazon"]
-    assert "50.0, **50.0**; better on 1 of 2" in cells["mean"] and "30.0, **40.0**; better on 1 of 1" in cells["mean"]
+    assert "50.0, **50.0**" in cells["mean"] and "30.0, **40.0**" in cells["mean"]
+    assert adaptation_tables.networks(tmp_path).splitlines()[2:] == [
+        "| compact | 1,234 | 5 | 2.0 | 50.0 | **50.0** | 1 of 2 |",
+        "| alexnet | 1,234 | 5 | 2.0 | 30.0 | **40.0** | 1 of 1 |",
+    ]
     assert adaptation_tables.forms(tmp_path).splitlines()[2:] == [
-        "| amazon-dslr | compact | shrunk | 1,234 | 70.0 | 80.0 |"
+        "| amazon-dslr | compact | shrunk | 1 | 1,234 | 5 | 70.0 | 80.0 |"
     ]
 
 
