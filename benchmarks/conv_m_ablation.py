@@ -24,6 +24,7 @@ from spokeshave.ledger import write_row
 from spokeshave.models import CompactNet
 from spokeshave.models.conv_m import Branch
 from spokeshave.processes import usable_cores
+from spokeshave.run_output import command_line
 from spokeshave.train_settings import TrainSettings
 from spokeshave.training import train
 from spokeshave.worker_processes import do_in_processes
@@ -102,7 +103,7 @@ def main(options: Options) -> None:
         path = write_row(
             "benchmarks", "conv-m-ablation", config, numbers, seeds=list(options.seeds),
             wall_s=time.perf_counter() - began, directory=options.ledger,
-            command=f"python benchmarks/conv_m_ablation.py --epochs {options.epochs}",
+            command=command_line(["python", "benchmarks/conv_m_ablation.py"], options),
         )  # fmt: skip
         console.print(f"row: {path}")
 

@@ -29,6 +29,7 @@ from spokeshave.adaptation.shallow_baselines import correlation_aligned, linear_
 from spokeshave.data.office_features import FeatureKind, Features, read_office_features, standardized
 from spokeshave.ledger import write_row
 from spokeshave.processes import usable_cores
+from spokeshave.run_output import command_line
 from spokeshave.worker_processes import do_in_processes
 
 DOMAINS = {
@@ -125,8 +126,8 @@ def main(options: Options) -> None:
         config = {"steps": options.steps, "training": str(HeadTraining(steps=options.steps))}
         path = write_row(
             "benchmarks", "fixed-features", config, results, seeds=list(options.seeds),
-            wall_s=time.perf_counter() - began, command=f"python benchmarks/fixed_features.py --steps {options.steps}",
-            directory=options.ledger,
+            command=command_line(["python", "benchmarks/fixed_features.py"], options), directory=options.ledger,
+            wall_s=time.perf_counter() - began,
         )  # fmt: skip
         console.print(f"row: {path}")
 

@@ -7,6 +7,7 @@ Nothing is pickled. The previous checkpoint is kept beside the latest.
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spokeshave.errors import CheckpointError, FileError
-from spokeshave.files import atomic_path, file_error
+from spokeshave.files import atomic_path, atomic_write, file_error
 from spokeshave.tensor_digest import digest
 
 LATEST = "checkpoint.safetensors"
 PREVIOUS = "checkpoint.previous.safetensors"
+START = "start.sha256"
 _FORMAT = 1
 
 
@@ -104,6 +106,29 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 def has_checkpoint(folder: Path) -> bool:
     """Say whether a folder holds a checkpoint."""
     return (folder / LATEST).exists() or (folder / PREVIOUS).exists()
+
+
+def require_same_start(run_dir: Path, weights: Mapping[str, Tensor], resume: bool) -> None:
+    """See that a run that is resumed begins with the weights that it began with; note those of a new run.
+
+    Args:
+        run_dir: of the run, with checkpoints in it or in its subfolders.
+        weights: that its trainings begin with.
+        resume: whether it goes on.
+
+    Raises:
+        CheckpointError: where it began with others.
+        FileError: where the note cannot be written.
+    """
+    path, now = run_dir / START, digest(weights)
+    if resume and path.exists():
+        if path.read_text().strip() != now:
+            raise CheckpointError(
+                f"{run_dir} holds a run that began with other weights (pretrained otherwise, or of another form or "
+                "file); resume with the same options, or name another folder"
+            )
+    elif resume or not any(run_dir.rglob(LATEST)):  # else the training refuses the folder, and leaves it as it is
+        atomic_write(path, now)
 
 
 def _read(path: Path) -> Checkpoint:

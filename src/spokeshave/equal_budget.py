@@ -173,7 +173,7 @@ class Course:
         Returns:
             The history.
         """
-        key = json.dumps([self._digest(), origin, _deciding(settings)], sort_keys=True).encode()
+        key = json.dumps([self._digest(), origin, _deciding(settings), settings.seed], sort_keys=True).encode()
         folder = self.run_dir.parent / f"further-{name}-{hashlib.blake2b(key, digest_size=4).hexdigest()}"
         torch.manual_seed(settings.seed)
         return self._run(network, settings, settings.seed, folder, name, None, True, regularizers)

@@ -26,15 +26,23 @@ def test_they_become_the_targets() -> None:
     assert all(torch.equal(one, other) for one, other in zip(weights, network.parameters(), strict=True))
 
 
-def test_batches_weigh_alike_and_a_second_pass_changes_nothing() -> None:
-    network, split = nn.Sequential(nn.BatchNorm2d(3)), images_of(24)
-    batches = Batches(split, 8, shuffle=False)
+def test_a_second_pass_changes_nothing() -> None:
+    network, batches = nn.Sequential(nn.BatchNorm2d(3)), Batches(images_of(24), 8, shuffle=False)
     refresh_statistics(network, batches)
-    pixels = (split.images.float() / 255).view(3, 8, 3, 4, 4)
-    torch.testing.assert_close(network[0].running_mean, pixels.mean((1, 3, 4)).mean(0))
     first = network[0].running_var.clone()
     refresh_statistics(network, batches)
     assert torch.equal(first, network[0].running_var)
+
+
+def test_files_sorted_by_class_and_a_short_last_batch_change_little() -> None:
+    dark, light = (torch.randint(low, low + 60, (320, 3, 4, 4), dtype=torch.uint8) for low in (0, 180))
+    split = Split(torch.cat([dark, light[:2]]), torch.zeros(322, dtype=torch.int64))  # in file order: 320, and 2
+    mixed = Split(torch.cat([dark, light]), torch.zeros(640, dtype=torch.int64))
+    for one in (split, mixed):
+        network, pixels = nn.Sequential(nn.BatchNorm2d(3)), one.images.float() / 255
+        refresh_statistics(network, Batches(one, 320, shuffle=False))
+        torch.testing.assert_close(network[0].running_mean, pixels.mean((0, 2, 3)), atol=1e-4, rtol=0)
+        torch.testing.assert_close(network[0].running_var, pixels.var((0, 2, 3)), rtol=0.05, atol=0)
 
 
 def test_a_network_without_batch_normalization_is_left_alone() -> None:

@@ -1,5 +1,6 @@
 """Arms whose trunk is frozen: weights that are saved give what was measured, and the source alone sees no target."""
 
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from spokeshave.export import load_safetensors
 from spokeshave.models import CompactNet
 from spokeshave.recipes import adaptation_arms
 from spokeshave.recipes.adaptation import Config, Row, plan_of
-from spokeshave.recipes.adaptation_arms import Walk, frozen_maps, pretrained_network
+from spokeshave.recipes.adaptation_arms import Walk, feeding_of, frozen_maps, pretrained_network
 from spokeshave.recipes.adaptation_forms import Form, formed
 from spokeshave.recipes.adaptation_rows import NetworkName, RowPlan
 
@@ -51,21 +52,12 @@ def plan() -> RowPlan:
     return replace(made, settings=replace(made.settings, steps=12, learning_rate=0.05), batch_size=16)
 
 
-class Pretrained(Course):
-    """A course that has been gone already."""
-
-    def __init__(self) -> None:
-        torch.manual_seed(0)
-        self.network, self.training = NetworkName.COMPACT.make(20, 64), SOURCE.train
-
-    def exact(self, seed: int) -> tuple[nn.Module, list[dict[str, Any]]]:
-        return self.network, []
-
-
 def walk(folder: Path, target: Splits = TARGET, resume: bool = False) -> Walk:
-    start, domains = Pretrained(), DomainPair(SOURCE, target, CLASSES)
-    maps = frozen_maps(plan(), domains, start, folder, resume)
-    return Walk(plan(), domains, folder, start, 0, resume, maps=maps)
+    torch.manual_seed(0)
+    start, domains = NetworkName.COMPACT.make(20, 64), DomainPair(SOURCE, target, CLASSES)
+    feeding = feeding_of(plan(), domains, None, "cpu")
+    maps = frozen_maps(start, domains, feeding, folder, resume)
+    return Walk(plan(), domains, folder, feeding, start, 0, resume, maps)
 
 
 @pytest.mark.parametrize("arm", ["source-only", "full"])
@@ -84,8 +76,10 @@ def test_saved_weights_give_what_was_measured(small_networks: None, tmp_path: Pa
     assert 1 - evaluate(network, source).accuracy == pytest.approx(found.numbers["source_error_share"])
     with torch.no_grad():
         own = torch.cat([network(some) for some, _ in target])
-    torch.testing.assert_close(own[: plan().probed], made.see(made.networks[arm], made.seen_by(arm).target.test).logits,
-                               rtol=1e-4, atol=1e-5)  # fmt: skip
+    seen = made.see(made.networks[arm], made.seen_by(arm).target.test)
+    order = own[:, 0].argsort(), seen.logits[:, 0].argsort()  # it sees them in another order
+    torch.testing.assert_close(own[order[0]], seen.logits[order[1]], rtol=1e-4, atol=1e-5)
+    assert torch.equal(TARGET.test.labels[order[0]], seen.labels[order[1]])
     after = network.state_dict()
     changed = {name for name in after if name in before and not torch.equal(after[name], before[name])}
     weights = {name for name in changed if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
@@ -133,17 +127,37 @@ def test_a_pretrained_network_is_compressed_and_recovers_once(
     unrecovered = formed(before, form, images)[0]
     assert [one.shape for one in network.parameters()] == [one.shape for one in unrecovered.parameters()]
     assert any(not torch.equal(a, b) for a, b in zip(network.parameters(), unrecovered.parameters(), strict=True))
-    walk = Walk(replace(made, settings=replace(made.settings, steps=3)), DomainPair(SOURCE, TARGET, CLASSES),
-                tmp_path / "run", course, 0)  # fmt: skip
     written = (folder / "checkpoint.safetensors").stat().st_mtime_ns
-    adapted = walk.train("full").network
+    again = pretrained_network(made, course)
+    torch.testing.assert_close(again.state_dict(), network.state_dict(), rtol=0, atol=0)
     assert (folder / "checkpoint.safetensors").stat().st_mtime_ns == written
+    domains = DomainPair(SOURCE, TARGET, CLASSES)
+    feeding = feeding_of(made, domains, course, "cpu")
+    steps = replace(made, settings=replace(made.settings, steps=3))
+    walk = Walk(steps, domains, tmp_path / "run", feeding, network, 0)
+    adapted = pickle.loads(pickle.dumps(walk)).train("full").network  # as processes get it
     if form is Form.SPARSE:
         for name, one in unrecovered.named_parameters():
             if name.endswith("weight") and one.dim() == 4:
                 zero = one == 0
                 assert bool(zero.any()), name
                 assert not network.get_parameter(name)[zero].any() and not adapted.get_parameter(name)[zero].any()
+
+
+def test_all_classes_are_seen_where_images_are_sorted_by_class(small_networks: None, tmp_path: Path) -> None:
+    order = TARGET.train.labels.argsort()
+    split = TARGET.train.subset(order)
+    made = walk(tmp_path, Splits("sorted", split, split, CLASSES))
+    made.plan, made.maps = replace(made.plan, probed=30), None
+    seen = made.see(made.start()[0], made.domains.target.test)
+    assert len(seen.labels) == 30 and len(set(seen.labels.tolist())) > 5
+    assert len(set(seen.labels[:10].tolist())) > 3
+
+
+def test_epochs_are_those_of_the_source_for_every_arm(small_networks: None, tmp_path: Path) -> None:
+    made = walk(tmp_path, Splits("few", TARGET.train.subset(torch.arange(20)), TARGET.test, CLASSES))
+    made.plan = replace(made.plan, settings=replace(made.plan.settings, steps=0, epochs=2), augment=None)
+    assert [made.train(arm).history[-1]["step"] for arm in ("source-only", "target")] == [6, 6]
 
 
 def test_a_probe_is_shown_each_domain_under_its_own_statistics(small_networks: None, tmp_path: Path) -> None:

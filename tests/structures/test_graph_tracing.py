@@ -1,4 +1,5 @@
 import io
+import pickle
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from network_zoo import ZOO, build
 from spokeshave.errors import UnsupportedLayer
+from spokeshave.models import LeNet
 from spokeshave.structures.graph_tracing import private_copy, restore_modes, trace
 
 
@@ -101,6 +103,13 @@ class Fixed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.places
+
+
+def test_a_graph_whose_arguments_have_shapes_in_their_types_is_saved_and_loaded():
+    images = torch.rand(2, 1, 28, 28)
+    graph = trace(LeNet(), images).graph
+    again = pickle.loads(pickle.dumps(graph))
+    torch.testing.assert_close(again(images), graph(images), rtol=0, atol=0)
 
 
 def test_probes_that_may_fail_print_nothing(capfd):

@@ -12,11 +12,14 @@ from spokeshave.adaptation.adaptation_objective import SOURCE_ONLY, Adaptation, 
 from spokeshave.adaptation.adapting_network import AdaptingNetwork, Statistics
 from spokeshave.adaptation.target_statistics import refresh_statistics
 from spokeshave.data import Augmentation, Batches, Split
+from spokeshave.data.splits import stratified_sample
 from spokeshave.errors import InvalidArgument
 from spokeshave.regularizers import Regularizer
 from spokeshave.train_settings import TrainSettings
 from spokeshave.training import train
 
+HELD_OUT = 0.1
+"""Share of the source that a training is not shown."""
 SETTINGS = TrainSettings(epochs=10, learning_rate=0.01, weight_decay=5e-4)
 
 
@@ -42,8 +45,8 @@ class Feeding:
         """Batches of one domain: shuffled, augmented and whole ones for training, every image once if not."""
         normalize = (self.target_normalize or self.normalize) if target else self.normalize
         size = min(self.batch_size, len(split)) if training else 500
-        augment = self.augment if training else None
-        return Batches(split, size, seed, normalize, augment, self.device, drop_last=training, shuffle=training)
+        # Going through the batches for evaluation crops, but draws nothing.
+        return Batches(split, size, seed, normalize, self.augment, self.device, drop_last=training, shuffle=training)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +74,7 @@ def adapt(
     residual: bool = False,
     statistics: Statistics = Statistics.EACH,
     layer: str | None = None,
-    held_out: float = 0.1,
+    held_out: float = HELD_OUT,
     run_dir: Path | None = None,
     resume: bool = False,
     label: str = "adapting",
@@ -101,14 +104,14 @@ def adapt(
         The adapted classifier: the last iterate, never the best one on the target.
 
     Raises:
-        InvalidArgument: for fewer than two target images, one class only, more classes than the network has, or images
-            of different shapes.
+        InvalidArgument: for fewer than two target images, one class only, a single image of each class, more classes
+            than the network has, or images of different shapes.
         UnsupportedLayer: where the layer of the features is not found.
         TrainingDiverged: where the loss became NaN or infinite.
         CheckpointError: where the folder holds another run.
     """
     require_domains(source, target)
-    training, seen = source.hold_out(held_out, settings.seed)
+    training, seen = _cut(source, held_out, settings.seed)
     batches = feeding.batches(training, settings.seed)
     drawn = feeding.batches(target, settings.seed + 1, target=True)
     network.to(batches.device)
@@ -128,6 +131,20 @@ def adapt(
     if refresh:
         refresh_statistics(network, feeding.batches(target, 0, target=True, training=False))
     return Adapted(network.eval(), history.rows, adapting.layer)
+
+
+def _cut(source: Split, held_out: float, seed: int) -> tuple[Split, Split]:
+    """Hold images out, at least one, and none that is the only one of its class."""
+    several = torch.nonzero(torch.bincount(source.labels)[source.labels] > 1).flatten()
+    if not len(several):
+        raise InvalidArgument(
+            f"source: each of its {len(source)} images is alone in its class; give two or more of some class, as the "
+            "training's progress is seen on images that are held out"
+        )
+    count = min(max(1, round(held_out * len(source))), len(several) - 1)
+    left = torch.ones(len(source), dtype=torch.bool)
+    left[several[stratified_sample(source.labels[several], count, seed)]] = False
+    return source.subset(torch.nonzero(left).flatten()), source.subset(torch.nonzero(~left).flatten())
 
 
 def require_domains(source: Split, target: Split) -> None:

@@ -1,7 +1,8 @@
 """Statistics of the target in batch normalization: what the weights were trained around, measured on target images.
 
 Li, Wang, Shi, Liu, Hou: Revisiting Batch Normalization For Practical Domain Adaptation, arXiv:1603.04779, 2016.
-Departs from the paper: averages over all batches weigh alike, and are made after a training that has seen the target.
+Departs from the paper: averages over batches in a random order weigh alike, and are made after a training that has seen
+the target.
 """
 
 import torch
@@ -18,7 +19,7 @@ def refresh_statistics(network: nn.Module, target: Batches) -> int:
 
     Args:
         network: in place; its mode stays.
-        target: every image is seen once, unaugmented.
+        target: every image is seen once, unaugmented, in batches of a random order: see `Batches.evenly`.
 
     Returns:
         How many layers have new statistics; 0 where the network has no batch normalization, and nothing was done.
@@ -34,7 +35,7 @@ def refresh_statistics(network: nn.Module, target: Batches) -> int:
         layer.momentum = None  # the mean over all batches
         layer.train()
     try:
-        for images, _ in target:
+        for images, _ in target.evenly():
             if len(images) > 1:  # one image alone has no variance where maps are of one pixel
                 network(images)
     finally:

@@ -96,6 +96,7 @@ def command(arguments: list[str]) -> int:
 
     from spokeshave.adaptation.adapt import Feeding, adapt
     from spokeshave.adaptation.domain_folders import read_domain_folders
+    from spokeshave.checkpoints import require_same_start
     from spokeshave.data.normalization import Normalization
     from spokeshave.export import load_safetensors, safetensors_bytes
     from spokeshave.files import atomic_write, require_writable
@@ -112,6 +113,7 @@ def command(arguments: list[str]) -> int:
     network = network_of(options, len(folders.classes))
     if options.weights is not None:
         load_safetensors(network, options.weights)
+    require_same_start(options.run_dir, network.state_dict(), options.resume)
     normalize = Normalization.per_channel(folders.source)
     feeding = Feeding(options.batch_size, normalize, Normalization.per_channel(folders.target), device=options.device)
     settings = TrainSettings(

@@ -145,6 +145,19 @@ class Batches:
             images = self._images[chosen]
             yield self._finish(images if self.augment is None else self.augment.centre(images)), self._labels[chosen]
 
+    def evenly(self) -> Iterator[tuple[Float[Tensor, "b c h w"], Int64[Tensor, " b"]]]:
+        """Go once through the images for statistics over batches: in a random order, in batches of about one size.
+
+        The order follows from the seed and the number of images. Nothing is augmented or left out; with several
+        processes each sees its own share. Files are often sorted by class, and a batch of one class, or a last one of
+        few images, is like no other.
+        """
+        order = torch.randperm(len(self.split), generator=_generator("evenly", self.seed, len(self.split)))
+        own = order[self.rank :: self.world_size].to(self.device)
+        for chosen in own.tensor_split(-(-len(own) // self.batch_size)):
+            images = self._images[chosen]
+            yield self._finish(images if self.augment is None else self.augment.centre(images)), self._labels[chosen]
+
     def _finish(self, images: Tensor) -> Tensor:
         normalised = self.normalize(images)
         return normalised.contiguous(memory_format=torch.channels_last) if self.channels_last else normalised

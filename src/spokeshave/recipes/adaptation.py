@@ -25,12 +25,13 @@ from spokeshave.adaptation.domain_pair import DomainPair, pair_domains
 from spokeshave.adaptation.frozen_trunk import cut_at_last_pooling
 from spokeshave.arms_course import ArmsOptions, FirstArmsOptions, do_side_by_side, require_arms
 from spokeshave.arms_output import print_arms, write_arms, write_arms_ledger
+from spokeshave.checkpoints import require_same_start
 from spokeshave.data import DatasetName, Split, Splits, load
 from spokeshave.data.data_folders import ENVIRONMENT
 from spokeshave.equal_budget import Course
 from spokeshave.errors import InvalidArgument
 from spokeshave.processes import is_first, usable_device
-from spokeshave.recipes.adaptation_arms import SOURCE, ArmName, Walk, frozen_maps
+from spokeshave.recipes.adaptation_arms import SOURCE, ArmName, Walk, feeding_of, frozen_maps, pretrained_network
 from spokeshave.recipes.adaptation_card import write_cards
 from spokeshave.recipes.adaptation_figures import confusion_table, feature_chart, network_rows
 from spokeshave.recipes.adaptation_forms import Form, deployed
@@ -157,13 +158,17 @@ def run(config: Config) -> dict[str, Any]:
     if plan.frozen:  # told before hours of pretraining
         cut_at_last_pooling(plan.network.make(len(domains.classes), plan.size))
     names = [SOURCE, *(arm.value for arm in config.arms if arm is not ArmName.TARGET or _has_test(domains))]
-    pretrained = _pretraining(plan, config, run_dir)
-    maps = None
+    course = _pretraining(plan, config, run_dir)
+    feeding = feeding_of(plan, domains, course, config.device)
+    pretrained = maps = None
+    if course is not None:
+        pretrained = pretrained_network(plan, course)
+        require_same_start(run_dir, pretrained.state_dict(), config.resume)
     if plan.frozen and pretrained is not None:
-        maps = frozen_maps(plan, domains, pretrained, run_dir, config.resume, config.device)
+        maps = frozen_maps(pretrained, domains, feeding, run_dir, config.resume)
 
     def walks_of(resume: bool) -> list[Walk]:
-        return [Walk(plan, domains, run_dir, pretrained, seed, resume, config.device, maps) for seed in config.seeds]
+        return [Walk(plan, domains, run_dir, feeding, pretrained, seed, resume, maps) for seed in config.seeds]
 
     walks = walks_of(config.resume)
     if _train_in_processes(config, walks, names):
@@ -216,8 +221,6 @@ def _train_in_processes(config: Config, walks: list[Walk], names: list[str]) -> 
     Returns:
         Whether there was more than one process to do it.
     """
-    if walks[0].pretrained is not None:
-        walks[0].start()  # pretrained once, not by each process
     pairs = [(f"{name} (seed {walk.seed})", (walk.seed, name)) for walk in walks for name in names]
     return do_side_by_side(config, config.workers, _part, {walk.seed: walk for walk in walks}, pairs)
 

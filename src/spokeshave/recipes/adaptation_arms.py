@@ -6,13 +6,12 @@ All arms of a seed start from the same weights, take as many steps and see the s
 import copy
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from spokeshave.adaptation.adapt import Adapted, Feeding, adapt
+from spokeshave.adaptation.adapt import HELD_OUT, Adapted, Feeding, adapt
 from spokeshave.adaptation.adaptation_objective import SOURCE_ONLY, Term, Terms
 from spokeshave.adaptation.adapting_network import Statistics
 from spokeshave.adaptation.domain_pair import DomainPair
@@ -85,7 +84,7 @@ def terms_of(arm: ArmName, full: Terms) -> Terms:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Features and answers of a network on one domain.
+    """Features and answers of a network on one domain, in a random order.
 
     Attributes:
         features: what its last layer was fed.
@@ -135,22 +134,17 @@ def pretrained_network(plan: RowPlan, course: Course) -> nn.Module:
     return network.to("cpu")
 
 
-def frozen_maps(
-    plan: RowPlan, domains: DomainPair, pretrained: Course, run_dir: Path, resume: bool = False, device: str = "cpu"
-) -> Maps:
+def frozen_maps(network: nn.Module, domains: DomainPair, feeding: Feeding, run_dir: Path, resume: bool = False) -> Maps:
     """What the pretrained trunk makes of all images.
 
     Args:
-        plan: of the row.
+        network: pretrained; left as it is.
         domains: images.
-        pretrained: the course of the pretraining.
+        feeding: of images.
         run_dir: maps are kept there: other threads round them otherwise, and a resumed training is of the same ones.
         resume: look for them there.
-        device: of the trunk.
     """
-    network = copy.deepcopy(pretrained_network(plan, pretrained)).to(device)
-    trunk = cut_at_last_pooling(network)[0]
-    feeding = feeding_of(plan, domains, pretrained, device)
+    trunk = cut_at_last_pooling(copy.deepcopy(network).to(feeding.device))[0]
 
     def batches(split: Split) -> Batches:
         return feeding.batches(split, 0, training=False)
@@ -161,7 +155,7 @@ def frozen_maps(
         return made | {"abroad": through_trunk(trunk, batches(domains.source.test)).images}, {}
 
     images = {name: digest({"images": one}) for name, one in _tensors(domains).items()}
-    key = {"network": digest(network.state_dict()), **images}
+    key = {"network": digest(network.state_dict()), "statistics": "of batches in a random order", **images}
     found, _ = kept_or_made_tensors(run_dir / "maps.safetensors", key, make, resume)
     pairs = [_with_maps(domains, {name: found[f"{own}.{name}"] for name in images}) for own in (False, True)]
     return Maps(pairs[0], pairs[1], FeatureMaps(found["abroad"], domains.source.test.labels))
@@ -194,10 +188,10 @@ class Walk:
         plan: of the row.
         domains: source and target, in one shape.
         run_dir: of the run.
-        pretrained: the course of the pretraining; None where networks start from drawn weights.
+        feeding: of images of both domains.
+        pretrained: the network that all seeds begin with; None where each draws its weights.
         seed: of weights and batches.
         resume: go on from checkpoints.
-        device: of the training.
         maps: of `frozen_maps`, where the last stage alone is trained; None where all layers are.
     """
 
@@ -206,27 +200,22 @@ class Walk:
         plan: RowPlan,
         domains: DomainPair,
         run_dir: Path,
-        pretrained: Course | None,
+        feeding: Feeding,
+        pretrained: nn.Module | None,
         seed: int,
         resume: bool = False,
-        device: str = "cpu",
         maps: Maps | None = None,
     ) -> None:
-        self.plan, self.domains, self.run_dir, self.pretrained = plan, domains, run_dir, pretrained
-        self.seed, self.resume, self.device, self.maps = seed, resume, device, maps
+        self.plan, self.domains, self.run_dir, self.feeding, self.pretrained = (
+            plan,
+            domains,
+            run_dir,
+            feeding,
+            pretrained,
+        )
+        self.seed, self.resume, self.maps = seed, resume, maps
         self.networks: dict[str, nn.Module] = {}
         self.whole: dict[str, nn.Module] = {}
-
-    @cached_property
-    def feeding(self) -> Feeding:
-        """How images of both domains are fed."""
-        return feeding_of(self.plan, self.domains, self.pretrained, self.device)
-
-    @cached_property
-    def _pretrained_network(self) -> nn.Module:
-        """Read once: the checkpoint holds what its optimizer remembered as well."""
-        assert self.pretrained is not None
-        return pretrained_network(self.plan, self.pretrained)
 
     def start(self) -> tuple[nn.Module, list[Regularizer]]:
         """The network that all arms of the seed begin with, and what keeps it in its form."""
@@ -234,7 +223,7 @@ class Walk:
         if self.pretrained is None:
             torch.manual_seed(self.seed)
             return formed(self.plan.network.make(classes, self.plan.size), self.plan.form, images)
-        network = copy.deepcopy(self._pretrained_network)
+        network = copy.deepcopy(self.pretrained)
         torch.manual_seed(self.seed)
         network = with_classes(network, classes, images)
         return network, held_in(network, self.plan.form)
@@ -248,7 +237,7 @@ class Walk:
     def train(self, arm: str) -> Adapted:
         """Train the network of an arm, or go on where it was left; of a frozen one what is behind the trunk."""
         plan, domains = self.plan, self.seen_by(arm)
-        settings = replace(plan.settings, seed=1000 * (1 + self.seed))
+        settings = replace(plan.settings, seed=1000 * (1 + self.seed), steps=self._steps())
         source, target, residual = domains.source.train, domains.target.train, False
         terms = SOURCE_ONLY
         if arm == ArmName.TARGET.value:
@@ -296,17 +285,24 @@ class Walk:
 
     def example(self) -> Tensor:
         """One image as networks are fed."""
-        return self._batches(self.domains.source.test).batch(0, 0)[0][:1].cpu()
+        return self._first_images(self.domains.source.test)[:1].cpu()
 
     @torch.no_grad()
     def see(self, network: nn.Module, split: Split) -> Seen:
-        """Features and answers for the first images of a split."""
-        few = split.subset(torch.arange(min(self.plan.probed, len(split))))
+        """Features and answers for some images of a split, in a random order: sets are often sorted by class."""
+        order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+        few = split.subset(order[: self.plan.probed])
         batches = self._batches(few)
-        layer = last_layer(network, batches.batch(0, 0)[0][:2])
+        layer = last_layer(network, self._first_images(few))
         with features_of(network.eval(), layer) as found:
             logits = torch.cat([network(images) for images, _ in batches])
         return Seen(torch.cat(found).cpu(), logits.cpu(), few.labels)
+
+    def _steps(self) -> int:
+        """Of every arm's training, the one on the target too: epochs are those of the source."""
+        settings, source = self.plan.settings, self.seen_by(SOURCE).source.train
+        share = len(source) - round(HELD_OUT * len(source))
+        return settings.total_steps(max(1, share // self.plan.batch_size))
 
     def _feeding(self, split: Split) -> Feeding:
         if isinstance(split, FeatureMaps):
@@ -316,12 +312,16 @@ class Walk:
     def _batches(self, split: Split) -> Batches:
         return self._feeding(split).batches(split, 0, training=False)
 
+    def _first_images(self, split: Split) -> Tensor:
+        """Two images as networks are fed."""
+        return next(iter(self._batches(split)))[0][:2]
+
     def _keep(self, arm: str, network: nn.Module) -> None:
         """Write the weights of the whole network, as it is run on the target."""
         if not is_first():
             return
         if arm in self.whole:  # it holds the layers that were trained; its trunk has yet to see the domain
-            network = self.whole.pop(arm).to(self.device).eval()
+            network = self.whole.pop(arm).to(self.feeding.device).eval()
             domain = self.domains.source if arm == SOURCE else self.domains.target
             refresh_statistics(cut_at_last_pooling(network)[0], self._batches(domain.train))
         folder = self.run_dir / f"seed-{self.seed}" / "weights"

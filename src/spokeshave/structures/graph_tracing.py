@@ -171,6 +171,10 @@ def _trace(model: nn.Module, inputs: Sequence[object], notes: list[str]) -> fx.G
         try:
             with without_shape_checks():
                 graph = tracer.trace(model, concrete_args=fixed or None)
+            for (
+                node
+            ) in graph.nodes:  # a saved network names the types of its arguments, and those with shapes have none
+                node.type = None
             graph._tracer_cls = None  # a saved network is traced again by PyTorch's own tracer when it is loaded
             return fx.GraphModule(tracer.root, graph, type(model).__name__)
         except Exception as error:
