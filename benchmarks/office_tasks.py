@@ -6,6 +6,7 @@ Each network is pretrained once, on the same images for as long, and the images 
 all tasks. A task whose run is finished is left as it is, an interrupted one goes on: give the same command again.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def main(options: Options) -> None:
     for network in options.networks:
         for task in options.tasks:
             run_dir = options.run_dir / f"adaptation-{task.value}-{network.value}"
-            if (run_dir / RECORD_FILE).exists():
+            if _finished(run_dir, options.ledger):
                 console.print(f"{run_dir}: finished before")
                 continue
             config = Config(
@@ -58,6 +59,14 @@ def main(options: Options) -> None:
                 data_dir=options.data_dir, run_dir=run_dir, ledger=options.ledger, resume=run_dir.exists(),
             )  # fmt: skip
             run(config)
+
+
+def _finished(run_dir: Path, ledger: Path | None) -> bool:
+    """Whether a run has its record, and its row where one is asked for: a changed tree or a kill comes between."""
+    record = run_dir / RECORD_FILE
+    if not record.exists():
+        return False
+    return ledger is None or (ledger / "adaptation" / f"{json.loads(record.read_text())['row']}.json").exists()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from spokeshave.checkpoints import LATEST, PREVIOUS, Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
+from spokeshave.checkpoints import (
+    LATEST,
+    PREVIOUS,
+    Checkpoint,
+    has_checkpoint,
+    load_checkpoint,
+    require_same_start,
+    save_checkpoint,
+)
 from spokeshave.errors import CheckpointError
 
 
@@ -55,3 +63,16 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
     save_file({"w": torch.zeros(1)}, tmp_path / LATEST)
     with pytest.raises(CheckpointError, match="not a checkpoint of Spokeshave"):
         load_checkpoint(tmp_path)
+
+
+def test_a_run_goes_on_only_from_the_weights_that_it_began_with(tmp_path):
+    first, other = {"w": torch.zeros(3)}, {"w": torch.ones(3)}
+    require_same_start(tmp_path, first, resume=False)
+    require_same_start(tmp_path, other, resume=False)  # nothing had been trained
+    require_same_start(tmp_path, other, resume=True)
+    with pytest.raises(CheckpointError, match="began with other weights"):
+        require_same_start(tmp_path, first, resume=True)
+    save_checkpoint(tmp_path / "seed-0", Checkpoint({"w": torch.zeros(1)}, {"step": 1}))
+    require_same_start(tmp_path, first, resume=False)  # the training will refuse the folder; its note stays
+    require_same_start(tmp_path, other, resume=True)
+    require_same_start(tmp_path / "older", first, resume=True)  # a run without a note is taken for the same

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from gloo_workers import run_workers
-from spokeshave.adaptation.adapt import Adapted, Feeding, adapt
+from spokeshave.adaptation.adapt import Adapted, Feeding, adapt, cut
 from spokeshave.adaptation.adaptation_objective import SOURCE_ONLY, Terms
-from spokeshave.data import Batches, DatasetName, Split, Splits, load
+from spokeshave.data import Augmentation, Batches, DatasetName, Split, Splits, load
 from spokeshave.errors import CheckpointError, InvalidArgument
 from spokeshave.evaluation import evaluate
 from spokeshave.models import LeNet
@@ -99,6 +99,25 @@ def test_domains_that_do_not_fit_are_refused(splits: Splits, darker: Split) -> N
     )
     with pytest.raises(InvalidArgument, match=r"at least two classes, got class \[4\] only"):
         run(one, darker, None)
+
+
+def test_small_sources_keep_an_image_of_each_class(splits: Splits, darker: Split) -> None:
+    images = splits.train.images
+    alone = Split(images[:3], torch.arange(3))
+    with pytest.raises(InvalidArgument, match="each of its 3 images is alone in its class"):
+        adapt(LeNet(), alone, darker, settings=SETTINGS)
+    one_pair = Split(images[:4], torch.tensor([0, 1, 2, 2]))
+    for seed in range(4):
+        training, held_out = cut(one_pair, 0.5, seed)
+        assert held_out.labels.tolist() == [2] and sorted(training.labels.tolist()) == [0, 1, 2]
+    whole, cut_by_class = splits.train.hold_out(0.1, 3), cut(splits.train, 0.1, 3)
+    assert all(torch.equal(one.images, other.images) for one, other in zip(whole, cut_by_class, strict=True))
+
+
+def test_evaluation_sees_the_size_of_the_crop(darker: Split) -> None:
+    feeding = Feeding(augment=Augmentation(crop=24))
+    images = next(iter(feeding.batches(darker, 0, training=False)))[0]
+    torch.testing.assert_close(images[0, 0], darker.images[0, 0, 2:26, 2:26] / 255)
 
 
 def test_each_domain_can_be_normalized_on_its_own(darker: Split) -> None:

@@ -48,3 +48,26 @@ def test_what_has_no_such_layer_is_refused() -> None:
         last_layer(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 4, 4))
     with pytest.raises(InvalidArgument, match="Linear has no layer 'fc'"), features_of(nn.Linear(2, 2), "fc"):
         pass
+
+
+class Tokens(nn.Module):
+    """Scores of tokens, averaged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(tokens).mean(1)
+
+
+def test_features_of_tokens_are_averaged_over_tokens() -> None:
+    network, tokens = Tokens(), torch.rand(2, 7, 5)
+    with features_of(network, "head") as found:
+        network(tokens)
+    torch.testing.assert_close(found[0], tokens.mean(1))
+
+
+def test_a_network_that_fails_says_on_what() -> None:
+    with pytest.raises(InvalidArgument, match=r"LeNet fails on images of shape \(1, 30, 30\)"):
+        last_layer(LeNet(), torch.rand(2, 1, 30, 30))

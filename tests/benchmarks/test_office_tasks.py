@@ -22,3 +22,17 @@ def test_finished_tasks_are_left_and_others_are_run(tmp_path: Path, capsys: pyte
     with pytest.raises(SpokeshaveError, match="nowhere"):  # of the other one, whose images are looked for
         main(Options((NetworkName.SQUEEZENET,), tasks, run_dir=tmp_path, data_dir=tmp_path / "nowhere"))
     assert capsys.readouterr().out.replace("\n", "").count("finished before") == 1 and record.read_text() == "{}"
+
+
+def test_a_finished_task_without_its_row_is_gone_through_again(tmp_path: Path) -> None:
+    record = tmp_path / "adaptation-dslr-webcam-squeezenet" / RECORD_FILE
+    record.parent.mkdir()
+    record.write_text('{"row": "dslr-webcam-squeezenet"}')
+    ledger = tmp_path / "results"
+    options = Options((NetworkName.SQUEEZENET,), (Row.DSLR_WEBCAM,), run_dir=tmp_path, ledger=ledger,
+                      data_dir=tmp_path / "nowhere")  # fmt: skip
+    with pytest.raises(SpokeshaveError, match="nowhere"):
+        main(options)
+    (ledger / "adaptation").mkdir(parents=True)
+    (ledger / "adaptation" / "dslr-webcam-squeezenet.json").write_text("{}")
+    main(options)

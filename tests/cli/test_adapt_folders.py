@@ -1,6 +1,7 @@
 """`spokeshave adapt` on two small folders, as a user runs it; and what it refuses."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from spokeshave.cli.main import main
 from spokeshave.data import Split, Splits
-from spokeshave.export import load_safetensors
+from spokeshave.export import load_safetensors, safetensors_bytes
 from spokeshave.models import SmallCNN
 
 MODEL = """
@@ -75,7 +76,52 @@ def test_a_network_of_too_few_classes_is_refused(
 ) -> None:
     (tmp_path / "nets.py").write_text(MODEL.replace("32, 10", "32, 4"))
     assert main(folders) == 2
-    assert "it tells 4 classes apart, the source has class 9" in capsys.readouterr().err
+    assert "SmallCNN gives 4 numbers an image, and the source has 10 classes" in capsys.readouterr().err
+    (tmp_path / "nets.py").write_text(MODEL.replace("32, 10", "32, 1000"))
+    assert main(folders) == 2
+    assert "SmallCNN gives 1000 numbers an image" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("checkpoint*"))
+
+
+def test_images_that_the_network_cannot_take_are_named(folders: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*folders, "--size", "40"]) == 2
+    assert "SmallCNN fails on images of shape (1, 40, 40)" in capsys.readouterr().err
+
+
+def test_what_the_adapted_network_is_fed_is_written(folders: list[str], tmp_path: Path) -> None:
+    assert main([*folders, "--epochs", "1"]) == 0
+    facts = json.loads((tmp_path / "run" / "adapted.json").read_text())
+    network = SmallCNN(1, 28, 8, 32, 10, batch_norm=True).eval()
+    load_safetensors(network, tmp_path / "run" / "adapted.safetensors")
+    rows = list(csv.DictReader((tmp_path / "run" / "answers.csv").read_text().splitlines()))
+    for row in rows[:5]:
+        image = torch.from_numpy(np.array(Image.open(row["file"])))[None, None]
+        found = network((image / 255 - facts["mean"][0]) / facts["std"][0])
+        assert facts["classes"][int(found.argmax())] == row["answer"]
+
+
+def test_other_weights_are_not_gone_on_from(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        network = SmallCNN(1, 28, 8, 32, 10, batch_norm=True)
+        (tmp_path / f"{seed}.safetensors").write_bytes(safetensors_bytes(network))
+    begun = [*folders, "--epochs", "1", "--weights", str(tmp_path / "0.safetensors")]
+    assert main(begun) == 0
+    other = [*begun[:-1], str(tmp_path / "1.safetensors"), "--resume"]
+    assert main(other) == 2
+    assert "began with other weights" in capsys.readouterr().err
+    assert main([*begun, "--resume"]) == 0
+
+
+def test_a_link_to_nothing_is_a_damaged_image(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "target" / "3" / "moved.png").symlink_to(tmp_path / "nowhere.png")
+    assert main([*folders, "--epochs", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "left out, damaged: 1" in said and "moved.png (0 bytes)" in said
 
 
 @pytest.mark.parametrize(

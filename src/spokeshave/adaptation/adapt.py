@@ -111,7 +111,7 @@ def adapt(
         CheckpointError: where the folder holds another run.
     """
     require_domains(source, target)
-    training, seen = _cut(source, held_out, settings.seed)
+    training, seen = cut(source, held_out, settings.seed)
     batches = feeding.batches(training, settings.seed)
     drawn = feeding.batches(target, settings.seed + 1, target=True)
     network.to(batches.device)
@@ -133,8 +133,20 @@ def adapt(
     return Adapted(network.eval(), history.rows, adapting.layer)
 
 
-def _cut(source: Split, held_out: float, seed: int) -> tuple[Split, Split]:
-    """Hold images out, at least one, and none that is the only one of its class."""
+def cut(source: Split, held_out: float, seed: int) -> tuple[Split, Split]:
+    """Hold images out, at least one, and none that is the only one of its class.
+
+    Args:
+        source: labelled images.
+        held_out: share, in (0, 1).
+        seed: chooses them.
+
+    Returns:
+        The rest, and what is held out.
+
+    Raises:
+        InvalidArgument: where no class has two images.
+    """
     several = torch.nonzero(torch.bincount(source.labels)[source.labels] > 1).flatten()
     if not len(several):
         raise InvalidArgument(

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spokeshave.adaptation.domain_classifier import DomainClassifier
-from spokeshave.adaptation.feature_layer import features_of, last_layer
+from spokeshave.adaptation.feature_layer import features_of, last_layer, scores_of
 from spokeshave.adaptation.gradient_reversal import reverse_gradient
 from spokeshave.adaptation.residual_classifier import ResidualClassifier
 
@@ -76,10 +76,8 @@ class AdaptingNetwork(nn.Module):
         super().__init__()
         self.network, self.statistics = network, statistics
         self.layer = last_layer(network, example) if layer is None else layer
-        mode = network.training
-        with torch.no_grad(), features_of(network.eval(), self.layer) as found:
-            scores = network(example)
-        network.train(mode)
+        with features_of(network, self.layer) as found:
+            scores = scores_of(network, example)
         self.classes = scores.shape[1]
         self.domain_classifier = DomainClassifier(found[0].shape[1], hidden).to(example.device)
         self.residual = ResidualClassifier(scores.shape[1]).to(example.device) if residual else nn.Identity()

@@ -12,8 +12,10 @@ import torch
 
 from spokeshave.data import Split
 from spokeshave.data.data_folders import existing_folder
-from spokeshave.data.image_folder import SUFFIXES, class_files, read_images
+from spokeshave.data.image_folder import SUFFIXES, class_files, is_image, read_images
 from spokeshave.errors import DataError, InvalidArgument
+
+_WANTED = "a folder of images; correct the path"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +49,8 @@ def read_domain_folders(source: Path | str, target: Path | str, size: int = 64, 
     """Read two folders.
 
     Args:
-        source: holds a folder for each class, with images.
-        target: likewise, with the same names; or images only, at any depth, whose labels are not known.
+        source: holds a folder for each class, with images in it at any depth.
+        target: likewise, with the same names; or images only, beside each other, whose labels are not known.
         size: height and width that images are scaled to, covering and cropped in the middle.
         channels: 3 for colour, where grey images get three equal planes; 1 for grey, to which colour is turned.
 
@@ -59,7 +61,8 @@ def read_domain_folders(source: Path | str, target: Path | str, size: int = 64, 
     """
     if size < 1 or channels not in (1, 3):
         raise InvalidArgument(f"expected a size of at least 1 pixel and 1 or 3 channels, got {size} and {channels}")
-    roots = existing_folder(source, "the source folder"), existing_folder(target, "the target folder")
+    both = {"source": source, "target": target}
+    roots = [existing_folder(folder, f"the {name} folder", _WANTED) for name, folder in both.items()]
     trees = [{name: files for name, files in class_files(root).items() if files} for root in roots]
     classes = tuple(trees[0])
     if len(classes) < 2:
@@ -67,7 +70,7 @@ def read_domain_folders(source: Path | str, target: Path | str, size: int = 64, 
             f"{roots[0]}: expected two or more subfolders with images ({' '.join(SUFFIXES)}), one a class, got "
             f"{list(classes) or 'none'}; give the folder just above the class folders"
         )
-    loose = sorted(file for file in roots[1].iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    loose = sorted(file for file in roots[1].iterdir() if is_image(file) and not file.is_dir())
     if loose and trees[1]:
         raise DataError(
             f"{roots[1]}: holds both images and folders of images ({', '.join(trees[1])}); put all into class folders, "

@@ -26,7 +26,7 @@ def last_layer(network: nn.Module, example: Float[Tensor, "b *image"]) -> str:
 
     Raises:
         UnsupportedLayer: where no linear or convolutional layer gives as many channels as there are classes.
-        InvalidArgument: where the network does not give logits of shape (b, classes).
+        InvalidArgument: where the network fails, or does not give logits of shape (b, classes).
 
     Example:
         >>> last_layer(nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 3)), torch.zeros(1, 2))
@@ -35,20 +35,16 @@ def last_layer(network: nn.Module, example: Float[Tensor, "b *image"]) -> str:
     ran: list[tuple[str, int]] = []
 
     def note(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        return lambda _module, _inputs, output: ran.append((name, output.shape[1]))
+        return lambda _module, _inputs, output: ran.append((name, output.shape[min(1, output.dim() - 1)]))
 
     handles = [
         layer.register_forward_hook(note(name)) for name, layer in network.named_modules() if isinstance(layer, _KINDS)
     ]
     try:
-        with torch.no_grad(), evaluating(network):
-            scores = network(example)
+        scores = scores_of(network, example)
     finally:
         for handle in handles:
             handle.remove()
-    if not isinstance(scores, Tensor) or scores.dim() != 2:
-        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise InvalidArgument(f"{type(network).__name__}: expected logits of shape (images, classes), got {got}")
     found = [name for name, channels in ran if channels == scores.shape[1]]
     if not found:
         raise UnsupportedLayer(
@@ -58,13 +54,39 @@ def last_layer(network: nn.Module, example: Float[Tensor, "b *image"]) -> str:
     return found[-1]
 
 
+@torch.no_grad()
+def scores_of(network: nn.Module, example: Float[Tensor, "b *image"]) -> Float[Tensor, "b classes"]:
+    """Run a classifier once, in evaluation mode.
+
+    Args:
+        network: gives logits; left as it was.
+        example: a batch that it should take.
+
+    Raises:
+        InvalidArgument: where the network fails, or does not give logits of shape (b, classes).
+    """
+    name = type(network).__name__
+    try:
+        with evaluating(network):
+            scores = network(example)
+    except Exception as error:  # a network of anybody
+        raise InvalidArgument(
+            f"{name} fails on images of shape {tuple(example.shape[1:])} (channels, height, width): {error}; "
+            "give images of the size and the channels that it takes"
+        ) from error
+    if not isinstance(scores, Tensor) or scores.dim() != 2:
+        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise InvalidArgument(f"{name}: expected logits of shape (images, classes), got {got}")
+    return scores
+
+
 @contextmanager
 def features_of(network: nn.Module, layer: str) -> Iterator[list[Tensor]]:
     """Collect what a layer is fed, batch by batch, while the network runs.
 
     Args:
         network: any.
-        layer: name of the layer; its input is averaged over pixels where it has such.
+        layer: name of the layer; its input is averaged over pixels, or tokens, where it has such.
 
     Yields:
         A list, to which each forward pass adds features of shape (b, features).
@@ -79,10 +101,12 @@ def features_of(network: nn.Module, layer: str) -> Iterator[list[Tensor]]:
         )
     found: list[Tensor] = []
 
-    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        # Of a linear layer the last axis are features, of a convolution the second, then pixels.
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         given = inputs[0]
-        found.append(given if given.dim() == 2 else given.flatten(2).mean(2))
+        if given.dim() > 2:  # of a linear layer the last axis are features, of a convolution the second, then pixels
+            linear = isinstance(module, nn.Linear)
+            given = given.flatten(1, -2).mean(1) if linear else given.flatten(2).mean(2)
+        found.append(given)
 
     handle = named[layer].register_forward_pre_hook(hook)
     try:

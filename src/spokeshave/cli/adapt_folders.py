@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import json
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from spokeshave.adaptation.adaptation_objective import Terms
     from spokeshave.adaptation.domain_folders import DomainFolders
+    from spokeshave.data.normalization import Normalization
 
 _NAMED = 5
 """Damaged images that are printed by name; all are counted."""
@@ -74,7 +76,7 @@ class Options:
     device: str = "cpu"
     """Where to train: cpu, cuda, cuda:1."""
     run_dir: Path = Path("runs/adapt")
-    """Folder for checkpoints, adapted.safetensors and answers.csv."""
+    """Folder for checkpoints, adapted.safetensors, adapted.json (how images are fed) and answers.csv."""
     resume: bool = False
     """Go on from the checkpoint in it."""
 
@@ -96,8 +98,10 @@ def command(arguments: list[str]) -> int:
 
     from spokeshave.adaptation.adapt import Feeding, adapt
     from spokeshave.adaptation.domain_folders import read_domain_folders
+    from spokeshave.adaptation.feature_layer import scores_of
     from spokeshave.checkpoints import require_same_start
     from spokeshave.data.normalization import Normalization
+    from spokeshave.errors import InvalidArgument
     from spokeshave.export import load_safetensors, safetensors_bytes
     from spokeshave.files import atomic_write, require_writable
     from spokeshave.train_settings import OptimizerName, TrainSettings
@@ -114,8 +118,14 @@ def command(arguments: list[str]) -> int:
     if options.weights is not None:
         load_safetensors(network, options.weights)
     require_same_start(options.run_dir, network.state_dict(), options.resume)
-    normalize = Normalization.per_channel(folders.source)
-    feeding = Feeding(options.batch_size, normalize, Normalization.per_channel(folders.target), device=options.device)
+    normalize, abroad = Normalization.per_channel(folders.source), Normalization.per_channel(folders.target)
+    feeding = Feeding(options.batch_size, normalize, abroad, device=options.device)
+    outputs = scores_of(network, normalize(folders.source.images[:2])).shape[1]
+    if outputs != len(folders.classes):
+        raise InvalidArgument(
+            f"model: {type(network).__name__} gives {outputs} numbers an image, and the source has "
+            f"{len(folders.classes)} classes ({', '.join(folders.classes)}); give its last layer as many outputs"
+        )
     settings = TrainSettings(
         epochs=options.epochs, learning_rate=options.learning_rate, optimizer=OptimizerName.ADAM, weight_decay=0.0,
         warmup_epochs=min(1.0, options.epochs / 10), checkpoint_every=100, seed=options.seed,
@@ -128,9 +138,11 @@ def command(arguments: list[str]) -> int:
     with torch.no_grad():
         logits = torch.cat([made.network(images).cpu() for images, _ in batches])
     atomic_write(options.run_dir / "adapted.safetensors", safetensors_bytes(made.network))
+    atomic_write(options.run_dir / "adapted.json", how_to_feed(options, folders, abroad))
     atomic_write(options.run_dir / "answers.csv", answers(folders, logits))
     report(folders, logits, console)
-    for name, what in (("adapted.safetensors", "weights"), ("answers.csv", "answers")):
+    written = {"adapted.safetensors": "weights", "adapted.json": "how to feed it", "answers.csv": "answers"}
+    for name, what in written.items():
         console.print(f"{what}: {options.run_dir / name}", soft_wrap=True, markup=False)
     return 0
 
@@ -181,6 +193,20 @@ def describe(folders: "DomainFolders", console: Console) -> None:
         console.print(f"left out, damaged: {len(folders.skipped)}", style="yellow")
         for one in folders.skipped[:_NAMED]:
             console.print(f"  {one}", soft_wrap=True, markup=False, style="yellow")
+
+
+def how_to_feed(options: Options, folders: "DomainFolders", normalize: "Normalization") -> str:
+    """The network, its images and its answers, as JSON: what its weights are of no use without."""
+    facts = {
+        "network": options.model or options.network.value,
+        "classes": folders.classes,
+        "channels": options.channels,
+        "size": options.size,
+        "input": "(pixels / 255 - mean) / std",
+        "mean": normalize.mean.flatten().tolist(),
+        "std": normalize.std.flatten().tolist(),
+    }
+    return json.dumps(facts, indent=2) + "\n"
 
 
 def answers(folders: "DomainFolders", logits: "Tensor") -> str:

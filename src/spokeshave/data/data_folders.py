@@ -10,14 +10,19 @@ from spokeshave.files import file_error
 from spokeshave.user_cache import cache_folder
 
 ENVIRONMENT = "SPOKESHAVE_DATA"
+_WANTED = (
+    "a folder with data sets in torchvision's layout; "
+    f"correct the path, make the folder, or leave --data-dir and {ENVIRONMENT} away to use the cache"
+)
 
 
-def existing_folder(value: Path | str, origin: str) -> Path:
+def existing_folder(value: Path | str, origin: str, wanted: str = _WANTED) -> Path:
     """Give a folder that the user named, or say that it is not there: a wrong path is never passed over.
 
     Args:
         value: the path; ~ is expanded.
         origin: what named it, for the message.
+        wanted: what should be there, and what to do, for the message.
 
     Raises:
         DataError: where it is not a folder.
@@ -25,10 +30,7 @@ def existing_folder(value: Path | str, origin: str) -> Path:
     folder = Path(value).expanduser()
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        raise DataError(
-            f"{origin} is {folder}, which {what}: expected a folder with data sets in torchvision's layout; "
-            f"correct the path, make the folder, or leave --data-dir and {ENVIRONMENT} away to use the cache"
-        )
+        raise DataError(f"{origin} is {folder}, which {what}: expected {wanted}")
     return folder
 
 

@@ -68,9 +68,14 @@ def class_files(root: Path) -> dict[str, list[Path]]:
     """Give the image files of each subfolder, all in alphabetical order."""
     folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     return {
-        folder.name: sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+        folder.name: sorted(file for file in folder.rglob("*") if is_image(file) and not file.is_dir())
         for folder in folders
     }
+
+
+def is_image(file: Path) -> bool:
+    """Whether its name is that of an image; those that begin with a dot are of the file system."""
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
 
 
 def read_tree(root: Path, classes: tuple[str, ...], height: int, width: int, channels: int) -> Split:
@@ -117,8 +122,10 @@ def read_images(
                     )
                 upright = ImageOps.exif_transpose(opened).convert("RGB" if channels == 3 else "L")
                 fitted = ImageOps.fit(upright, (width, height), method=Image.Resampling.BILINEAR)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            size = file.stat().st_size if isinstance(file, Path) else len(file.getvalue())
+        except DataError:
+            raise
+        except Exception as error:  # decoders fail in many ways on damaged files
+            size = len(file.getvalue()) if isinstance(file, BytesIO) else file.stat().st_size if file.exists() else 0
             raise DataError(
                 f"{name} ({size} bytes) cannot be read as an image: {error}; repair or remove the file"
             ) from error
