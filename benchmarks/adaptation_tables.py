@@ -9,7 +9,7 @@ from spokeshave.ledger import Row, read_rows
 NOTHING = "*Not measured yet.*"
 DOMAINS = ("amazon", "caltech", "dslr", "webcam")
 DIGITS = ("mnist-usps", "usps-mnist", "mnist-mnistm")
-NETWORKS = ("compact", "googlenet", "squeezenet", "alexnet", "small")
+NETWORKS = ("compact", "googlenet", "squeezenet", "alexnet", "lenet", "small")
 
 
 def digits(directory: Path) -> str:

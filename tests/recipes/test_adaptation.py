@@ -82,6 +82,14 @@ def test_a_network_whose_last_layer_has_another_name(tmp_path) -> None:
     assert record.row == "amazon-dslr-small" and len(record.arms) == 2
 
 
+def test_lenet_adapts_digits_and_refuses_larger_images(tmp_path, capsys) -> None:
+    record = smoke(tmp_path, "--network", "lenet", "--arms", "full")
+    assert record.row == "demo-lenet" and record.layers["Network"][0]["parameters"] == 432_080
+    words = ["run", "adaptation", "--smoke", "--row", "amazon-webcam", "--network", "lenet"]
+    assert main([*words, "--run-dir", str(tmp_path / "other")]) == 2
+    assert "lenet takes images of 28 pixels, those of this row have 64" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("form", "share"), [("sparse", 0.5), ("shrunk", 0.8)])
 def test_a_compressed_network_is_adapted(tmp_path, form: str, share: float) -> None:
     record = smoke(tmp_path, "--network", "compact", "--row", "amazon-dslr", "--form", form, "--arms", "full")

@@ -160,6 +160,18 @@ def test_epochs_are_those_of_the_source_for_every_arm(small_networks: None, tmp_
     assert [made.train(arm).history[-1]["step"] for arm in ("source-only", "target")] == [6, 6]
 
 
+def test_target_labels_never_teach_what_they_test(small_networks: None, tmp_path: Path) -> None:
+    made = walk(tmp_path)
+    target = made.seen_by("target").target
+    assert (len(target.train), len(target.test)) == (35, 35)
+    whole = made.seen_by("full").target.train
+    rows = [{tuple(one.flatten().tolist()) for one in part.images} for part in (target.train, target.test, whole)]
+    assert not rows[0] & rows[1] and rows[0] | rows[1] == rows[2]
+    assert made.scored("target").test.images == 35
+    other = walk(tmp_path / "other", Splits("other", TARGET.train, SOURCE.test, CLASSES)).seen_by("target").target
+    assert (len(other.train), len(other.test)) == (70, 60)  # a test split of its own
+
+
 def test_a_probe_is_shown_each_domain_under_its_own_statistics(small_networks: None, tmp_path: Path) -> None:
     made = walk(tmp_path)
     found = made.scored("full")

@@ -157,7 +157,7 @@ def run(config: Config) -> dict[str, Any]:
     domains = domains_of(plan, config)
     if plan.frozen:  # told before hours of pretraining
         cut_at_last_pooling(plan.network.make(len(domains.classes), plan.size))
-    names = [SOURCE, *(arm.value for arm in config.arms if arm is not ArmName.TARGET or _has_test(domains))]
+    names = [SOURCE, *(arm.value for arm in config.arms)]
     course = _pretraining(plan, config, run_dir)
     feeding = feeding_of(plan, domains, course, config.device)
     pretrained = maps = None
@@ -266,11 +266,6 @@ def _pretraining(plan: RowPlan, config: Config, run_dir: Path) -> Course | None:
 def _pretraining_images(data_dir: Path | None, default: str | None) -> Splits:
     """Decoded once for all rows of a process: it takes longer than a training of the last stage."""
     return load(DatasetName.TINY_IMAGENET, data_dir)
-
-
-def _has_test(domains: DomainPair) -> bool:
-    """Whether training on target images leaves others to test on."""
-    return domains.target.train.images is not domains.target.test.images
 
 
 def _dimmed(split: Split) -> Split:

@@ -59,7 +59,7 @@ LABELS = {
     ArmName.ENTROPY: "entropy of target answers, and their balance",
     ArmName.FULL: "invariance, divergence and prediction together",
     ArmName.FULL_RESIDUAL: "the same, with a residual classifier",
-    ArmName.TARGET: "trained on labelled target images: not adaptation, but the aim",
+    ArmName.TARGET: "trained on labelled target images, and tested on others: not adaptation, but the aim",
 }
 _ALONE = {ArmName.CORAL: Term(1.0), ArmName.WASSERSTEIN: Term(1.0)}
 """Weights of terms that the full method leaves out."""
@@ -229,10 +229,19 @@ class Walk:
         return network, held_in(network, self.plan.form)
 
     def seen_by(self, arm: str) -> DomainPair:
-        """Both domains as the trained layers of an arm are fed them: images, or feature maps."""
-        if self.maps is None:
-            return self.domains
-        return self.maps.by_source if arm == SOURCE else self.maps.by_each
+        """Both domains as the trained layers of an arm are fed them: images, or feature maps.
+
+        Where all target images are test images, half of them, drawn by the seed, teach the arm that is shown labels,
+        and the others test it.
+        """
+        pair = self.domains
+        if self.maps is not None:
+            pair = self.maps.by_source if arm == SOURCE else self.maps.by_each
+        target = pair.target
+        if arm != ArmName.TARGET.value or target.train.images is not target.test.images:
+            return pair
+        halves = target.train.hold_out(0.5, self.seed)
+        return DomainPair(pair.source, Splits(target.name, *halves, target.classes), pair.classes)
 
     def train(self, arm: str) -> Adapted:
         """Train the network of an arm, or go on where it was left; of a frozen one what is behind the trunk."""

@@ -14,8 +14,9 @@ from torch import nn
 from spokeshave.adaptation.adaptation_objective import Term, Terms
 from spokeshave.data import Augmentation, DatasetName
 from spokeshave.data.normalization import Normalization
+from spokeshave.errors import InvalidArgument
 from spokeshave.float_networks import FloatNetwork
-from spokeshave.models import AlexNet, CompactNet, GoogLeNet, SmallCNN, SqueezeNet
+from spokeshave.models import AlexNet, CompactNet, GoogLeNet, LeNet, SmallCNN, SqueezeNet
 from spokeshave.recipes.adaptation_forms import Form
 from spokeshave.train_settings import OptimizerName, TrainSettings
 
@@ -30,13 +31,23 @@ class NetworkName(Enum):
 
     SMALL = "small"
     """Two convolutions and two linear layers, with batch normalization."""
+    LENET = "lenet"
+    """Caffe's, without normalization; for 28 pixels."""
     COMPACT = "compact"
     GOOGLENET = "googlenet"
     SQUEEZENET = "squeezenet"
     ALEXNET = "alexnet"
 
     def make(self, classes: int, size: int) -> nn.Module:
-        """The untrained network for colour images."""
+        """The untrained network for colour images.
+
+        Raises:
+            InvalidArgument: where it does not take images of that size.
+        """
+        if self is NetworkName.LENET:
+            if size != 28:
+                raise InvalidArgument(f"network: lenet takes images of 28 pixels, those of this row have {size}")
+            return LeNet(classes, 3)
         if self is NetworkName.SMALL:
             return SmallCNN(3, size, 32, 128, classes, batch_norm=True)
         if self is NetworkName.ALEXNET:
