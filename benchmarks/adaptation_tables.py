@@ -9,6 +9,7 @@ from spokeshave.ledger import Row, read_rows
 NOTHING = "*Not measured yet.*"
 DOMAINS = ("amazon", "caltech", "dslr", "webcam")
 DIGITS = ("mnist-usps", "usps-mnist", "mnist-mnistm")
+_SHOWN = (("source-only", "source only"), ("full", "full"), ("target", "target's labels"))
 NETWORKS = ("compact", "googlenet", "squeezenet", "alexnet", "lenet", "small")
 
 
@@ -42,20 +43,21 @@ def networks(directory: Path) -> str:
 
 
 def office(directory: Path) -> str:
-    """Accuracy of the last stage adapted, by task and network: trained on the source alone, and with all terms."""
+    """Accuracy of the last stage adapted, by task and network: source alone, all terms, target labels."""
     rows = _office(directory)
     if not rows:
         return NOTHING
     networks = _networks(rows)
     found = {(_task(row), row.config["network"]): row.numbers["arms"] for row in rows}
     tasks = sorted({task for task, _ in found})
-    lines = _head(["task", *(f"{network}: source only, full" for network in networks)])
+    labelled = {network for (_, network), arms in found.items() if "target" in arms}
+    shown = {network: _SHOWN[: 3 if network in labelled else 2] for network in networks}
+    lines = _head(["task", *(f"{network}: {', '.join(word for _, word in shown[network])}" for network in networks)])
     for task in tasks:
         cells = []
         for network in networks:
-            arms = found.get((task, network))
-            both = [] if arms is None else [percent(_right(arms[name])) for name in ("source-only", "full")]
-            cells.append(", ".join(both))
+            arms = found.get((task, network), {})
+            cells.append(", ".join(percent(_right(arms[name])) for name, _ in shown[network] if name in arms))
         lines.append(_line([task, *cells]))
     by_network = [_means([arms for (_, name), arms in found.items() if name == network]) for network in networks]
     return "\n".join([*lines, _line(["**mean**", *(", ".join(means[:2]) for means in by_network)])])

@@ -31,13 +31,15 @@ def test_tables(tmp_path: Path) -> None:
     adapted(tmp_path, "usps-mnist", False, "small", "dense", source_only=arm(0.5), full=arm(0.1, 0.2))
     adapted(tmp_path, "amazon-dslr", True, "compact", "dense", source_only=arm(0.5), full=arm(0.4))
     adapted(tmp_path, "dslr-amazon", True, "compact", "dense", source_only=arm(0.5), full=arm(0.6))
-    adapted(tmp_path, "dslr-amazon-alexnet", True, "alexnet", "dense", source_only=arm(0.7), full=arm(0.6))
+    adapted(tmp_path, "dslr-amazon-alexnet", True, "alexnet", "dense", source_only=arm(0.7), full=arm(0.6),
+            target=arm(0.1))  # fmt: skip
     adapted(tmp_path, "amazon-dslr-shrunk", False, "compact", "shrunk", 1, source_only=arm(0.3), full=arm(0.2))
     adapted(tmp_path, "amazon-dslr-longer", True, "compact", "dense", 1, source_only=arm(0.9), full=arm(0.9))
     assert "| usps-mnist (2 seeds) | 50.0 | **85.0 ± 7.1** |" in adaptation_tables.digits(tmp_path)
     table = adaptation_tables.office(tmp_path).splitlines()
     assert "compact: source only, full" in table[0] and "alexnet: source only, full" in table[0]
     cells = {line.split(" | ")[0].strip("| *"): line for line in table}
+    assert "alexnet: source only, full, target's labels" in table[0] and "30.0, 40.0, 90.0" in cells["dslr-amazon"]
     assert "50.0, 60.0" in cells["amazon-dslr"] and "50.0, 40.0" in cells["dslr-amazon"]
     assert "50.0, **50.0**" in cells["mean"] and "30.0, **40.0**" in cells["mean"]
     assert adaptation_tables.networks(tmp_path).splitlines()[2:] == [
