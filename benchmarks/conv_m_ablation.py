@@ -6,7 +6,6 @@ Three branches in each variant, and each kind of branch has as many parameters. 
 as long. Accuracy is that of the test images after the last step; of validation images it is printed beside it.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +49,8 @@ class Options:
     """Of every training."""
     workers: int = 0
     """Processes that train side by side; one a core by default."""
+    run_dir: Path = Path("runs/conv-m-ablation")
+    """Folder of the checkpoints; the same command goes on where it was interrupted."""
     data_dir: Path | None = None
     """Folder of the data; else SPOKESHAVE_DATA."""
     ledger: Path | None = None
@@ -63,8 +64,8 @@ def network(branches: tuple[Branch, ...], classes: int) -> CompactNet:
 
 def accuracies(
     shared: tuple[Splits, Options], job: tuple[str, int], tell: Callable[[Any], None]
-) -> tuple[float, float]:
-    """Accuracy of a variant on validation and on test images."""
+) -> tuple[float, float, float]:
+    """Accuracy of a variant on validation and on test images, and seconds of its training."""
     (splits, options), (variant, seed) = shared, job
     training, held_out = splits.hold_out(min(VALIDATION, len(splits.train) // 5), seed=0)
     normalize = Normalization.per_channel(training)
@@ -76,13 +77,15 @@ def accuracies(
         training, size, seed, normalize, Augmentation(pad=4, flip=True), drop_last=True, channels_last=True
     )
     validation, test = (Batches(part, 500, 0, normalize, channels_last=True) for part in (held_out, splits.test))
-    train(model, batches, validation, settings, label=f"{variant} (seed {seed})")
-    return evaluate(model, validation).accuracy, evaluate(model, test).accuracy
+    folder = options.run_dir / f"{variant.replace(',', '').replace(' ', '-')}-seed-{seed}"
+    label = f"{variant} (seed {seed})"
+    history = train(model, batches, validation, settings, run_dir=folder, resume=True, label=label)
+    return evaluate(model, validation).accuracy, evaluate(model, test).accuracy, history.rows[-1]["wall_s"]
 
 
 def main(options: Options) -> None:
     """Measure, print, and write a row."""
-    console, began = Console(highlight=False), time.perf_counter()
+    console = Console(highlight=False)
     splits = load(DatasetName.CIFAR10, options.data_dir)
     jobs = [(variant, seed) for seed in options.seeds for variant in VARIANTS]
     names = [f"{variant} (seed {seed})" for variant, seed in jobs]
@@ -102,7 +105,7 @@ def main(options: Options) -> None:
         config = {"epochs": options.epochs, "stages": STAGES, "batch_size": BATCH_SIZE, "data": splits.name}
         path = write_row(
             "benchmarks", "conv-m-ablation", config, numbers, seeds=list(options.seeds),
-            wall_s=time.perf_counter() - began, directory=options.ledger,
+            wall_s=sum(seconds for _, _, seconds in found), directory=options.ledger,
             command=command_line(["python", "benchmarks/conv_m_ablation.py"], options),
         )  # fmt: skip
         console.print(f"row: {path}")

@@ -6,6 +6,7 @@ Each network is pretrained once, on the same images for as long, and the images 
 all tasks. A task whose run is finished is left as it is, an interrupted one goes on: give the same command again.
 """
 
+import gc
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,7 @@ def main(options: Options) -> None:
                 data_dir=options.data_dir, run_dir=run_dir, ledger=options.ledger, resume=run_dir.exists(),
             )  # fmt: skip
             run(config)
+            gc.collect()  # traced networks refer to themselves: else those of many tasks stay in memory
 
 
 def _finished(run_dir: Path, ledger: Path | None) -> bool:

@@ -1,5 +1,7 @@
 """Variants have as many parameters, and learn."""
 
+from pathlib import Path
+
 import torch
 from conv_m_ablation import VARIANTS, Options, accuracies, network
 
@@ -19,7 +21,10 @@ def test_variants_are_of_one_size() -> None:
     assert len(set(VARIANTS.values())) == len(VARIANTS) == 4
 
 
-def test_a_variant_learns() -> None:
+def test_a_variant_learns_and_a_second_command_finds_it(tmp_path: Path) -> None:
     splits = Splits("striped", striped(1280), striped(60), ("even", "striped"))
-    for found in accuracies((splits, Options(epochs=6)), ("and deconvolution, stride 2", 0), lambda said: None):
-        assert found > 0.9
+    options, job = Options(epochs=6, run_dir=tmp_path), ("and deconvolution, stride 2", 0)
+    found = accuracies((splits, options), job, lambda said: None)
+    assert min(found[:2]) > 0.9 and found[2] > 0
+    assert (tmp_path / "and-deconvolution-stride-2-seed-0" / "checkpoint.safetensors").is_file()
+    assert accuracies((splits, options), job, lambda said: None) == found
