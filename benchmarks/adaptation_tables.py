@@ -64,14 +64,17 @@ def office(directory: Path) -> str:
 
 
 def forms(directory: Path) -> str:
-    """Accuracy of whole networks, adapted as they are and compressed."""
-    rows = [row for row in _rows(directory) if not row.config["frozen"] and _task(row).split("-")[0] in DOMAINS]
+    """Accuracy of networks adapted after a compression, and without, by task and network."""
+    rows = [row for row in _rows(directory) if _task(row).split("-")[0] in DOMAINS]
+    compressed = {(_task(row), row.config["network"]) for row in rows if row.config["form"] != "dense"}
+    rows = [row for row in rows if (_task(row), row.config["network"]) in compressed]
     if not rows:
         return NOTHING
-    lines = _head(["task", "network", "form", "epochs more", "parameters", "MFLOPs", "source only", "full"])
+    lines = _head(["task", "network", "form", "adapted", "epochs more", "parameters", "MFLOPs", "source only", "full"])
     for row in sorted(rows, key=lambda one: (_task(one), one.config["form"] != "dense", one.row)):
         last, more = row.numbers["layers"]["Network"][-1], row.config.get("recovery")
-        about = [_task(row), row.config["network"], row.config["form"], str(more["epochs"] if more else 0)]
+        part = "last stage" if row.config["frozen"] else "all layers"
+        about = [_task(row), row.config["network"], row.config["form"], part, str(more["epochs"] if more else 0)]
         size = [f"{last['parameters']:,}", f"{last['flops'] / 1e6:.0f}"]
         cells = [percent(_right(row.numbers["arms"][name])) for name in ("source-only", "full")]
         lines.append(_line([*about, *size, *cells]))

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from spokeshave.recipes.adaptation import Config, Row, run
 from spokeshave.recipes.adaptation_arms import ArmName
+from spokeshave.recipes.adaptation_forms import Form
 from spokeshave.recipes.adaptation_rows import ROWS, NetworkName
 from spokeshave.run_output import RECORD_FILE
 
@@ -32,6 +33,10 @@ class Options:
     """One after the other."""
     tasks: tuple[Row, ...] = TASKS
     """Source and target."""
+    form: Form = Form.DENSE
+    """Adapt the networks as they are, or compressed first."""
+    recovery_epochs: int = 0
+    """Of going on with the pretraining after the compression; one of a compressed network if none are given."""
     arms: tuple[ArmName, ...] = (ArmName.FULL,)
     """What is compared with training on the source alone."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -51,12 +56,15 @@ def main(options: Options) -> None:
     console = Console(highlight=False)
     for network in options.networks:
         for task in options.tasks:
-            run_dir = options.run_dir / f"adaptation-{task.value}-{network.value}"
+            form = [] if options.form is Form.DENSE else [options.form.value]
+            longer = ["longer"] if options.recovery_epochs and not form else []
+            run_dir = options.run_dir / "-".join(["adaptation", task.value, network.value, *form, *longer])
             if _finished(run_dir, options.ledger):
                 console.print(f"{run_dir}: finished before")
                 continue
             config = Config(
-                row=task, network=network, arms=options.arms, seeds=options.seeds, workers=options.workers,
+                row=task, network=network, form=options.form, recovery_epochs=options.recovery_epochs,
+                arms=options.arms, seeds=options.seeds, workers=options.workers,
                 data_dir=options.data_dir, run_dir=run_dir, ledger=options.ledger, resume=run_dir.exists(),
             )  # fmt: skip
             run(config)

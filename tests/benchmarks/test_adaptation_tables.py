@@ -47,7 +47,9 @@ def test_tables(tmp_path: Path) -> None:
         "| alexnet | 1,234 | 5 | 2.0 | 30.0 | **40.0** | 1 of 1 |",
     ]
     assert adaptation_tables.forms(tmp_path).splitlines()[2:] == [
-        "| amazon-dslr | compact | shrunk | 1 | 1,234 | 5 | 70.0 | 80.0 |"
+        "| amazon-dslr | compact | dense | last stage | 0 | 1,234 | 5 | 50.0 | 60.0 |",
+        "| amazon-dslr | compact | dense | last stage | 1 | 1,234 | 5 | 10.0 | 10.0 |",
+        "| amazon-dslr | compact | shrunk | all layers | 1 | 1,234 | 5 | 70.0 | 80.0 |",
     ]
 
 

@@ -178,8 +178,8 @@ def test_options_change_the_plan_and_wrong_ones_are_refused() -> None:
     assert other is not None and other.learning_rate != plan.pretraining.learning_rate
     assert not plan_of(Config(row=Row.AMAZON_DSLR, whole=True)).frozen
     shrunk = plan_of(Config(row=Row.AMAZON_DSLR, form=Form.SHRUNK))
-    assert not shrunk.frozen and shrunk.recovery is not None and shrunk.recovery.epochs == 1
-    assert plan.recovery is None
+    assert shrunk.frozen and shrunk.recovery is not None and shrunk.recovery.epochs == 1
+    assert plan.recovery is None and not plan_of(Config(row=Row.AMAZON_DSLR, form=Form.SHRUNK, whole=True)).frozen
     longer = plan_of(Config(row=Row.AMAZON_DSLR, recovery_epochs=3)).recovery
     assert longer is not None and longer.epochs == 3
     from spokeshave.data import DatasetName

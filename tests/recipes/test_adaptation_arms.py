@@ -18,8 +18,9 @@ from spokeshave.evaluation import evaluate
 from spokeshave.export import load_safetensors
 from spokeshave.models import CompactNet
 from spokeshave.recipes import adaptation_arms
-from spokeshave.recipes.adaptation import Config, Row, plan_of
+from spokeshave.recipes.adaptation import Config, Row, adapted_networks, plan_of
 from spokeshave.recipes.adaptation_arms import Walk, feeding_of, frozen_maps, pretrained_network
+from spokeshave.recipes.adaptation_figures import network_rows
 from spokeshave.recipes.adaptation_forms import Form, formed
 from spokeshave.recipes.adaptation_rows import NetworkName, RowPlan
 
@@ -52,12 +53,13 @@ def plan() -> RowPlan:
     return replace(made, settings=replace(made.settings, steps=12, learning_rate=0.05), batch_size=16)
 
 
-def walk(folder: Path, target: Splits = TARGET, resume: bool = False) -> Walk:
+def walk(folder: Path, target: Splits = TARGET, resume: bool = False, form: Form = Form.DENSE) -> Walk:
     torch.manual_seed(0)
-    start, domains = NetworkName.COMPACT.make(20, 64), DomainPair(SOURCE, target, CLASSES)
+    domains = DomainPair(SOURCE, target, CLASSES)
+    start, _ = formed(NetworkName.COMPACT.make(20, 64), form, torch.rand(2, 3, 64, 64))
     feeding = feeding_of(plan(), domains, None, "cpu")
     maps = frozen_maps(start, domains, feeding, folder, resume)
-    return Walk(plan(), domains, folder, feeding, start, 0, resume, maps)
+    return Walk(replace(plan(), form=form), domains, folder, feeding, start, 0, resume, maps)
 
 
 @pytest.mark.parametrize("arm", ["source-only", "full"])
@@ -86,6 +88,28 @@ def test_saved_weights_give_what_was_measured(small_networks: None, tmp_path: Pa
     assert weights and all(name.startswith(("stages.3", "fc")) for name in weights)
     assert any(name.startswith("stem.1.running") for name in changed)  # of the domain, no more of the pretraining
     assert made.whole == {}
+
+
+@pytest.mark.parametrize("form", [Form.SHRUNK, Form.LOW_RANK, Form.SPARSE])
+def test_the_last_stage_of_a_compressed_network_is_adapted(small_networks: None, tmp_path: Path, form: Form) -> None:
+    made = walk(tmp_path, form=form)
+    start = made.start()[0].eval()
+    found = made.scored("full")
+    folder = tmp_path / "seed-0" / "weights"
+    if form is Form.SPARSE:
+        network = NetworkName.COMPACT.make(10, 64).eval()
+        load_safetensors(network, folder / "full.safetensors")
+        zeros = {name for name, one in start.named_parameters() if one.dim() == 4 and not one.all()}
+        assert {name.split(".")[1] for name in zeros if name.startswith("stages")} == {"1", "3"}
+        assert all(not network.get_parameter(name)[start.get_parameter(name) == 0].any() for name in zeros)
+    else:
+        network = torch.export.load(folder / "full.pt2").module()
+    images, labels = next(iter(made.feeding.batches(TARGET.test, 0, training=False)))
+    with torch.no_grad():  # an exported program has no modes
+        assert float((network(images).argmax(1) == labels).double().mean()) == pytest.approx(found.test.accuracy)
+    rows = network_rows(adapted_networks(made, "full"), made.example())
+    assert [row["network"] for row in rows] == ["compact", f"compact, {form.value}"]
+    assert rows[1]["parameters"] < rows[0]["parameters"]
 
 
 def test_the_source_alone_sees_nothing_of_the_target(small_networks: None, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ class Own(FirstArmsOptions):
     network: NetworkName | None = None
     """Network that is adapted."""
     form: Form = Form.DENSE
-    """Adapt the network as it is, or compressed first; a compressed one as a whole."""
+    """Adapt the network as it is, or compressed first."""
     whole: bool = False
     """Train all layers of a pretrained network, not those behind its last pooling alone (Office-Caltech10)."""
     epochs: int = 0
@@ -124,12 +124,10 @@ def plan_of(config: Config) -> RowPlan:
     more, recovery = config.recovery_epochs or int(config.form is not Form.DENSE), None
     if pretraining is not None and more:
         recovery = replace(pretraining, epochs=more, seed=1)  # other batches than the pretraining began with
-    if config.whole and not (plan.frozen and config.form is Form.DENSE):
-        raise InvalidArgument(
-            "whole: row and form train all layers in any case; it is for rows of Office-Caltech10 with dense networks"
-        )
+    if config.whole and not plan.frozen:
+        raise InvalidArgument("whole: this row trains all layers in any case; it is for rows of Office-Caltech10")
     settings = replace(plan.settings, epochs=config.epochs, steps=0) if config.epochs else plan.settings
-    frozen = plan.frozen and not config.whole and pretraining is not None and config.form is Form.DENSE
+    frozen = plan.frozen and not config.whole and pretraining is not None
     return replace(
         plan, network=network, settings=settings, pretraining=pretraining, form=config.form, recovery=recovery,
         frozen=frozen, augment=None if frozen else plan.augment,
@@ -195,7 +193,7 @@ def run(config: Config) -> dict[str, Any]:
         },
         data=f"{domains.source.name}, {domains.target.name}",
         quantities=QUANTITIES,
-        layers={"Network": network_rows(_networks(first, headline), first.example())},
+        layers={"Network": network_rows(adapted_networks(first, headline), first.example())},
         charts=[
             feature_chart(f"Features: {words}", seen[name][0], seen[name][1], first.seed)
             for name, words in shown.items()
@@ -231,9 +229,15 @@ def _part(walks: dict[int, Walk], job: tuple[int, str], tell: Callable[[Any], No
     walks[seed].whole.clear()  # in memory until the last job otherwise
 
 
-def _networks(walk: Walk, arm: str) -> dict[str, nn.Module]:
-    """The dense network, and the one that was adapted as it is run."""
-    plan, network = walk.plan, copy.deepcopy(walk.networks[arm]).to("cpu")
+def adapted_networks(walk: Walk, arm: str) -> dict[str, nn.Module]:
+    """The dense network and the one that was adapted, as they are run, by name.
+
+    Args:
+        walk: that has scored the arm.
+        arm: which.
+    """
+    plan = walk.plan
+    network = copy.deepcopy(walk.networks[arm]).to("cpu") if walk.maps is None else walk.start()[0].eval()
     dense = plan.network.make(len(walk.domains.classes), plan.size).eval()
     if plan.form is Form.DENSE:
         return {plan.network.value: dense}
