@@ -14,6 +14,8 @@ from spokeshave.adaptation.frozen_trunk import (
 from spokeshave.data import Batches, Split, Splits
 from spokeshave.errors import DataError, UnsupportedLayer
 from spokeshave.models import AlexNet, CompactNet, GoogLeNet, SqueezeNet
+from spokeshave.rewrites import shrink
+from spokeshave.rewrites.constant_input import ConstantInput
 
 STAGES = ((8, 8, 1), (8, 12, 2))
 
@@ -99,6 +101,19 @@ def test_a_network_that_cannot_be_cut(network: nn.Module) -> None:
         with pytest.raises(UnsupportedLayer, match="adapt the whole network"):
             cut_at_last_pooling(network.train(training))
         assert all(module.training is training for module in network.modules())
+
+
+def test_a_shrunk_network_is_cut_where_channels_were_constant() -> None:
+    images = torch.rand(2, 3, 8, 8)
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3, padding=1), nn.MaxPool2d(2), nn.Flatten(),
+                            nn.Linear(36, 2))  # fmt: skip
+    with torch.no_grad():
+        network[0].weight[:2] = 0
+        network[0].bias[:2] = 1  # they send ones, which the border of the next layer's padding lacks
+    shrunk = shrink(network.eval(), images)[0]
+    assert any(isinstance(layer, ConstantInput) for layer in shrunk.modules())
+    trunk, rest = cut_at_last_pooling(shrunk)
+    torch.testing.assert_close(rest(trunk(images)), shrunk(images), rtol=0, atol=0)
 
 
 def test_maps_stand_in_for_images() -> None:
