@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spokeshave.adaptation.domain_pair import DomainPair
 from spokeshave.adaptation.domain_probe import probe_domains
@@ -90,6 +90,22 @@ def test_saved_weights_give_what_was_measured(small_networks: None, tmp_path: Pa
     assert made.whole == {}
 
 
+def flops_of_weights(network: nn.Module, image: Tensor) -> int:
+    """Two for each weight that is not zero and each place that it is used at."""
+    found = []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        assert isinstance(layer.weight, Tensor)
+        at = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
+        found.append(2 * int(layer.weight.count_nonzero()) * at[0, 0].numel())
+
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            layer.register_forward_hook(note)
+    network(image)
+    return sum(found)
+
+
 @pytest.mark.parametrize("form", [Form.SHRUNK, Form.LOW_RANK, Form.SPARSE])
 def test_the_last_stage_of_a_compressed_network_is_adapted(small_networks: None, tmp_path: Path, form: Form) -> None:
     made = walk(tmp_path, form=form)
@@ -109,7 +125,12 @@ def test_the_last_stage_of_a_compressed_network_is_adapted(small_networks: None,
         assert float((network(images).argmax(1) == labels).double().mean()) == pytest.approx(found.test.accuracy)
     rows = network_rows(adapted_networks(made, "full"), made.example())
     assert [row["network"] for row in rows] == ["compact", f"compact, {form.value}"]
-    assert rows[1]["parameters"] < rows[0]["parameters"]
+    assert rows[1]["parameters"] < rows[0]["parameters"] and rows[1]["flops"] < rows[0]["flops"]
+    if form is Form.SPARSE:
+        total = sum(one.numel() for one in start.parameters())
+        zeros = sum(int((one == 0).sum()) for name, one in start.named_parameters() if one.dim() == 4)
+        assert (rows[0]["parameters"], rows[1]["parameters"]) == (total, total - zeros)
+        assert rows[1]["flops"] == flops_of_weights(start, torch.rand(1, 3, 64, 64))
 
 
 def test_the_source_alone_sees_nothing_of_the_target(small_networks: None, tmp_path: Path) -> None:

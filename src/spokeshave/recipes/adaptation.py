@@ -229,8 +229,8 @@ def _part(walks: dict[int, Walk], job: tuple[int, str], tell: Callable[[Any], No
     walks[seed].whole.clear()  # in memory until the last job otherwise
 
 
-def adapted_networks(walk: Walk, arm: str) -> dict[str, nn.Module]:
-    """The dense network and the one that was adapted, as they are run, by name.
+def adapted_networks(walk: Walk, arm: str) -> dict[str, tuple[nn.Module, nn.Module]]:
+    """The dense network and the one that was adapted, by name: as they are run, and in layers of torch.
 
     Args:
         walk: that has scored the arm.
@@ -240,9 +240,9 @@ def adapted_networks(walk: Walk, arm: str) -> dict[str, nn.Module]:
     network = copy.deepcopy(walk.networks[arm]).to("cpu") if walk.maps is None else walk.start()[0].eval()
     dense = plan.network.make(len(walk.domains.classes), plan.size).eval()
     if plan.form is Form.DENSE:
-        return {plan.network.value: dense}
+        return {plan.network.value: (dense, dense)}
     name = f"{plan.network.value}, {plan.form.value}"
-    return {plan.network.value: dense, name: deployed(network, plan.form, walk.example())}
+    return {plan.network.value: (dense, dense), name: (deployed(network, plan.form, walk.example()), network)}
 
 
 def domains_of(plan: RowPlan, config: Config) -> DomainPair:

@@ -56,16 +56,25 @@ def confusion_table(title: str, seen: Seen, classes: Sequence[str]) -> HeatTable
     return HeatTable(title, "true class", names, "answer", names, shares.tolist())
 
 
-def network_rows(networks: dict[str, nn.Module], example: Tensor) -> list[dict[str, Any]]:
-    """Parameters, FLOPs and speed of networks, for one image.
+def network_rows(networks: dict[str, tuple[nn.Module, nn.Module]], example: Tensor) -> list[dict[str, Any]]:
+    """Parameters, FLOPs and speed of networks, for one image; what weights that are zero would cost is left out.
 
     Args:
-        networks: by name.
+        networks: by name, the network as it is run, and the same in layers of torch: generated code cannot be counted.
         example: one image.
     """
     found = []
-    for name, network in networks.items():
-        cost = measure(network, example)
+    for name, (network, layers) in networks.items():
+        cost, counted = measure(network, example), measure(layers, example)
+        flops, zeros, weights = 0.0, 0, dict(layers.named_parameters())
+        for layer in counted.layers:
+            weight = weights.get(f"{layer.name}.weight")
+            if weight is None or weight.dim() < 2:
+                flops += layer.flops
+                continue
+            alive = int(weight.count_nonzero())
+            zeros += weight.numel() - alive
+            flops += layer.flops * alive / weight.numel()
         times = {f"ms_batch_{one.batch_size}_threads_{one.threads}": 1e3 * one.median_s for one in cost.latencies}
-        found.append({"network": name, "parameters": cost.parameters, "flops": cost.flops, **times})
+        found.append({"network": name, "parameters": counted.parameters - zeros, "flops": round(flops), **times})
     return found
