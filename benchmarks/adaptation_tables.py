@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean, stdev
 
 from spokeshave.ledger import Row, read_rows
 
@@ -28,17 +28,16 @@ def digits(directory: Path) -> str:
 
 
 def networks(directory: Path) -> str:
-    """Size, cost and accuracy of the networks, means over tasks of Office-Caltech10; times are medians over them."""
+    """Size and accuracy of the networks, means over tasks of Office-Caltech10."""
     rows = _office(directory)
     if not rows:
         return NOTHING
-    lines = _head(["network", "parameters", "MFLOPs", "ms an image", "source only", "full", "better on"])
+    lines = _head(["network", "parameters", "MFLOPs", "source only", "full", "better on"])
     for network in _networks(rows):
         own = [row for row in rows if row.config["network"] == network]
-        sizes = [row.numbers["layers"]["Network"][0] for row in own]
-        ms = median(size["ms_batch_16_threads_1"] / 16 for size in sizes)
-        parameters, flops = f"{sizes[0]['parameters']:,}", f"{sizes[0]['flops'] / 1e6:.0f}"
-        lines.append(_line([network, parameters, flops, f"{ms:.1f}", *_means([row.numbers["arms"] for row in own])]))
+        size = own[0].numbers["layers"]["Network"][0]
+        parameters, flops = f"{size['parameters']:,}", f"{size['flops'] / 1e6:.0f}"
+        lines.append(_line([network, parameters, flops, *_means([row.numbers["arms"] for row in own])]))
     return "\n".join(lines)
 
 

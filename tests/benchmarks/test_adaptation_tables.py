@@ -15,7 +15,7 @@ def arm(*errors: float) -> dict:
 def adapted(folder: Path, row: str, frozen: bool, network: str, form: str, more: int = 0, **arms: dict) -> None:
     numbers = {
         "arms": {name.replace("_", "-"): one for name, one in arms.items()},
-        "layers": {"Network": [{"parameters": 1234, "flops": 5e6, "ms_batch_16_threads_1": 32.0}]},
+        "layers": {"Network": [{"parameters": 1234, "flops": 5e6}]},
     }
     config = {"frozen": frozen, "network": network, "form": form, "recovery": {"epochs": more} if more else None}
     path = write_row(
@@ -43,8 +43,8 @@ def test_tables(tmp_path: Path) -> None:
     assert "50.0, 60.0" in cells["amazon-dslr"] and "50.0, 40.0" in cells["dslr-amazon"]
     assert "50.0, **50.0**" in cells["mean"] and "30.0, **40.0**" in cells["mean"]
     assert adaptation_tables.networks(tmp_path).splitlines()[2:] == [
-        "| compact | 1,234 | 5 | 2.0 | 50.0 | **50.0** | 1 of 2 |",
-        "| alexnet | 1,234 | 5 | 2.0 | 30.0 | **40.0** | 1 of 1 |",
+        "| compact | 1,234 | 5 | 50.0 | **50.0** | 1 of 2 |",
+        "| alexnet | 1,234 | 5 | 30.0 | **40.0** | 1 of 1 |",
     ]
     assert adaptation_tables.forms(tmp_path).splitlines()[2:] == [
         "| amazon-dslr | compact | dense | last stage | 0 | 1,234 | 5 | 50.0 | 60.0 |",
