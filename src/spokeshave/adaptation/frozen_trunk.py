@@ -18,7 +18,7 @@ from spokeshave.adaptation.domain_pair import DomainPair
 from spokeshave.adaptation.target_statistics import refresh_statistics
 from spokeshave.data import Batches, Split, Splits
 from spokeshave.errors import UnsupportedLayer
-from spokeshave.structures.graph_tracing import without_shape_checks
+from spokeshave.structures.graph_tracing import LeafTracer, without_shape_checks
 
 _POOLING = (nn.MaxPool2d, nn.AvgPool2d)
 
@@ -74,13 +74,6 @@ def cut_at_last_pooling(network: nn.Module) -> tuple[fx.GraphModule, fx.GraphMod
     )
 
 
-class _Tracer(fx.Tracer):
-    """Leaves whole what the rewrites of this package put in place of a layer."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return getattr(m, "traced_as_leaf", False) or super().is_leaf_module(m, module_qualified_name)
-
-
 def _one_graph(network: nn.Module) -> fx.Graph:
     """The graph of a network that is the same in training and in evaluation."""
     modes = {module: module.training for module in network.modules()}
@@ -88,7 +81,7 @@ def _one_graph(network: nn.Module) -> fx.Graph:
     try:
         with without_shape_checks():
             for training in (True, False):
-                graphs.append(_Tracer().trace(network.train(training)))
+                graphs.append(LeafTracer().trace(network.train(training)))
     except Exception as error:  # tracing runs code of anybody
         what = f"{type(network).__name__}: torch.fx could not trace it ({error})"
         raise UnsupportedLayer(f"{what}; adapt the whole network") from error

@@ -142,8 +142,7 @@ class Batches:
         """
         for start in range(self.rank, len(self.split), self.batch_size * self.world_size):
             chosen = slice(start, start + self.batch_size * self.world_size, self.world_size)
-            images = self._images[chosen]
-            yield self._finish(images if self.augment is None else self.augment.centre(images)), self._labels[chosen]
+            yield self._unaugmented(chosen)
 
     def evenly(self) -> Iterator[tuple[Float[Tensor, "b c h w"], Int64[Tensor, " b"]]]:
         """Go once through the images for statistics over batches: in a random order, in batches of about one size.
@@ -155,8 +154,11 @@ class Batches:
         order = torch.randperm(len(self.split), generator=_generator("evenly", self.seed, len(self.split)))
         own = order[self.rank :: self.world_size].to(self.device)
         for chosen in own.tensor_split(-(-len(own) // self.batch_size)):
-            images = self._images[chosen]
-            yield self._finish(images if self.augment is None else self.augment.centre(images)), self._labels[chosen]
+            yield self._unaugmented(chosen)
+
+    def _unaugmented(self, chosen: slice | Tensor) -> tuple[Tensor, Tensor]:
+        images = self._images[chosen]
+        return self._finish(images if self.augment is None else self.augment.centre(images)), self._labels[chosen]
 
     def _finish(self, images: Tensor) -> Tensor:
         normalised = self.normalize(images)

@@ -206,14 +206,8 @@ class Walk:
         resume: bool = False,
         maps: Maps | None = None,
     ) -> None:
-        self.plan, self.domains, self.run_dir, self.feeding, self.pretrained = (
-            plan,
-            domains,
-            run_dir,
-            feeding,
-            pretrained,
-        )
-        self.seed, self.resume, self.maps = seed, resume, maps
+        self.plan, self.domains, self.run_dir, self.feeding = plan, domains, run_dir, feeding
+        self.pretrained, self.seed, self.resume, self.maps = pretrained, seed, resume, maps
         self.networks: dict[str, nn.Module] = {}
         self.whole: dict[str, nn.Module] = {}
 

@@ -132,7 +132,15 @@ for _operator in INPLACE_OPERATORS:
     setattr(_Proxy, f"__{_operator.__name__}__", _keep_in_place(_operator))
 
 
-class _Tracer(fx.Tracer):
+class LeafTracer(fx.Tracer):
+    """A tracer that leaves whole what the rewrites of this package put in place of a layer."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a module is one call."""
+        return getattr(m, "traced_as_leaf", False) or super().is_leaf_module(m, module_qualified_name)
+
+
+class _Tracer(LeafTracer):
     def __init__(self, opaque: frozenset[str]) -> None:
         super().__init__()
         self.opaque = opaque
@@ -142,9 +150,7 @@ class _Tracer(fx.Tracer):
         return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if module_qualified_name in self.opaque or getattr(m, "traced_as_leaf", False):
-            return True
-        return super().is_leaf_module(m, module_qualified_name)
+        return module_qualified_name in self.opaque or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]
@@ -171,9 +177,7 @@ def _trace(model: nn.Module, inputs: Sequence[object], notes: list[str]) -> fx.G
         try:
             with without_shape_checks():
                 graph = tracer.trace(model, concrete_args=fixed or None)
-            for (
-                node
-            ) in graph.nodes:  # a saved network names the types of its arguments, and those with shapes have none
+            for node in graph.nodes:  # a saved network imports the types of its arguments; those of shapes are nowhere
                 node.type = None
             graph._tracer_cls = None  # a saved network is traced again by PyTorch's own tracer when it is loaded
             return fx.GraphModule(tracer.root, graph, type(model).__name__)
