@@ -91,6 +91,17 @@ def conv_m(directory: Path) -> str:
     return "\n".join([*_head(["branches", "parameters", "accuracy"]), *lines]) if lines else NOTHING
 
 
+def speed(directory: Path) -> str:
+    """Networks timed in turns, beside the compact one."""
+    rows = [row for row in read_rows("benchmarks", directory) if row.row == "compact-speed"]
+    lines = _head(["network", "pixels, classes", "parameters", "MFLOPs", "batch", "threads", "times as long"])
+    for found in (one for row in rows for one in row.numbers["rows"]):
+        about = [found["network"], f"{found['size']}, {found['classes']}", f"{found['parameters']:,}"]
+        about += [f"{found['flops'] / 1e6:.0f}", str(found["batch_size"]), str(found["threads"])]
+        lines.append(_line([*about, f"{found['ratio']:.2f} ± {found['ratio_spread']:.2f}"]))
+    return "\n".join(lines) if rows else NOTHING
+
+
 def fixed_features(directory: Path) -> str:
     """Every way on fixed features, by task."""
     parts = []

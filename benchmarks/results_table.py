@@ -498,6 +498,7 @@ PLACES: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
     ("docs/papers/compact_dnn.md", "networks", adaptation_tables.networks),
     ("docs/papers/compact_dnn.md", "office", adaptation_tables.office),
     ("docs/papers/compact_dnn.md", "conv-m", adaptation_tables.conv_m),
+    ("docs/papers/compact_dnn.md", "compact-speed", adaptation_tables.speed),
     ("docs/papers/compact_dnn.md", "forms", adaptation_tables.forms),
     ("docs/papers/compact_dnn.md", "fixed-features", adaptation_tables.fixed_features),
 )

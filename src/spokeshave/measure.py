@@ -1,7 +1,8 @@
 """What a model costs: parameters, bytes, FLOPs and latency, whole and per layer; two models timed side by side.
 
 FLOPs are counted by torch's `FlopCounterMode` from the operations that really run (a convolution that gathers the few
-patch rows it needs is charged for those only). One multiply-add counts as 2. Elementwise work, pooling and
+patch rows it needs is charged for those only), and by modules of generated code themselves, whose zeros cost nothing
+and are not kept. One multiply-add counts as 2. Elementwise work, pooling and
 normalization count as 0, as in the papers' tables.
 Latencies are medians with the inter-quartile spread, after a warm-up, in eval and inference mode.
 """
@@ -15,6 +16,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from spokeshave.errors import InvalidArgument
+from spokeshave.structures.own_costs import HasOwnCosts, OwnCost
 from spokeshave.timing import ROOT, count_flops, evaluating, median_and_spread, time_in_turns, time_layers
 
 Example = Tensor | tuple[Tensor, ...]
@@ -197,13 +199,15 @@ def measure(
                 for count in thread_counts:
                     samples = time_in_turns([model], batch, count, repeats, budget_s)[0]
                     latencies.append(Latency(batch_size, count, *median_and_spread(samples), len(samples)))
-    tensors = [*model.parameters(), *model.buffers()]
+    tensors, own = [*model.parameters(), *model.buffers()], list(_own_costs(model))
+    nonzero = sum(int(torch.count_nonzero(parameter.detach())) for parameter in model.parameters())
+    generated = (LayerCost(name, one.kind, one.parameters, one.flops, None) for name, one in own)
     return Measurement(
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        nonzero_parameters=sum(int(torch.count_nonzero(parameter.detach())) for parameter in model.parameters()),
-        bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
-        flops=total_flops,
-        layers=tuple(_layer_costs(model, flops, times)),
+        parameters=sum(parameter.numel() for parameter in model.parameters()) + sum(one.parameters for _, one in own),
+        nonzero_parameters=nonzero + sum(one.nonzero_parameters for _, one in own),
+        bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors) + sum(one.bytes for _, one in own),
+        flops=total_flops + sum(one.flops for _, one in own),
+        layers=(*_layer_costs(model, flops, times), *generated),
         latencies=tuple(latencies),
     )
 
@@ -339,6 +343,13 @@ def _layer_costs(model: nn.Module, flops: dict[str, int], times: dict[str, float
         parameters = 0 if isinstance(module, _PARAMETER_LISTS) else sum(parameter.numel() for parameter in own)
         if parameters or flops.get(label) or (label in times and label in layers):
             yield LayerCost(label, type(module).__name__, parameters, flops.get(label, 0), times.get(label))
+
+
+def _own_costs(model: nn.Module) -> Iterator[tuple[str, OwnCost]]:
+    """Give layers that torch does not see, by their names in the model."""
+    for name, module in model.named_modules():
+        if isinstance(module, HasOwnCosts):
+            yield from ((f"{name}.{one.name}" if name else one.name, one) for one in module.own_costs())
 
 
 def _plain(record: Any) -> dict[str, Any]:

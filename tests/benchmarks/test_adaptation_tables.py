@@ -72,3 +72,15 @@ def test_kinds_of_branches(tmp_path: Path) -> None:
         allow_dirty=True,
     )  # fmt: skip
     assert adaptation_tables.conv_m(tmp_path).splitlines()[2:] == ["| convolutions | 1,000 | 55.0 ± 7.1 |"]
+
+
+def test_speed(tmp_path: Path) -> None:
+    found = {"network": "googlenet", "size": 64, "classes": 10, "parameters": 5_991_082, "flops": 258e6}
+    found |= {"batch_size": 16, "threads": 1, "ms": 40.0, "ratio": 1.25, "ratio_spread": 0.05}
+    write_row(
+        "benchmarks", "compact-speed", {}, {"rows": [found]}, seeds=[0], wall_s=1.0, command="x", directory=tmp_path,
+        allow_dirty=True,
+    )  # fmt: skip
+    assert adaptation_tables.speed(tmp_path).splitlines()[2:] == [
+        "| googlenet | 64, 10 | 5,991,082 | 258 | 16 | 1 | 1.25 ± 0.05 |"
+    ]

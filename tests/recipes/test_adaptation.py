@@ -147,7 +147,19 @@ def test_forms_of_the_compact_network(form: Form) -> None:
     assert (count[1] < count[0]) is (form is not Form.DENSE)
     last = made.get_submodule("fc")  # new, and small everywhere: nothing is chosen by its weights
     assert isinstance(last, torch.nn.Linear) and bool(last.weight.all())
+    if form is Form.SPARSE:
+        assert bool(made.get_parameter("stem.0.weight").all())
     torch.testing.assert_close(deployed(made.eval(), form, images)(images), made(images), rtol=1e-4, atol=1e-5)
+
+
+def test_kernels_that_read_images_are_spared() -> None:
+    network, images = LeNet(), torch.rand(2, 1, 28, 28)
+    with torch.no_grad():
+        network.conv1.weight *= 1e-3  # ranked with the others they would all go
+    made = formed(network, Form.SPARSE, images)[0]
+    zeros = {name: float((one == 0).double().mean()) for name, one in made.named_parameters() if one.dim() > 1}
+    assert zeros["conv1.weight"] == zeros["ip2.weight"] == 0
+    assert zeros["conv2.weight"] > 0.3 and zeros["ip1.weight"] > 0.6
 
 
 def test_small_filters_go() -> None:

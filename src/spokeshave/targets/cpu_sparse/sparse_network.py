@@ -5,6 +5,7 @@ Direct sparse convolution (Park et al., ICLR 2017) for whole networks. The plain
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -23,9 +24,11 @@ from spokeshave.errors import InvalidArgument
 from spokeshave.jit.code_cache import code_key, generator
 from spokeshave.jit.host_cpu import VectorSet
 from spokeshave.structures.graph_tracing import TracedNetwork
+from spokeshave.structures.own_costs import OwnCost
 from spokeshave.targets.cpu_sparse.dense_layer import DenseLayer, dense_seconds
 from spokeshave.targets.cpu_sparse.lowering import lower
 from spokeshave.targets.cpu_sparse.network_steps import (
+    Chain,
     Convolve,
     Fallback,
     Multiply,
@@ -39,6 +42,9 @@ from spokeshave.targets.cpu_sparse.segment import Layout, Segment
 from spokeshave.targets.cpu_sparse.step_fusion import fuse
 from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight
 from spokeshave.targets.cpu_sparse.tuning import TUNE_S
+
+_BYTES_A_NONZERO = 8
+"""Of a value and its position."""
 
 Piece = NetworkSteps | DenseLayer | Fallback
 
@@ -207,6 +213,28 @@ class SparseNetwork(nn.Module):
             for value in vars(step).values():
                 parts.append(value.digest if isinstance(value, StoredWeight) else value)
         return code_key(*parts)
+
+    def own_costs(self) -> list[OwnCost]:
+        """What layers keep and compute; those that torch runs have no FLOPs here, for torch's counter sees them."""
+        found = []
+        for piece in self.pieces:
+            if isinstance(piece, Fallback):
+                continue
+            generated = isinstance(piece, NetworkSteps) and not self.plain
+            for step in piece.steps if isinstance(piece, NetworkSteps) else [piece.step]:
+                flops = 0
+                if isinstance(step, Convolve | Multiply):
+                    kept, count = [step.bias], step.weight.nonzeros
+                    flops = 2 * count * math.prod(self.network.shapes[step.output][1:]) if generated else 0
+                elif isinstance(step, Chain) and step.scales is not None:
+                    kept, count = [step.scales], 0
+                else:
+                    continue
+                others = sum(array.size for array in kept)
+                nonzero = count + sum(int(np.count_nonzero(array)) for array in kept)
+                size = _BYTES_A_NONZERO * count + sum(array.nbytes for array in kept)
+                found.append(OwnCost(step.layer, type(step).__name__, count + others, nonzero, size, flops))
+        return found
 
     @property
     def fallbacks(self) -> list[Fallback]:
