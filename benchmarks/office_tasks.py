@@ -16,7 +16,7 @@ from rich.console import Console
 
 from spokeshave.recipes.adaptation import Config, Row, run
 from spokeshave.recipes.adaptation_arms import ArmName
-from spokeshave.recipes.adaptation_forms import Form
+from spokeshave.recipes.adaptation_forms import Form, strength_of
 from spokeshave.recipes.adaptation_rows import ROWS, NetworkName
 from spokeshave.run_output import RECORD_FILE
 
@@ -59,7 +59,7 @@ def main(options: Options) -> None:
             form = [] if options.form is Form.DENSE else [options.form.value]
             longer = ["longer"] if options.recovery_epochs and not form else []
             run_dir = options.run_dir / "-".join(["adaptation", task.value, network.value, *form, *longer])
-            if _finished(run_dir, options.ledger):
+            if _finished(run_dir, options.ledger, strength_of(options.form)):
                 console.print(f"{run_dir}: finished before")
                 continue
             config = Config(
@@ -71,12 +71,18 @@ def main(options: Options) -> None:
             gc.collect()  # traced networks refer to themselves: else those of many tasks stay in memory
 
 
-def _finished(run_dir: Path, ledger: Path | None) -> bool:
-    """Whether a run has its record, and its row where one is asked for: a changed tree or a kill comes between."""
+def _finished(run_dir: Path, ledger: Path | None, strength: float) -> bool:
+    """Whether a run has its record, and its row where one is asked for: a changed tree or a kill comes between.
+
+    A run whose form was made by another strength is none.
+    """
     record = run_dir / RECORD_FILE
     if not record.exists():
         return False
-    return ledger is None or (ledger / "adaptation" / f"{json.loads(record.read_text())['row']}.json").exists()
+    found = json.loads(record.read_text())
+    if strength and found["config"].get("by") != strength:
+        return False
+    return ledger is None or (ledger / "adaptation" / f"{found['row']}.json").exists()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What a model costs: parameters, bytes, FLOPs and latency, whole and per layer; two models timed side by side.
 
 FLOPs are counted by torch's `FlopCounterMode` from the operations that really run (a convolution that gathers the few
-patch rows it needs is charged for those only), and by modules of generated code themselves, whose zeros cost nothing
-and are not kept. One multiply-add counts as 2. Elementwise work, pooling and
+patch rows it needs is charged for those only). Generated code, which torch does not see, is charged for its nonzeros,
+by what its modules say themselves (`HasOwnCosts`). One multiply-add counts as 2. Elementwise work, pooling and
 normalization count as 0, as in the papers' tables.
 Latencies are medians with the inter-quartile spread, after a warm-up, in eval and inference mode.
 """
@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from spokeshave.errors import InvalidArgument
-from spokeshave.structures.own_costs import HasOwnCosts, OwnCost
+from spokeshave.structures.own_costs import OwnCost, for_images, images_through, own_costs_of
 from spokeshave.timing import ROOT, count_flops, evaluating, median_and_spread, time_in_turns, time_layers
 
 Example = Tensor | tuple[Tensor, ...]
@@ -51,7 +51,11 @@ class Latency:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Cost of a whole model. `flops` is for one image, `bytes` the parameters and the buffers."""
+    """Cost of a whole model.
+
+    `flops` is for one image, `bytes` the parameters and the buffers; a nonzero of generated code counts as its value
+    and its position, 8 bytes, in whatever layouts it stands in memory.
+    """
 
     parameters: int
     nonzero_parameters: int
@@ -189,7 +193,10 @@ def measure(
     with evaluating(model):
         one = _batch(inputs, 1)
         _try(model, one)
-        flops, total_flops = count_flops(model, one)
+        own = own_costs_of(model)
+        with images_through(model, own) as images:
+            flops, total_flops = count_flops(model, one)
+        own = {name: for_images(costs, images[name]) for name, costs in own.items()}
         latencies: list[Latency] = []
         times: dict[str, float] = {}
         if latency:
@@ -199,15 +206,14 @@ def measure(
                 for count in thread_counts:
                     samples = time_in_turns([model], batch, count, repeats, budget_s)[0]
                     latencies.append(Latency(batch_size, count, *median_and_spread(samples), len(samples)))
-    tensors, own = [*model.parameters(), *model.buffers()], list(_own_costs(model))
-    nonzero = sum(int(torch.count_nonzero(parameter.detach())) for parameter in model.parameters())
-    generated = (LayerCost(name, one.kind, one.parameters, one.flops, None) for name, one in own)
+    tensors, others = [*model.parameters(), *model.buffers()], [cost for costs in own.values() for cost in costs]
+    nonzeros = sum(int(torch.count_nonzero(parameter.detach())) for parameter in model.parameters())
     return Measurement(
-        parameters=sum(parameter.numel() for parameter in model.parameters()) + sum(one.parameters for _, one in own),
-        nonzero_parameters=nonzero + sum(one.nonzero_parameters for _, one in own),
-        bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors) + sum(one.bytes for _, one in own),
-        flops=total_flops + sum(one.flops for _, one in own),
-        layers=(*_layer_costs(model, flops, times), *generated),
+        parameters=sum(parameter.numel() for parameter in model.parameters()) + sum(o.parameters for o in others),
+        nonzero_parameters=nonzeros + sum(other.nonzero_parameters for other in others),
+        bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors) + sum(o.bytes for o in others),
+        flops=total_flops + sum(other.flops for other in others if not other.seen_by_torch),
+        layers=tuple(_layer_costs(model, flops, times, own)),
         latencies=tuple(latencies),
     )
 
@@ -329,27 +335,27 @@ def _layer_kinds(model: nn.Module) -> dict[str, str]:
     return {name: type(module).__name__ for name, module in _layers(model)}
 
 
-def _layer_costs(model: nn.Module, flops: dict[str, int], times: dict[str, float]) -> Iterator[LayerCost]:
-    """Give every module that holds parameters, costs FLOPs or was timed as a layer, in the model's order."""
+def _layer_costs(
+    model: nn.Module, flops: dict[str, int], times: dict[str, float], own: Mapping[str, Sequence[OwnCost]]
+) -> Iterator[LayerCost]:
+    """Give every layer that holds parameters, costs FLOPs or was timed as a layer, in the model's order."""
     counted: set[int] = set()
     layers = dict(_layers(model))
     for name, module in model.named_modules():
         label = name or ROOT
-        own = []
+        held = []
         for parameter in _own_parameters(module):
             if id(parameter) not in counted:
                 counted.add(id(parameter))
-                own.append(parameter)
-        parameters = 0 if isinstance(module, _PARAMETER_LISTS) else sum(parameter.numel() for parameter in own)
-        if parameters or flops.get(label) or (label in times and label in layers):
-            yield LayerCost(label, type(module).__name__, parameters, flops.get(label, 0), times.get(label))
-
-
-def _own_costs(model: nn.Module) -> Iterator[tuple[str, OwnCost]]:
-    """Give layers that torch does not see, by their names in the model."""
-    for name, module in model.named_modules():
-        if isinstance(module, HasOwnCosts):
-            yield from ((f"{name}.{one.name}" if name else one.name, one) for one in module.own_costs())
+                held.append(parameter)
+        parameters = 0 if isinstance(module, _PARAMETER_LISTS) else sum(parameter.numel() for parameter in held)
+        inside = [one for one in own.get(name, ()) if one.name]
+        parameters += sum(one.parameters for one in own.get(name, ()) if not one.name)
+        left = flops.get(label, 0) - sum(one.flops for one in inside if one.seen_by_torch)
+        if parameters or left or (label in times and label in layers):
+            yield LayerCost(label, type(module).__name__, parameters, left, times.get(label))
+        for one in inside:
+            yield LayerCost(f"{name}.{one.name}".lstrip("."), one.kind, one.parameters, one.flops, None)
 
 
 def _plain(record: Any) -> dict[str, Any]:

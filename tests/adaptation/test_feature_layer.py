@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from spokeshave.adaptation.feature_layer import features_of, last_layer
+from spokeshave.adaptation.feature_layer import features_of, first_layer, last_layer
 from spokeshave.errors import InvalidArgument, UnsupportedLayer
 from spokeshave.models import CompactNet, GoogLeNet, LeNet, SqueezeNet
 
@@ -71,3 +71,10 @@ def test_features_of_tokens_are_averaged_over_tokens() -> None:
 def test_a_network_that_fails_says_on_what() -> None:
     with pytest.raises(InvalidArgument, match=r"LeNet fails on images of shape \(1, 30, 30\)"):
         last_layer(LeNet(), torch.rand(2, 1, 30, 30))
+
+
+def test_the_first_layer() -> None:
+    padded = nn.Sequential(nn.ZeroPad2d(1), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.Conv2d(4, 3, 1), nn.Flatten())
+    assert first_layer(padded, torch.rand(2, 3, 6, 6)) == "2"
+    with pytest.raises(UnsupportedLayer, match="no linear or convolutional layer runs"):
+        first_layer(nn.Flatten(), torch.rand(2, 3, 6, 6))

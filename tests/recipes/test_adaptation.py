@@ -162,6 +162,13 @@ def test_kernels_that_read_images_are_spared() -> None:
     assert zeros["conv2.weight"] > 0.3 and zeros["ip1.weight"] > 0.6
 
 
+def test_a_network_of_two_layers_keeps_the_last() -> None:
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 9), torch.nn.ReLU(), torch.nn.Linear(9, 4))
+    made = formed(network, Form.SPARSE, torch.rand(2, 3, 4, 4))[0]
+    assert float((made.get_parameter("1.weight") == 0).double().mean()) == pytest.approx(0.7, abs=0.01)
+    assert bool(made.get_parameter("3.weight").all())
+
+
 def test_small_filters_go() -> None:
     network, images = LeNet(), torch.rand(2, 1, 28, 28)
     zeroed = without_small_filters(network, 0.5, images)

@@ -32,6 +32,39 @@ def last_layer(network: nn.Module, example: Float[Tensor, "b *image"]) -> str:
         >>> last_layer(nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 3)), torch.zeros(1, 2))
         '2'
     """
+    ran, scores = _as_they_run(network, example)
+    found = [name for name, channels in ran if channels == scores.shape[1]]
+    if not found:
+        raise UnsupportedLayer(
+            f"{type(network).__name__}: no linear or convolutional layer gives {scores.shape[1]} numbers, as many as "
+            "there are classes; name the layer whose input are the features"
+        )
+    return found[-1]
+
+
+def first_layer(network: nn.Module, example: Float[Tensor, "b *image"]) -> str:
+    """Name the linear or convolutional layer that runs first: the one that reads the image.
+
+    Args:
+        network: gives logits; left as it was.
+        example: a batch that it takes.
+
+    Raises:
+        UnsupportedLayer: where there is no such layer.
+        InvalidArgument: where the network fails, or does not give logits of shape (b, classes).
+
+    Example:
+        >>> first_layer(nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 3)), torch.zeros(1, 2))
+        '0'
+    """
+    ran, _ = _as_they_run(network, example)
+    if not ran:
+        raise UnsupportedLayer(f"{type(network).__name__}: no linear or convolutional layer runs")
+    return ran[0][0]
+
+
+def _as_they_run(network: nn.Module, example: Tensor) -> tuple[list[tuple[str, int]], Tensor]:
+    """Names of layers and how many numbers each gives a position, one call after another; and the network's scores."""
     ran: list[tuple[str, int]] = []
 
     def note(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
@@ -41,17 +74,10 @@ def last_layer(network: nn.Module, example: Float[Tensor, "b *image"]) -> str:
         layer.register_forward_hook(note(name)) for name, layer in network.named_modules() if isinstance(layer, _KINDS)
     ]
     try:
-        scores = scores_of(network, example)
+        return ran, scores_of(network, example)
     finally:
         for handle in handles:
             handle.remove()
-    found = [name for name, channels in ran if channels == scores.shape[1]]
-    if not found:
-        raise UnsupportedLayer(
-            f"{type(network).__name__}: no linear or convolutional layer gives {scores.shape[1]} numbers, as many as "
-            "there are classes; name the layer whose input are the features"
-        )
-    return found[-1]
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ from spokeshave.processes import is_first, usable_device
 from spokeshave.recipes.adaptation_arms import SOURCE, ArmName, Walk, feeding_of, frozen_maps, pretrained_network
 from spokeshave.recipes.adaptation_card import write_cards
 from spokeshave.recipes.adaptation_figures import confusion_table, feature_chart, network_rows
-from spokeshave.recipes.adaptation_forms import Form, deployed
+from spokeshave.recipes.adaptation_forms import Form, deployed, strength_of
 from spokeshave.recipes.adaptation_rows import RATES, ROWS, NetworkName, RowPlan
 from spokeshave.run_output import command_line, refuse_finished
 
@@ -185,7 +185,8 @@ def run(config: Config) -> dict[str, Any]:
         title=f"Adaptation: {domains.source.name} to {domains.target.name}",
         headline=headline,
         config={
-            "network": plan.network.value, "form": plan.form.value, "frozen": plan.frozen, "size": plan.size,
+            "network": plan.network.value, "form": plan.form.value, "by": strength_of(plan.form),
+            "frozen": plan.frozen, "size": plan.size,
             "terms": plan.terms.to_dict(), "arms": names[1:],
             "batch_size": plan.batch_size, "smoke": config.smoke, "training": plan.settings.to_dict(),
             "pretraining": None if plan.pretraining is None else plan.pretraining.to_dict(),

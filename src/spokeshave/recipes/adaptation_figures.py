@@ -60,12 +60,13 @@ def network_rows(networks: dict[str, tuple[nn.Module, nn.Module]], example: Tens
     """Parameters, FLOPs and speed of networks, for one image; what weights that are zero would cost is left out.
 
     Args:
-        networks: by name, the network as it is run, and the same in layers of torch: generated code cannot be counted.
+        networks: by name, the network as it is run, which is timed, and the same in layers of torch, which are counted:
+            so batch normalization, which compiled networks fold into weights, is in all counts.
         example: one image.
     """
     found = []
     for name, (network, layers) in networks.items():
-        cost, counted = measure(network, example), measure(layers, example)
+        cost, counted = measure(network, example), measure(layers, example, latency=False)
         flops, zeros, weights = 0.0, 0, dict(layers.named_parameters())
         for layer in counted.layers:
             weight = weights.get(f"{layer.name}.weight")

@@ -9,11 +9,10 @@ from enum import Enum
 import torch
 from torch import Tensor, nn
 
-from spokeshave.adaptation.feature_layer import last_layer
+from spokeshave.adaptation.feature_layer import first_layer, last_layer
 from spokeshave.regularizers import Freeze, Frozen, Regularizer
 from spokeshave.rewrites import low_rank, prune, shrink, to_sparse
 from spokeshave.structures.groups import CONVOLUTIONS
-from spokeshave.structures.layer_calls import layer_calls
 
 FILTERS, ZEROS, ERROR = 0.3, 0.7, 0.3
 """Shares: of filters that go, of single weights that become zero, of the squared norm that a factorized layer loses."""
@@ -53,18 +52,11 @@ def formed(network: nn.Module, form: Form, example: Tensor) -> tuple[nn.Module, 
     last = last_layer(network, example)
     if form is Form.LOW_RANK:
         return low_rank(network, example, max_error=ERROR, exclude=(last,))[0], []
-    # Ranked with the others, the few wide kernels that read the image would lose nearly all, and with them colours.
-    spared = {last, *_reading(network, example)}
     layers = [name for name, layer in network.named_modules() if isinstance(layer, (*CONVOLUTIONS, nn.Linear))]
-    pruned, _ = prune(network, dict.fromkeys((name for name in layers if name not in spared), ZEROS))
+    # Ranked with the others, the few wide kernels that read the image would lose nearly all, and with them colours.
+    chosen = set(layers) - {first_layer(network, example), last} or set(layers) - {last}
+    pruned, _ = prune(network, dict.fromkeys(chosen, ZEROS))
     return pruned, held_in(pruned, form)
-
-
-def _reading(network: nn.Module, images: Tensor) -> list[str]:
-    """Convolutions that are fed the images themselves."""
-    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, CONVOLUTIONS)}
-    seen = layer_calls(network, (images,), layers)
-    return [name for name, found in seen.items() if any(call.entering == tuple(images.shape) for call in found.calls)]
 
 
 def held_in(network: nn.Module, form: Form) -> list[Regularizer]:

@@ -19,6 +19,7 @@ from spokeshave.rewrites.to_sparse import RunsAs, SparseLayer, SparseReport
 from spokeshave.rewrites.verification import PROBES, worst_error
 from spokeshave.structures.example_inputs import as_inputs
 from spokeshave.structures.graph_tracing import private_copy, restore_modes
+from spokeshave.structures.own_costs import OwnCost
 from spokeshave.targets.cpu_sparse.compiled_layer import Kernel, compiled_layers
 from spokeshave.targets.cpu_sparse.lowering import padding_of
 from spokeshave.targets.cpu_sparse.sparse_convolution_op import dense, sparse_conv2d
@@ -63,6 +64,11 @@ class _Nonzeros(nn.Module):
     def weight(self) -> Tensor:
         """The dense weight, made anew."""
         return dense(self.values, self.places, self.shape)
+
+    def own_costs(self) -> list[OwnCost]:
+        """Its numbers, which torch takes for buffers; FLOPs have formulas of torch's counter, beside the operators."""
+        count = len(self.values) + int(self.bias.count_nonzero())
+        return [OwnCost("", type(self).__name__, count, count, 0, 0)]
 
     @property
     def density(self) -> float:

@@ -8,12 +8,14 @@ Departs from the paper: as in `rewrites/to_sparse.py`.
 """
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from spokeshave.errors import InvalidArgument
 from spokeshave.targets.cpu_sparse.compiled_layer import INPUT, OUTPUT, Kernel, remember, run_layer, stored
@@ -221,3 +223,19 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 
 
 sparse_conv2d.register_autograd(_backward, setup_context=remember)
+
+
+@register_flop_formula(torch.ops.spokeshave.sparse_conv2d)
+def _flops(
+    x: Sequence[int],
+    values: Sequence[int],
+    _places: Sequence[int],
+    _bias: Sequence[int],
+    shape: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    *_: Any,
+    **__: Any,
+) -> int:
+    return 2 * values[0] * x[0] * prod(output_shape(x, shape, stride, padding, dilation)[2:])

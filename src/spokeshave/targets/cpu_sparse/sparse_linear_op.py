@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from spokeshave.errors import InvalidArgument
 from spokeshave.targets.cpu_sparse.compiled_layer import INPUT, OUTPUT, Kernel, remember, run_layer, stored
@@ -120,3 +121,8 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 
 
 sparse_linear.register_autograd(_backward, setup_context=remember)
+
+
+@register_flop_formula(torch.ops.spokeshave.sparse_linear)
+def _flops(x: Sequence[int], values: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * values[0] * x[0]

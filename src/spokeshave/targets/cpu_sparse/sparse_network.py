@@ -43,8 +43,7 @@ from spokeshave.targets.cpu_sparse.step_fusion import fuse
 from spokeshave.targets.cpu_sparse.stored_weight import StoredWeight
 from spokeshave.targets.cpu_sparse.tuning import TUNE_S
 
-_BYTES_A_NONZERO = 8
-"""Of a value and its position."""
+_BYTES_OF_VALUE_AND_PLACE = 8
 
 Piece = NetworkSteps | DenseLayer | Fallback
 
@@ -215,26 +214,35 @@ class SparseNetwork(nn.Module):
         return code_key(*parts)
 
     def own_costs(self) -> list[OwnCost]:
-        """What layers keep and compute; those that torch runs have no FLOPs here, for torch's counter sees them."""
-        found = []
-        for piece in self.pieces:
+        """What steps keep and compute: nonzeros, where generated code runs them, and the whole weight where torch does.
+
+        Of what torch alone knows how to run, modules are counted by torch; a parameter that it reads is added here.
+        """
+        found: dict[tuple[str, str], OwnCost] = {}
+        for piece, segment in zip(self.pieces, self._segments, strict=True):
             if isinstance(piece, Fallback):
                 continue
-            generated = isinstance(piece, NetworkSteps) and not self.plain
+            generated = segment is not None and not self.plain
             for step in piece.steps if isinstance(piece, NetworkSteps) else [piece.step]:
-                flops = 0
-                if isinstance(step, Convolve | Multiply):
-                    kept, count = [step.bias], step.weight.nonzeros
-                    flops = 2 * count * math.prod(self.network.shapes[step.output][1:]) if generated else 0
-                elif isinstance(step, Chain) and step.scales is not None:
-                    kept, count = [step.scales], 0
-                else:
-                    continue
-                others = sum(array.size for array in kept)
-                nonzero = count + sum(int(np.count_nonzero(array)) for array in kept)
-                size = _BYTES_A_NONZERO * count + sum(array.nbytes for array in kept)
-                found.append(OwnCost(step.layer, type(step).__name__, count + others, nonzero, size, flops))
-        return found
+                cost, key = self._cost(step, generated), (step.layer, type(step).__name__)
+                if cost and key in found:  # one layer that is called again
+                    cost = replace(found[key], flops=found[key].flops + cost.flops)
+                found |= {key: cost} if cost else {}
+        read = {id(value): (name, value) for name, value in self._attributes.items() if isinstance(value, Tensor)}
+        return [*found.values(), *(_cost_of(name, value) for name, value in read.values())]
+
+    def _cost(self, step: NetworkStep, generated: bool) -> OwnCost | None:
+        kind = type(step).__name__
+        if isinstance(step, Chain) and step.scales is not None:
+            count = int(np.count_nonzero(step.scales))
+            return OwnCost(step.layer, kind, count, count, step.scales.nbytes, 0)
+        if not isinstance(step, Convolve | Multiply):
+            return None
+        nonzeros, size = step.weight.nonzeros, math.prod(step.weight.shape)
+        count = nonzeros + int(np.count_nonzero(step.bias))
+        flops = 2 * (nonzeros if generated else size) * math.prod(self.network.shapes[step.output][1:])
+        kept = _BYTES_OF_VALUE_AND_PLACE * nonzeros + step.bias.nbytes
+        return OwnCost(step.layer, kind, count, count, kept, flops, seen_by_torch=not generated)
 
     @property
     def fallbacks(self) -> list[Fallback]:
@@ -350,6 +358,12 @@ class SparseNetwork(nn.Module):
         if node.op == "call_method":
             return getattr(arguments[0], str(node.target))(*arguments[1:], **named)
         return node.target(*arguments, **named)  # type: ignore[operator]
+
+
+def _cost_of(name: str, value: Tensor) -> OwnCost:
+    """Of a tensor of the network that torch reads; a buffer has no parameters."""
+    count, nonzeros = (value.numel(), int(value.count_nonzero())) if isinstance(value, nn.Parameter) else (0, 0)
+    return OwnCost(name, "Tensor", count, nonzeros, value.numel() * value.element_size(), 0)
 
 
 def _hooks_of_all() -> bool:
