@@ -349,9 +349,10 @@ def _layer_costs(
                 counted.add(id(parameter))
                 held.append(parameter)
         parameters = 0 if isinstance(module, _PARAMETER_LISTS) else sum(parameter.numel() for parameter in held)
-        inside = [one for one in own.get(name, ()) if one.name]
-        parameters += sum(one.parameters for one in own.get(name, ()) if not one.name)
+        inside, itself = ([one for one in own.get(name, ()) if bool(one.name) is named] for named in (True, False))
+        parameters += sum(one.parameters for one in itself)
         left = flops.get(label, 0) - sum(one.flops for one in inside if one.seen_by_torch)
+        left += sum(one.flops for one in itself if not one.seen_by_torch)
         if parameters or left or (label in times and label in layers):
             yield LayerCost(label, type(module).__name__, parameters, left, times.get(label))
         for one in inside:

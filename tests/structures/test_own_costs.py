@@ -167,7 +167,7 @@ class Own(nn.Module):
         return x
 
     def own_costs(self) -> Sequence[OwnCost]:
-        return [OwnCost("part", "Part", 7, 6, 28, 5)]
+        return [OwnCost("part", "Part", 7, 6, 28, 5), OwnCost("", "Whole", 3, 3, 12, 8)]
 
 
 class Forwarding(nn.Module):
@@ -189,5 +189,6 @@ class Forwarding(nn.Module):
 
 def test_a_module_of_your_own_behind_one_that_passes_on_attributes() -> None:
     cost = measure(Forwarding(Own()), IMAGE, latency=False)
-    assert (cost.parameters, cost.nonzero_parameters, cost.bytes, cost.flops) == (7, 6, 28, 5)
-    assert [(layer.name, layer.kind) for layer in cost.layers] == [("inner.part", "Part")]
+    assert (cost.parameters, cost.nonzero_parameters, cost.bytes, cost.flops) == (10, 9, 40, 13)
+    rows = [(layer.name, layer.kind, layer.parameters, layer.flops) for layer in cost.layers]
+    assert rows == [("inner", "Own", 3, 8), ("inner.part", "Part", 7, 5)]

@@ -54,7 +54,8 @@ def formed(network: nn.Module, form: Form, example: Tensor) -> tuple[nn.Module, 
         return low_rank(network, example, max_error=ERROR, exclude=(last,))[0], []
     layers = [name for name, layer in network.named_modules() if isinstance(layer, (*CONVOLUTIONS, nn.Linear))]
     # Ranked with the others, the few wide kernels that read the image would lose nearly all, and with them colours.
-    chosen = set(layers) - {first_layer(network, example), last} or set(layers) - {last}
+    ends = {first_layer(network, example), last}
+    chosen = [name for name in layers if name not in ends] or [name for name in layers if name != last]
     pruned, _ = prune(network, dict.fromkeys(chosen, ZEROS))
     return pruned, held_in(pruned, form)
 
