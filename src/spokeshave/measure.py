@@ -8,7 +8,7 @@ Latencies are medians with the inter-quartile spread, after a warm-up, in eval a
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from spokeshave.errors import InvalidArgument
-from spokeshave.structures.own_costs import OwnCost, for_images, images_through, own_costs_of
+from spokeshave.structures.own_costs import OwnCost, images_through, own_costs_of
 from spokeshave.timing import ROOT, count_flops, evaluating, median_and_spread, time_in_turns, time_layers
 
 Example = Tensor | tuple[Tensor, ...]
@@ -196,7 +196,7 @@ def measure(
         own = own_costs_of(model)
         with images_through(model, own) as images:
             flops, total_flops = count_flops(model, one)
-        own = {name: for_images(costs, images[name]) for name, costs in own.items()}
+        own = {name: [replace(cost, flops=cost.flops * images[name]) for cost in costs] for name, costs in own.items()}
         latencies: list[Latency] = []
         times: dict[str, float] = {}
         if latency:

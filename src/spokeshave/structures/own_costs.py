@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
@@ -82,8 +82,3 @@ def images_through(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str,
     finally:
         for handle in handles:
             handle.remove()
-
-
-def for_images(costs: Sequence[OwnCost], images: int) -> list[OwnCost]:
-    """The same layers, called with so many images."""
-    return [replace(cost, flops=cost.flops * images) for cost in costs]
